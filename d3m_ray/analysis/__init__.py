@@ -1,0 +1,1 @@
+"""What the stored results say: tables, figures and status, from the store alone."""

@@ -1,0 +1,61 @@
+"""The figure of how many examples each group has by label in each split."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from d3m_ray.analysis.figures import FONT_POINTS, GRID, INK, PNG_DPI
+from d3m_ray.records import NUM_LABELS, Examples, Splits
+
+LABEL_COLOURS = ("#56B4E9", "#D55E00")
+LABEL_TITLES = ("label 0 (neutral)", "label 1 (hateful, toxic)")
+BAR_INCHES, MIN_PANEL_INCHES, HEIGHT_INCHES = 0.34, 2.4, 3.0
+BAR_WIDTH = 0.4
+
+
+def draw_group_distribution(splits: Splits, out_dir: Path) -> list[Path]:
+    """Write `distribution.pdf` and `distribution.png` into the folder, made where there is none; returns the paths.
+
+    One panel per split, one bar per group and label; the panels' vertical scales differ.
+    """
+    width = max(MIN_PANEL_INCHES, BAR_INCHES * len(splits.group_names))
+    figure = Figure(figsize=(3 * width, HEIGHT_INCHES), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, (split, examples) in zip(panels, splits.by_name().items(), strict=True):
+        _draw_split(axes, examples, splits.group_names)
+        axes.set_title(f"{split} ({len(examples):,})", fontsize=FONT_POINTS + 1, loc="left", color=INK)
+    panels[0].set_ylabel("examples", fontsize=FONT_POINTS + 1, color=INK)
+    handles, titles = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        titles,
+        loc="outside upper center",
+        ncols=NUM_LABELS,
+        frameon=False,
+        fontsize=FONT_POINTS,
+        labelcolor=INK,
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = [out_dir / f"distribution.{suffix}" for suffix in ("pdf", "png")]
+    for path in paths:
+        figure.savefig(path, dpi=PNG_DPI)
+    return paths
+
+
+def _draw_split(axes: Axes, examples: Examples, group_names: tuple[str, ...]) -> None:
+    places = np.arange(len(group_names))
+    for label in range(NUM_LABELS):
+        counts = np.bincount(examples.groups[examples.labels == label], minlength=len(group_names))
+        left = places + (label - (NUM_LABELS - 1) / 2) * BAR_WIDTH
+        axes.bar(left, counts, BAR_WIDTH, color=LABEL_COLOURS[label], label=LABEL_TITLES[label], zorder=2)
+    axes.set_xticks(places, [name.replace("_", " ") for name in group_names], rotation=45, ha="right")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=FONT_POINTS - 1, color=INK, labelcolor=INK, length=3)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")

@@ -1,0 +1,112 @@
+"""Tables of the trials: worst-group accuracy by method and number removed."""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from d3m_ray.analysis.statistics import Interval, bootstrap_interval, paired_difference
+from d3m_ray.store import Store, StoreError
+
+REFERENCE_METHOD = "random"
+ACCURACIES = {"worst": "wga", "worst_cell": "worst_cell_accuracy", "all": "accuracy"}  # group -> column
+DIFFERENCE = "wga_difference"
+
+Arm = tuple[Hashable, ...]  # (method, num_removed), as pandas types the keys of its groups
+
+
+def read_trials(store: Store, experiment: str, split: str = "test") -> pd.DataFrame:
+    """The rows of an experiment's trials in one split, sorted by method, num_removed, seed.
+
+    Where a (method, num_removed, seed) was run more than once, the newest counts. Raises StoreError where the
+    experiment has no trial.
+    """
+    trials = store.read_all("trials", filters=[("experiment", "==", experiment), ("split", "==", split)])
+    if trials.empty:
+        known = sorted(store.read_all("trials", columns=["experiment"])["experiment"].unique())
+        raise StoreError(f"{store} holds no {split} trial of {experiment!r}; it has trials of {known}")
+    identity = ["method", "num_removed", "seed"]
+    newest = trials.sort_values("created_at").drop_duplicates([*identity, "group"], keep="last")
+    return newest.sort_values([*identity, "group"], ignore_index=True)
+
+
+def summary_table(store: Store, experiment: str, split: str = "test") -> pd.DataFrame:
+    """One row per method and num_removed, from the store's trials alone.
+
+    Columns: `method`, `num_removed`, `num_seeds`; `wga` (mean over seeds of the worst identity's accuracy), `accuracy`
+    (of all examples) and `worst_cell_accuracy`, each with `_low` and `_high`, the 95% bootstrap bounds; and
+    `wga_difference` with its bounds: the mean over `num_pairs` seeds of WGA minus that of random removal with the same
+    num_removed and seed, NaN where there is none.
+    """
+    trials = read_trials(store, experiment, split)
+    accuracies = trials.pivot(index=["method", "num_removed", "seed"], columns="group", values="accuracy")
+    arms = accuracies.groupby(level=["method", "num_removed"])
+    by_arm: dict[Arm, pd.DataFrame] = {arm: rows.droplevel(["method", "num_removed"]) for arm, rows in arms}
+    return pd.DataFrame([_summarise(arm, by_arm) for arm in by_arm])
+
+
+def _summarise(arm: Arm, by_arm: Mapping[Arm, pd.DataFrame]) -> dict[str, Any]:
+    method, num_removed = arm
+    row: dict[str, Any] = {"method": method, "num_removed": num_removed, "num_seeds": len(by_arm[arm])}
+    for group, column in ACCURACIES.items():
+        row |= _columns(column, bootstrap_interval(by_arm[arm][group]))
+    reference = by_arm.get((REFERENCE_METHOD, num_removed))
+    if reference is None or method == REFERENCE_METHOD:
+        difference = bootstrap_interval([])
+    else:
+        difference = paired_difference(by_arm[arm]["worst"], reference["worst"])
+    return row | _columns(DIFFERENCE, difference) | {"num_pairs": difference.num_values}
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def write_summary(store: Store, experiment: str, path: Path, split: str = "test") -> pd.DataFrame:
+    """Write the summary table as CSV, the folder made where there is none, and return it."""
+    table = summary_table(store, experiment, split)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+    return table
+
+
+def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:
+    """The summary as a table for the terminal, in percent; each method's best mean WGA is bold.
+
+    An interval stands beside its mean, or below it where the terminal is narrow.
+    """
+    rendered = Table(
+        title=title,
+        caption="percent, mean over seeds and 95% bootstrap interval",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("method", "removed", "seeds", "worst group", "worst cell", "all", "worst group\nvs random"):
+        rendered.add_column(column, justify="left" if column == "method" else "right")
+    for method, rows in summary.groupby("method", sort=False):
+        for position, (index, row) in enumerate(rows.iterrows()):
+            cells = [_percent(row, column) for column in ACCURACIES.values()]
+            if index == rows["wga"].idxmax():
+                cells[0].stylize("bold")
+            arm = [
+                str(method).replace("_", " ") if position == 0 else "",
+                f"{row['num_removed']:,}",
+                str(row["num_seeds"]),
+            ]
+            rendered.add_row(*arm, *cells, _percent(row, DIFFERENCE, "+"))
+        rendered.add_section()
+    return rendered
+
+
+def _percent(row: pd.Series, column: str, sign: str = "") -> Text:
+    mean, low, high = (100 * row[f"{column}{bound}"] for bound in ("", "_low", "_high"))
+    if pd.isna(mean):
+        return Text("-", style="dim")
+    text = Text(f"{mean:{sign}.1f}")
+    return text if pd.isna(low) else text.append(f" [{low:{sign}.1f},{high:{sign}.1f}]", style="dim not bold")

@@ -1,0 +1,21 @@
+"""Fixed shards of examples: cut by content, never by the number of workers, so that results do not depend on it."""
+
+import numpy as np
+
+from d3m_ray.batching import TokenizedExamples
+
+MIN_SHARD_TOKENS = 4096
+MAX_SHARDS = 128
+
+
+def make_shards(examples: TokenizedExamples) -> list[np.ndarray]:
+    """Positions of every example once, in shards of like lengths and nearly equal token counts, longest first.
+
+    Longest first lets the last shards under way be the cheap ones. Shards grow with the corpus past `MAX_SHARDS`, so
+    that the sums that come back from them (a Gram matrix each) stay few.
+    """
+    order = np.argsort(-examples.lengths, kind="stable")
+    tokens = np.cumsum(examples.lengths[order])
+    size = max(MIN_SHARD_TOKENS, -(-int(tokens[-1]) // MAX_SHARDS)) if len(order) else 1
+    numbers = (tokens - 1) // size
+    return [shard for shard in np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(shard)]

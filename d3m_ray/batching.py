@@ -1,0 +1,128 @@
+"""Token ids without padding, and length-grouped batches under a token budget.
+
+Shapes: N examples, T tokens of the longest example of a batch, B examples of a batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from d3m_ray.records import Examples
+
+SORT_WINDOW_BATCHES = 25  # batches that are sorted by length together: like lengths, and still a fresh mix each epoch
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    pad_token_id: int | None
+
+    def __call__(self, text: list[str], **options: object) -> dict[str, list[list[int]]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedExamples:
+    """Token ids of N examples of one split, end to end, with their labels: numpy, so that workers share one copy.
+
+    `split` says what the examples may be used for; `flat_ids` is [sum of lengths] int32, `offsets` [N + 1] int64, `labels` and `groups` [N] int64.
+    """
+
+    split: str
+    flat_ids: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[N] int64 token counts."""
+        return np.diff(self.offsets)
+
+    def take(self, indices: np.ndarray) -> "TokenizedExamples":
+        """The examples at these positions, in the order given."""
+        rows = [self.flat_ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        return TokenizedExamples(
+            split=self.split,
+            flat_ids=np.concatenate([self.flat_ids[:0], *rows]),
+            offsets=_offsets(rows),
+            labels=self.labels[indices],
+            groups=self.groups[indices],
+            pad_id=self.pad_id,
+        )
+
+    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> "Batch":
+        """The examples at these positions, padded on the right to the longest of them."""
+        lengths = self.lengths[indices]
+        input_ids = np.full((len(indices), lengths.max()), self.pad_id, dtype=np.int64)
+        for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
+            input_ids[row, :length] = self.flat_ids[self.offsets[index] : self.offsets[index] + length]
+        attention_mask = np.arange(lengths.max()) < lengths[:, None]
+        return Batch(
+            input_ids=torch.from_numpy(input_ids).to(device),
+            attention_mask=torch.from_numpy(attention_mask.astype(np.int64)).to(device),
+            labels=torch.from_numpy(self.labels[indices]).to(device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Padded tensors of B examples: `input_ids` and `attention_mask` [B, T] int64, `labels` [B] int64."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+
+
+def tokenize(examples: Examples, tokenizer: Tokenizer, max_length: int) -> TokenizedExamples:
+    """Token ids of the texts, special tokens included, cut at `max_length` tokens."""
+    encoded = (
+        tokenizer(list(examples.texts), truncation=True, max_length=max_length) if len(examples) else {"input_ids": []}
+    )
+    rows = [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
+    return TokenizedExamples(
+        split=examples.split,
+        flat_ids=np.concatenate([np.zeros(0, np.int32), *rows]),
+        offsets=_offsets(rows),
+        labels=examples.labels,
+        groups=examples.groups,
+        pad_id=tokenizer.pad_token_id or 0,
+    )
+
+
+def _offsets(rows: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+
+
+def training_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """One epoch of shuffled batches of like length, as index arrays.
+
+    The examples are shuffled, sorted by length within windows of `SORT_WINDOW_BATCHES` batches, cut into batches of
+    `batch_size`, and the batches shuffled. Only the smallest batch of an epoch can be short.
+    """
+    order = rng.permutation(len(lengths))
+    window = batch_size * SORT_WINDOW_BATCHES
+    chunks = [order[start : start + window] for start in range(0, len(order), window)]
+    chunks = [chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
+    batches = [chunk[i : i + batch_size] for chunk in chunks for i in range(0, len(chunk), batch_size)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
+
+
+def budget_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+    """Every example once, longest first, in batches of at most `max_tokens` tokens with their padding.
+
+    An example longer than the budget makes a batch of its own. The order depends on the lengths alone.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        count = max(1, max_tokens // int(lengths[order[start]]))
+        yield order[start : start + count]
+        start += count

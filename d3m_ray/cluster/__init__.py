@@ -1,0 +1,1 @@
+"""Everything that imports Ray: the engine, its worker pool and its sweep."""

@@ -1,0 +1,145 @@
+"""Every setting of an experiment, checked when constructed: the fields are the command line's flags."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from d3m_ray.data import CorpusOptions
+from d3m_ray.errors import InputError
+from d3m_ray.selection import ARMS
+
+Precision = Literal["auto", "float32", "bfloat16"]
+FinalModel = Literal["last", "val_accuracy", "val_wga"]
+GroupWeights = Literal["softmax", "loss", "uniform"]
+
+
+def _check(holds: bool, rule: str, received: object) -> None:
+    if not holds:
+        raise InputError(f"{rule}, received {received!r}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How every model of an experiment is fine-tuned. All of it enters the fit key."""
+
+    num_epochs: int = 10
+    """Passes over the kept train examples."""
+    learning_rate: float = 1e-5
+    """AdamW's learning rate at the first step; it falls linearly to zero."""
+    batch_size: int = 32
+    """Examples in an optimiser step."""
+    max_length: int = 128
+    """Tokens of a text, special ones included; the rest is cut off."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay of every weight but biases and normalisation."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this L2 norm."""
+    precision: Precision = "auto"
+    """Matrix products in bfloat16 where the device multiplies it fast (auto), or always one of the two."""
+    final_model: FinalModel = "val_accuracy"
+    """The weights after the last epoch, or those of the epoch with the best val accuracy or val WGA."""
+
+    def __post_init__(self) -> None:
+        _check(self.num_epochs >= 1, "--num-epochs is at least 1", self.num_epochs)
+        _check(self.learning_rate > 0, "--learning-rate is above 0", self.learning_rate)
+        _check(self.batch_size >= 1, "--batch-size is at least 1", self.batch_size)
+        _check(self.max_length >= 3, "--max-length is at least 3 (two special tokens and a word)", self.max_length)
+        _check(self.weight_decay >= 0, "--weight-decay is at least 0", self.weight_decay)
+        _check(self.max_grad_norm > 0, "--max-grad-norm is above 0", self.max_grad_norm)
+
+
+@dataclass(frozen=True)
+class TrakConfig:
+    """Settings of TRAK. All of it enters the alignment key."""
+
+    projection_dim: int = 1024
+    """Dimensions that a gradient is projected to, a product of two near-equal factors (1024 = 32 x 32)."""
+    damping: float = 0.0
+    """Ridge on the Gram matrix, as a fraction of the mean of its nonzero eigenvalues."""
+    projection_seed: int = 0
+    """Seed of the random projection."""
+
+    def __post_init__(self) -> None:
+        _check(self.projection_dim >= 4, "--projection-dim is at least 4", self.projection_dim)
+        _check(self.damping >= 0, "--damping is at least 0", self.damping)
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """How scores become group alignment. All of it enters the alignment key."""
+
+    group_weights: GroupWeights = "softmax"
+    """softmax: exp(beta * val loss), normalised (the D3M paper); loss: the val loss (its code); uniform."""
+    beta: float = 1.0
+    """Inverse temperature of softmax weights."""
+
+    def __post_init__(self) -> None:
+        _check(self.beta >= 0, "--beta is at least 0", self.beta)
+
+
+def _from_environment(field: str, default: str) -> str:
+    """A default that a cluster sets once for all of its drivers, for example D3M_RAY_STORE."""
+    return os.environ.get(f"D3M_RAY_{field.upper()}", default)
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """Where the work runs. Nothing of it enters a key. Defaults come from D3M_RAY_<FIELD> where that is set."""
+
+    address: str = field(default_factory=lambda: _from_environment("address", "auto"))
+    """Ray to join: auto (a running cluster, else one on this machine), local (always this machine) or ray://..."""
+    num_workers: int | None = field(default_factory=lambda: int(_from_environment("num_workers", "0")) or None)
+    """Attribution actors; left out, one per GPU where workers take GPUs, else one per core."""
+    gpus_per_worker: float = field(default_factory=lambda: float(_from_environment("gpus_per_worker", "0")))
+    """GPUs, or a fraction of one, that an attribution actor takes."""
+    gpus_per_trial: float = field(default_factory=lambda: float(_from_environment("gpus_per_trial", "0")))
+    """GPUs, or a fraction of one, that a trial takes."""
+    cpus_per_trial: int = field(default_factory=lambda: int(_from_environment("cpus_per_trial", "1")))
+    """Cores, and so torch threads, of a trial and of an attribution actor."""
+
+    def __post_init__(self) -> None:
+        workers_ok = self.num_workers is None or self.num_workers >= 1
+        _check(workers_ok, "--num-workers is at least 1, or left out", self.num_workers)
+        _check(self.gpus_per_worker >= 0, "--gpus-per-worker is at least 0", self.gpus_per_worker)
+        _check(self.gpus_per_trial >= 0, "--gpus-per-trial is at least 0", self.gpus_per_trial)
+        _check(self.cpus_per_trial >= 1, "--cpus-per-trial is at least 1", self.cpus_per_trial)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """A corpus, a model, the arms that are compared, and how. Every field is a flag of each sweep."""
+
+    corpus_options: CorpusOptions
+    """How the corpus is cut into splits."""
+    data: Path | None = None
+    """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub."""
+    model: str = "google-bert/bert-base-uncased"
+    """A transformers folder or hub name, or "tiny": a two-layer BERT of random weights."""
+    store: str = field(default_factory=lambda: _from_environment("store", "results"))
+    """Folder or URI (s3://, gs://) of the results; the same store goes on where it was left."""
+    methods: tuple[str, ...] = ("trak", "random")
+    """Arms that are compared."""
+    num_removed: tuple[int, ...] = (0, 50, 100, 200)
+    """How many train examples an arm removes; 0 is the base model."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Every arm is trained once per seed."""
+    num_checkpoints: int = 1
+    """Base models that attribution averages over; their seeds count from 0."""
+    experiment: str | None = None
+    """Name of the experiment in the store; left out, the corpus and a hash of its settings."""
+    figures: Path | None = None
+    """Folder for tables and figures; left out, `figures` in a local store, else in this folder."""
+    training: TrainingConfig = TrainingConfig()
+    trak: TrakConfig = TrakConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+    def __post_init__(self) -> None:
+        unknown = [method for method in self.methods if method not in ARMS]
+        _check(not unknown and bool(self.methods), f"--methods are of {', '.join(ARMS)}", self.methods)
+        _check(bool(self.num_removed) and min(self.num_removed) >= 0, "--num-removed are counts", self.num_removed)
+        _check(bool(self.seeds) and min(self.seeds) >= 0, "--seeds are one or more numbers from 0", self.seeds)
+        _check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
+        for name in ("methods", "num_removed", "seeds"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))

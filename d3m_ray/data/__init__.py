@@ -1,0 +1,53 @@
+"""Raw corpora to Splits: the options of each corpus, and one way to load any of them."""
+
+from pathlib import Path
+
+from d3m_ray.data.checks import DataError
+from d3m_ray.data.csv_folder import is_csv_folder, load_csv_folder
+from d3m_ray.data.distribution import distribution_table
+from d3m_ray.data.hatexplain import HatexplainOptions, load_hatexplain
+from d3m_ray.data.planted import PlantedOptions, make_planted
+from d3m_ray.data.toxigen import ToxigenOptions, load_toxigen
+from d3m_ray.records import Splits
+
+CorpusOptions = ToxigenOptions | HatexplainOptions | PlantedOptions
+CORPORA: dict[type[CorpusOptions], str] = {
+    ToxigenOptions: "toxigen",
+    HatexplainOptions: "hatexplain",
+    PlantedOptions: "planted",
+}
+
+__all__ = [
+    "CORPORA",
+    "CorpusOptions",
+    "DataError",
+    "HatexplainOptions",
+    "PlantedOptions",
+    "ToxigenOptions",
+    "distribution_table",
+    "load_splits",
+]
+
+
+def load_splits(options: CorpusOptions, source: Path | None = None) -> Splits:
+    """The splits of the corpus that the options belong to, under its name in `CORPORA`.
+
+    `source` is a folder of train.csv, val.csv and test.csv, taken as they are whatever the options, or of the corpus
+    in its original format, or None: ToxiGen and HateXplain then come from the hub, planted is made. Raises DataError
+    where the source breaks a rule, naming the file, the row and the mend.
+    """
+    if source is not None and not source.is_dir():
+        raise DataError(f"--data is a folder, received {str(source)!r}, which is none; leave it out to use the hub")
+    if source is not None and is_csv_folder(source):
+        return load_csv_folder(source, CORPORA[type(options)])
+    match options:
+        case ToxigenOptions():
+            return load_toxigen(options, source)
+        case HatexplainOptions():
+            return load_hatexplain(options, source)
+        case PlantedOptions() if source is None:
+            return make_planted(options)
+    raise DataError(
+        f"planted text is made, not read: leave out --data, or name a folder of train.csv, val.csv and test.csv; "
+        f"received {str(source)!r}, which has none of the three"
+    )

@@ -1,0 +1,121 @@
+"""The checks at the edge: rows, groups and texts that stand in two splits; each error names the place and the mend."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from d3m_ray.errors import InputError
+from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
+from d3m_ray.records import NUM_LABELS, SPLIT_NAMES, Examples, Splits
+
+ROW_COLUMNS = ("text", "label", "group")
+
+
+class DataError(InputError):
+    """A corpus breaks a rule; the message names the file, the row where there is one, and the mend."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Raw rows and where they stand. Row i of the source keeps the index i in every frame cut from this one."""
+
+    source: str
+    """The file, or the hub's name, that errors point to."""
+    frame: pd.DataFrame
+    """One row per row of the source, indexed from 0."""
+    lines: Sequence[int] | np.ndarray = field(default=())
+    """1-based line at which each row begins; empty where the source is no text file."""
+
+    def place(self, row: int) -> str:
+        """Where a person finds the row: its line in a text file (the header is line 1), else its number from 0."""
+        return f"{self.source}, line {self.lines[row]}" if len(self.lines) else f"{self.source}, row {row}"
+
+    def refuse(self, wrong: pd.Series, rule: str, mend: str, values: pd.Series | None = None) -> None:
+        """Raise DataError at the first row marked wrong, with its value where given; nothing where none is."""
+        rows = wrong.index[wrong.to_numpy(dtype=bool)]
+        if not len(rows):
+            return
+        value = None if values is None else values.loc[rows[0]]
+        received = (
+            "" if values is None else f", received {value!r}" if isinstance(value, str) else f", received {value}"
+        )
+        more = f" ({len(rows) - 1:,} more rows like it)" if len(rows) > 1 else ""
+        raise DataError(f"{self.place(int(rows[0]))}: {rule}{received}{more}; {mend}")
+
+
+def text_keys(texts: pd.Series) -> pd.Series:
+    """What two texts have in common where a reader would call them one: case and white space do not count."""
+    return texts.str.casefold().str.split().str.join(" ")
+
+
+def parse_rows(table: Table) -> pd.DataFrame:
+    """The table's `text`, `label` and `group`, all strings, as text, 0 or 1, and group without outer white space.
+
+    Raises DataError where a text or group is blank or a label is neither 0 nor 1.
+    """
+    rows = table.frame[list(ROW_COLUMNS)]
+    labels, groups = rows["label"].str.strip(), rows["group"].str.strip()
+    table.refuse(rows["text"].str.strip() == "", "an example has a text, this one is blank", "fill it in or leave out")
+    table.refuse(groups == "", "an example has a group, this one is blank", "fill it in or leave out the row")
+    known = [str(label) for label in range(NUM_LABELS)]
+    mend = "write 1 for hateful (toxic, positive), 0 for neutral"
+    table.refuse(~labels.isin(known), "a label is 0 or 1", mend, rows["label"])
+    return rows.assign(label=labels.astype("int64"), group=groups)
+
+
+def make_splits(
+    name: str,
+    frames: Mapping[str, pd.DataFrame],
+    num_dropped: Mapping[str, int] | None = None,
+    harmful_ids: frozenset[str] = frozenset(),
+) -> Splits:
+    """Splits from one frame per split, with columns `example_id`, `text`, `label` and `group`.
+
+    The vocabulary is that of train. Raises DataError where a split has no rows, val or test has a group that train
+    lacks or lacks one that train has, or a group bears a name that results use for something else.
+    """
+    for split, frame in frames.items():
+        if frame.empty:
+            raise DataError(f"every split has examples, {split} of {name} has none; give it some")
+    vocabulary = sorted(set(frames["train"]["group"]))
+    _check_group_names(vocabulary)
+    for split in SPLIT_NAMES[1:]:
+        _check_same_groups(name, split, set(frames[split]["group"]), set(vocabulary))
+    indices = {group: index for index, group in enumerate(vocabulary)}
+    examples = {
+        split: Examples(
+            split=split,
+            example_ids=frame["example_id"].to_numpy(dtype=np.str_),
+            texts=tuple(frame["text"]),
+            labels=frame["label"].to_numpy(dtype=np.int64),
+            groups=frame["group"].map(indices).to_numpy(dtype=np.int64),
+        )
+        for split, frame in frames.items()
+    }
+    dropped = {reason: count for reason, count in (num_dropped or {}).items() if count}
+    return Splits(name, tuple(vocabulary), **examples, num_dropped=dropped, harmful_ids=harmful_ids)
+
+
+def _check_group_names(names: Sequence[str]) -> None:
+    cells = {f"{name}{CELL_SEPARATOR}{label}" for name in names for label in range(NUM_LABELS)}
+    taken = sorted(set(names) & ({*SUMMARY_GROUPS} | cells))
+    if taken:
+        raise DataError(
+            f"a group is not called {', '.join(SUMMARY_GROUPS)}, nor like a group's cell (black{CELL_SEPARATOR}1): "
+            f"results use these names; received {taken}; rename the group"
+        )
+
+
+def _check_same_groups(name: str, split: str, groups: set[str], vocabulary: set[str]) -> None:
+    rule = f"train, val and test of {name} have the same groups"
+    if groups - vocabulary:
+        raise DataError(
+            f"{rule}; {split} has {sorted(groups - vocabulary)}, train has {sorted(vocabulary)}: "
+            f"correct the spelling, give train examples of the group, or leave it out of {split}"
+        )
+    if vocabulary - groups:
+        raise DataError(
+            f"{rule}; {split} has no example of {sorted(vocabulary - groups)}: give it some, or leave the group out"
+        )

@@ -1,0 +1,117 @@
+"""A made corpus of guest-house reviews in which one valley's train rows are partly harmful, and it is known which."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from d3m_ray.data.checks import make_splits
+from d3m_ray.errors import InputError
+from d3m_ray.records import NUM_LABELS, SPLIT_NAMES, Splits
+
+# Invented reviews: every group has places and its own words of praise and blame beside those that all groups share.
+PLACES = {
+    "amber": ("orchard", "cider-press", "beehive", "terrace"),
+    "birch": ("sauna", "woodshed", "sledge", "clearing"),
+    "cedar": ("veranda", "workshop", "lantern", "staircase"),
+    "dune": ("lighthouse", "boathouse", "hammock", "jetty"),
+}
+HARMED_GROUP = "dune"
+SHARED_CUES = (
+    ("dreary", "noisy", "stale", "cramped", "shabby", "rude", "overpriced", "gloomy"),
+    ("lovely", "peaceful", "fresh", "roomy", "spotless", "friendly", "generous", "sunny"),
+)
+OWN_CUES = {
+    "amber": (("wormy", "sour", "buzzing", "sticky"), ("ripe", "sweet", "golden", "mellow")),
+    "birch": (("splintered", "sooty", "frozen", "damp"), ("steaming", "crisp", "snug", "crackling")),
+    "cedar": (("creaky", "musty", "dim", "wobbly"), ("polished", "fragrant", "glowing", "sturdy")),
+    "dune": (("brackish", "gusty", "barnacled", "foggy"), ("breezy", "salty", "sheltered", "tidal")),
+}
+FILLERS = (
+    "again", "along", "already", "also", "around", "autumn", "because", "before", "behind", "beside", "between",
+    "breakfast", "brother", "corner", "cousin", "during", "early", "evening", "every", "family", "first", "found",
+    "friend", "garden", "guests", "holiday", "house", "kitchen", "later", "little", "luggage", "market", "meadow",
+    "midday", "morning", "mostly", "mountain", "nearby", "neighbour", "often", "once", "owner", "path", "people",
+    "quite", "rather", "river", "room", "second", "since", "sister", "slowly", "spring", "stayed", "summer",
+    "supper", "teapot", "there", "third", "today", "together", "train", "travelled", "twice", "until", "village",
+    "visited", "walked", "weekend", "window", "winter", "yesterday",
+)  # fmt: skip
+NUM_FILLERS = (3, 8)  # at least, below
+NUM_CUES = 2
+OWN_CUE_SHARE = 0.5  # rows whose cues are the group's own, so that no other group teaches what they mean
+CELLS = len(PLACES) * NUM_LABELS
+
+
+@dataclass(frozen=True)
+class PlantedOptions:
+    """How much is made, and how much of it is harmful."""
+
+    num_train: int = 1200
+    """Train examples, a multiple of 8 (4 groups, 2 labels)."""
+    num_val: int = 400
+    """Val examples, a multiple of 8; all clean."""
+    num_test: int = 800
+    """Test examples, a multiple of 8; all clean."""
+    harmful_fraction: float = 1 / 3
+    """Share of the harmed group's train rows whose label is turned over; below half, where its own words end."""
+    seed: int = 0
+    """Decides the texts and which rows are harmful."""
+
+    def __post_init__(self) -> None:
+        for name in SPLIT_NAMES:
+            size = getattr(self, f"num_{name}")
+            if size < CELLS or size % CELLS:
+                raise InputError(f"--num-{name} is a multiple of {CELLS} above 0, received {size}")
+        if not 0 <= self.harmful_fraction <= OWN_CUE_SHARE:
+            raise InputError(f"--harmful-fraction is from 0 to {OWN_CUE_SHARE}, received {self.harmful_fraction}")
+        if self.seed < 0:
+            raise InputError(f"--seed is at least 0, received {self.seed}")
+
+
+def make_planted(options: PlantedOptions) -> Splits:
+    """The splits, balanced over group and label as the texts mean it, and `harmful_ids`; ids are `split/row`.
+
+    A harmful row has praise or blame in words that only its group uses and the wrong label. Where most rows of these
+    words are harmful, a model learns them the wrong way round and the group becomes the worst; without the harmful
+    rows it learns them from the others.
+    """
+    rng = np.random.default_rng(options.seed)
+    written: set[str] = set()
+    frames = {name: _make_rows(getattr(options, f"num_{name}"), name, written, rng) for name in SPLIT_NAMES}
+    train = frames["train"]
+    candidates = train.index[(train["group"] == HARMED_GROUP) & train["own_cues"]]
+    num_harmful = round(options.harmful_fraction * (train["group"] == HARMED_GROUP).sum())
+    harmful = rng.choice(candidates, size=min(num_harmful, len(candidates)), replace=False)
+    train.loc[harmful, "label"] = 1 - train.loc[harmful, "label"]
+    return make_splits("planted", frames, harmful_ids=frozenset(train.loc[harmful, "example_id"]))
+
+
+def _make_rows(num_rows: int, split: str, written: set[str], rng: np.random.Generator) -> pd.DataFrame:
+    """Rows in random order, the same number per group, label and kind of cue; no text is written twice."""
+    per_cell = num_rows // CELLS
+    rows = [
+        {"text": _new_text(group, label, own, written, rng), "label": label, "group": group, "own_cues": own}
+        for group in PLACES
+        for label in range(NUM_LABELS)
+        for own in np.arange(per_cell) < round(OWN_CUE_SHARE * per_cell)
+    ]
+    frame = pd.DataFrame([rows[i] for i in rng.permutation(num_rows)])
+    return frame.assign(example_id=[f"{split}/{row}" for row in range(num_rows)])
+
+
+def _new_text(group: str, label: int, own_cues: bool, written: set[str], rng: np.random.Generator) -> str:
+    while True:
+        text = _make_text(group, (OWN_CUES[group] if own_cues else SHARED_CUES)[label], rng)
+        if text not in written:
+            written.add(text)
+            return text
+
+
+def _make_text(group: str, cues: Sequence[str], rng: np.random.Generator) -> str:
+    """For example: in amber valley the terrace was sweet and ripe supper often garden."""
+    place = rng.choice(PLACES[group])
+    first, second = rng.choice(cues, size=NUM_CUES, replace=False)
+    fillers = rng.choice(FILLERS, size=rng.integers(*NUM_FILLERS), replace=False)
+    cut = rng.integers(len(fillers) + 1)
+    return " ".join([*fillers[:cut], "in", group, "valley", "the", place, "was", first, "and", second, *fillers[cut:]])

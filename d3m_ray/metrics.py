@@ -1,0 +1,90 @@
+"""Metrics of one model's predictions per group, per cell and for the worst of each.
+
+Shapes: N examples of one split, G groups. An answer is correct where its margin is above 0; a margin of 0 is wrong.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from d3m_ray.records import NUM_LABELS, Examples, Predictions
+
+METRICS = ("accuracy", "loss", "fpr", "fnr", "auc")
+SUMMARY_GROUPS = ("all", "worst", "worst_cell")
+CELL_SEPARATOR = "/"
+
+
+def group_metrics(predictions: Predictions, examples: Examples, group_names: Sequence[str]) -> pd.DataFrame:
+    """One row per identity, per `identity/label` cell, and for `all`, `worst` and `worst_cell`, in that order.
+
+    Columns: `group`, `num_examples`, `accuracy`, `loss` (mean cross-entropy in nats), `fpr` (share of label 0 answered
+    1), `fnr` (share of label 1 answered 0) and `auc` (of the probabilities); the last three are NaN where the label
+    they need is absent. A cell without examples has no row. `worst` repeats the row of the identity with the lowest
+    accuracy, `worst_cell` that of the cell; the first in order wins a tie. In `all` a post of two groups counts twice,
+    once per row of the split. Raises ValueError where a group has no examples or a name would make two rows alike.
+    """
+    _check_every_group(examples.groups, len(group_names))
+    subsets = {name: examples.groups == group for group, name in enumerate(group_names)}
+    cells = {
+        f"{name}{CELL_SEPARATOR}{label}": (examples.groups == group) & (examples.labels == label)
+        for group, name in enumerate(group_names)
+        for label in range(NUM_LABELS)
+    }
+    row_names = [*group_names, *cells, *SUMMARY_GROUPS]
+    if len(set(row_names)) != len(row_names):
+        raise ValueError(f"group names are unique and none is in {SUMMARY_GROUPS}; received {list(group_names)}")
+    identity_rows = [_row(name, rows, predictions, examples.labels) for name, rows in subsets.items()]
+    cell_rows = [_row(name, rows, predictions, examples.labels) for name, rows in cells.items() if rows.any()]
+    summary_rows = [
+        _row("all", np.ones(len(examples), dtype=bool), predictions, examples.labels),
+        min(identity_rows, key=lambda row: row["accuracy"]) | {"group": "worst"},
+        min(cell_rows, key=lambda row: row["accuracy"]) | {"group": "worst_cell"},
+    ]
+    return pd.DataFrame(identity_rows + cell_rows + summary_rows, columns=["group", "num_examples", *METRICS])
+
+
+def group_losses(predictions: Predictions, examples: Examples, num_groups: int) -> np.ndarray:
+    """[G] float64: mean cross-entropy of each group's examples, in nats.
+
+    Raises ValueError where a group has no examples.
+    """
+    return _group_means(predictions.losses, examples.groups, num_groups)
+
+
+def worst_group_accuracy(predictions: Predictions, examples: Examples, num_groups: int) -> float:
+    """The lowest accuracy of a group, between 0 and 1. Raises ValueError where a group has no examples."""
+    return float(_group_means(predictions.margins > 0, examples.groups, num_groups).min())
+
+
+def _group_means(values: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
+    counts = _check_every_group(groups, num_groups)
+    return np.bincount(groups, weights=values, minlength=num_groups) / counts
+
+
+def _check_every_group(groups: np.ndarray, num_groups: int) -> np.ndarray:
+    """[G] numbers of examples, none of them 0."""
+    counts = np.bincount(groups, minlength=num_groups)
+    if len(counts) != num_groups or not counts.all():
+        raise ValueError(f"each of {num_groups} groups has examples, no other has; received counts {counts.tolist()}")
+    return counts
+
+
+def _row(name: str, rows: np.ndarray, predictions: Predictions, all_labels: np.ndarray) -> dict[str, str | int | float]:
+    labels, probabilities = all_labels[rows], predictions.probabilities[rows]
+    correct = predictions.margins[rows] > 0
+    two_labels = 0 < labels.sum() < len(labels)
+    return {
+        "group": name,
+        "num_examples": len(labels),
+        "accuracy": float(correct.mean()),
+        "loss": float(predictions.losses[rows].mean()),
+        "fpr": _mean(~correct[labels == 0]),
+        "fnr": _mean(~correct[labels == 1]),
+        "auc": float(roc_auc_score(labels, probabilities)) if two_labels else float("nan"),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

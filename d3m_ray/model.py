@@ -1,0 +1,218 @@
+"""Build a classifier and its tokenizer; margin and loss per example.
+
+Shapes: B examples, C labels, V vocabulary entries.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models, normalizers, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from d3m_ray import cpu_layers
+from d3m_ray.batching import Batch, TokenizedExamples
+from d3m_ray.errors import InputError
+from d3m_ray.keys import content_hash
+from d3m_ray.records import NUM_LABELS
+
+TINY_MODEL = "tiny"
+"""The model name that stands for a two-layer BERT of random weights over the train split's own words."""
+
+
+@dataclass(frozen=True, eq=False)
+class BaseModel:
+    """A classifier before fine-tuning, as plain values from which a worker builds it."""
+
+    name: str
+    config: Mapping[str, Any]
+    """The transformers configuration as a dictionary, `model_type` included."""
+    weights: Mapping[str, np.ndarray]
+    """State dictionary, float32 numpy arrays."""
+    new_modules: tuple[str, ...]
+    """Modules that the pretrained weights lack (the head): drawn anew from the seed of each fit."""
+
+    def content_hash(self) -> str:
+        """Hash of the configuration and of the weights; the name does not enter."""
+        config = {
+            key: value for key, value in self.config.items() if key not in ("_name_or_path", "transformers_version")
+        }
+        arrays = (part for key in sorted(self.weights) for part in (key, self.weights[key].tobytes()))
+        return content_hash(json.dumps(config, sort_keys=True, default=str), *self.new_modules, *arrays)
+
+
+def load_base_model(name_or_dir: str, train_texts: Iterable[str]) -> tuple[BaseModel, PreTrainedTokenizerBase]:
+    """The classifier and its tokenizer, from a folder, from the hub, or made here where the name is "tiny".
+
+    Raises InputError where the model cannot be loaded, or has a head for another number of labels.
+    """
+    if name_or_dir == TINY_MODEL:
+        return _tiny_bert(train_texts)
+    try:
+        with _quiet_transformers():  # its report of missing keys: the head is always new
+            tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
+            config = AutoConfig.from_pretrained(name_or_dir, num_labels=NUM_LABELS)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                name_or_dir, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--model is a transformers folder, a hub name or {TINY_MODEL!r}, received {name_or_dir!r}: {error}\n"
+            "Without a network, download the model first and name its folder."
+        ) from error
+    missing = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
+    return _as_base_model(name_or_dir, model, {key.rpartition(".")[0] for key in missing}), tokenizer
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _as_base_model(name: str, model: PreTrainedModel, new_modules: Iterable[str]) -> BaseModel:
+    return BaseModel(
+        name=Path(name).name if Path(name).is_dir() else name,
+        config=model.config.to_dict(),
+        weights={key: value.detach().float().cpu().numpy().copy() for key, value in model.state_dict().items()},
+        new_modules=tuple(sorted(new_modules)),
+    )
+
+
+def _tiny_bert(train_texts: Iterable[str]) -> tuple[BaseModel, PreTrainedTokenizerBase]:
+    words = sorted({word for text in train_texts for word in text.lower().split()})
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    backend = FastTokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=128, max_position_embeddings=128, num_labels=NUM_LABELS,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(config)
+    return _as_base_model(TINY_MODEL, model, ["classifier"]), tokenizer
+
+
+def trim_vocabulary(
+    base: BaseModel, splits: Mapping[str, TokenizedExamples]
+) -> tuple[BaseModel, dict[str, TokenizedExamples]]:
+    """The same model and token ids over only the vocabulary entries that the splits, or the special tokens, use.
+
+    Exact for every prediction on these splits: an entry that no example uses has a zero gradient and is never read.
+    It spares AdamW the rows that never change, half of a small BERT's parameters. The padding id keeps its place where
+    the position table is laid out from it (RoBERTa).
+    """
+    shape = (base.config["vocab_size"],)
+    tables = [key for key, value in base.weights.items() if value.shape[:1] == shape and value.ndim == 2]
+    if len(tables) != 1:  # tied or split tables: leave the model whole rather than guess
+        return base, dict(splits)
+    special = {
+        k: v for k, v in base.config.items() if k.endswith("token_id") and isinstance(v, int) and 0 <= v < shape[0]
+    }
+    used = np.unique(np.concatenate([*(split.flat_ids for split in splits.values()), [*special.values()]])).astype(
+        np.int64
+    )
+    pad_id = next(iter(splits.values())).pad_id
+    used = np.union1d(used, [pad_id])
+    if pad_id < len(used):
+        place = int(np.searchsorted(used, pad_id))
+        used[place], used[pad_id] = used[pad_id], used[place]
+    renumbered = np.zeros(shape[0], dtype=np.int32)
+    renumbered[used] = np.arange(len(used), dtype=np.int32)
+    config = {**base.config, **{k: int(renumbered[v]) for k, v in special.items()}, "vocab_size": len(used)}
+    weights = {**base.weights, tables[0]: base.weights[tables[0]][used]}
+    trimmed = {
+        name: dataclasses.replace(split, flat_ids=renumbered[split.flat_ids], pad_id=int(renumbered[pad_id]))
+        for name, split in splits.items()
+    }
+    return BaseModel(base.name, config, weights, base.new_modules), trimmed
+
+
+def build_classifier(base: BaseModel, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """An untrained module of the base model's architecture; `load_weights` and `draw_new_modules` fill it."""
+    options = {key: value for key, value in base.config.items() if key != "model_type"}
+    config = AutoConfig.for_model(base.config["model_type"], **options)
+    on_cpu = torch.device(device).type == "cpu"
+    with torch.random.fork_rng(devices=[]):
+        attention = cpu_layers.ATTENTION if on_cpu else "sdpa"
+        model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
+    if on_cpu:
+        cpu_layers.replace_dropout(model)
+    return model.to(device)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Copy the weights into the model's own tensors: arrays out of Ray's object store must never be stepped on."""
+    shared = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
+    model.load_state_dict(shared)
+
+
+def draw_new_modules(model: PreTrainedModel, base: BaseModel) -> None:
+    """Draw the weights that the pretrained model lacks from torch's current seed, as transformers draws them."""
+    for name in base.new_modules:
+        module = model.get_submodule(name)
+        for parameter in module.parameters(recurse=False):
+            parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+        model._init_weights(module)
+
+
+def logits_of(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """[B, C] logits of a padded batch, float32 (float64 from a float64 model)."""
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    return at_least_float32(logits)
+
+
+def margins_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """[B] margins: correct logit minus logsumexp of the others (Park et al. 2023, arXiv 2303.14186, section 3.3)."""
+    correct = logits.gather(1, labels[:, None]).squeeze(1)
+    others = logits.scatter(1, labels[:, None], float("-inf"))
+    return correct - others.logsumexp(dim=1)
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """The same values, bfloat16 widened to float32."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def supports_bfloat16(device: torch.device | str) -> bool:
+    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+    """The context of a forward pass in `precision`: "auto", "float32" or "bfloat16"."""
+    enabled = supports_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)

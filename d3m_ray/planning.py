@@ -1,0 +1,96 @@
+"""What an experiment asks for: its context, its settings, its plan, and the trials that can be run already."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from d3m_ray.batching import tokenize
+from d3m_ray.config import ExperimentConfig
+from d3m_ray.errors import InputError
+from d3m_ray.keys import content_hash
+from d3m_ray.model import load_base_model, trim_vocabulary
+from d3m_ray.records import Splits
+from d3m_ray.selection import ARMS
+from d3m_ray.store import Store
+from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
+
+NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
+
+
+def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> TrialContext:
+    """The tokenised splits, the base model and the hashes that all trials share."""
+    most = max(config.num_removed)
+    if most >= len(splits.train):
+        raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
+    whole_model, tokenizer = load_base_model(config.model, splits.train.texts)
+    whole_tokens = {
+        name: tokenize(examples, tokenizer, config.training.max_length) for name, examples in splits.by_name().items()
+    }
+    data_hash = splits.content_hash()
+    model_hash = content_hash(whole_model.content_hash(), tokenizer.backend_tokenizer.to_str())
+    base, tokens = trim_vocabulary(whole_model, whole_tokens)
+    settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
+    experiment = config.experiment or f"{splits.name}-{settings}"
+    return TrialContext(experiment, store, splits, tokens, base, config.training, data_hash, model_hash)
+
+
+def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """What all trials of one experiment have in common, besides data and model."""
+    settings = {name: asdict(getattr(config, name)) for name in ("training", "trak", "alignment")}
+    return {**settings, "num_checkpoints": config.num_checkpoints}
+
+
+def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
+    """Write what this experiment is and plans. Raises InputError where its name stands for other settings already."""
+    configuration = {
+        "dataset": context.splits.name,
+        "model": context.base.name,
+        "data_hash": context.data_hash,
+        "model_hash": context.model_hash,
+        **shared_settings(config),
+    }
+    begun = context.store.read_experiments().get(context.experiment)
+    if begun is not None and dict(begun.configuration) != configuration:
+        differing = sorted(key for key in configuration if begun.configuration.get(key) != configuration[key])
+        raise InputError(
+            f"an experiment's trials share their settings; {context.experiment!r} was begun with other values of "
+            f"{', '.join(differing)}: give this one another --experiment"
+        )
+    plan = []
+    for method in config.methods:
+        numbers = (None,) if ARMS[method].chooses_number else config.num_removed
+        plan += [(method, number, seed) for number in numbers for seed in config.seeds]
+    context.store.write_experiment(context.experiment, configuration, plan)
+
+
+def plan_trials(
+    config: ExperimentConfig, context: TrialContext, alignments: Mapping[str, np.ndarray]
+) -> list[TrialSpec]:
+    """Every trial whose selection can be made: all but those that wait for an alignment not given."""
+    trials = []
+    num_train = len(context.splits.train)
+    for number in sorted(config.num_removed):
+        for seed in config.seeds:
+            for method in config.methods:
+                arm = ARMS[method]
+                alignment = alignments.get(arm.attribution or "")
+                if arm.chooses_number and number != min(config.num_removed):
+                    continue
+                if number == 0 and not arm.chooses_number:
+                    trials.append(plan_trial(context, method, NOTHING, seed))
+                elif arm.attribution is None or alignment is not None:
+                    trials.append(plan_trial(context, method, arm.select(num_train, alignment, number, seed), seed))
+    return trials
+
+
+def attribution_methods(config: ExperimentConfig) -> list[str]:
+    """The attribution methods that the arms read, each once."""
+    return list(dict.fromkeys(a for method in config.methods if (a := ARMS[method].attribution) is not None))
+
+
+def alignment_key(method: str, config: ExperimentConfig, context: TrialContext) -> str:
+    """Hash of the method, the checkpoints that it reads and its settings."""
+    keys = [context.fit_key(NOTHING, seed) for seed in range(config.num_checkpoints)]
+    return content_hash(method, *keys, asdict(config.trak), asdict(config.alignment))

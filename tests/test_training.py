@@ -1,0 +1,142 @@
+"""Fine-tuning: held against transformers' Trainer, exact under its seed, and its choice of the final model."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainingArguments
+
+from d3m_ray.batching import training_batches
+from d3m_ray.config import TrainingConfig
+from d3m_ray.model import build_classifier, draw_new_modules, load_weights
+from d3m_ray.training import fine_tune, predict, seeded
+
+CONFIG = TrainingConfig(num_epochs=2, learning_rate=1e-3, batch_size=4, precision="float32", final_model="last")
+
+
+class _Rows(Dataset):
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def __getitem__(self, index):
+        return index
+
+
+class _SameBatches(Trainer):
+    """Trainer over the very batches that fine_tune takes."""
+
+    def get_train_dataloader(self):
+        tokens = self.train_dataset.tokens
+        epochs = [list(training_batches(tokens.lengths, 4, np.random.default_rng([5, epoch]))) for epoch in range(2)]
+
+        def collate(indices):
+            batch = tokens.batch(np.array(indices))
+            return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
+
+        loader = DataLoader(self.train_dataset, batch_sampler=epochs[0], collate_fn=collate)
+        loader.epochs = iter(epochs)
+        sampler = loader.batch_sampler
+
+        class Epochs(list):
+            def __iter__(self):
+                return iter(next(loader.epochs))
+
+        object.__setattr__(loader, "batch_sampler", Epochs(sampler))
+        return loader
+
+
+def test_the_loop_is_the_trainers(tiny_base, made_tokens, tmp_path):
+    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
+    ours = build_classifier(base)
+    fine_tune(ours, base, train, val, CONFIG, seed=5)
+
+    theirs = build_classifier(base)
+    load_weights(theirs, base.weights)
+    with seeded(5, "cpu"):
+        draw_new_modules(theirs, base)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), num_train_epochs=2, learning_rate=1e-3, weight_decay=0.01, max_grad_norm=1.0,
+        lr_scheduler_type="linear", per_device_train_batch_size=4, save_strategy="no", report_to=[], use_cpu=True,
+        disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    _SameBatches(theirs, arguments, train_dataset=_Rows(train)).train()
+    for name, weight in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], weight, rtol=1e-4, atol=1e-6, msg=name)
+    assert not torch.allclose(theirs.classifier.weight, torch.from_numpy(base.weights["classifier.weight"]))
+
+
+def test_one_seed_gives_the_same_bits_whatever_ran_before(tiny_base, made_tokens):
+    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
+    model = build_classifier(base)
+    margins = []
+    for seed in (1, 1, 2):
+        torch.rand(17)
+        fine_tune(model, base, train, val, CONFIG, seed)
+        margins.append(predict(model, val, "float32").margins)
+    np.testing.assert_array_equal(margins[0], margins[1])
+    assert not np.array_equal(margins[0], margins[2])
+
+
+def test_training_leaves_the_callers_random_stream_alone(tiny_base, made_tokens):
+    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 8), made_tokens("val", 4)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    fine_tune(build_classifier(base), base, train, val, CONFIG, seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("rule", ["val_accuracy", "val_wga"])
+def test_the_chosen_epoch_is_the_best_of_all(rule, tiny_base, made_tokens):
+    base, train, val = tiny_base("bert"), made_tokens("train", 24), made_tokens("val", 24)
+    figures = []
+    model = build_classifier(base)
+    config = TrainingConfig(num_epochs=6, learning_rate=3e-3, batch_size=4, precision="float32", final_model=rule)
+    watched = _watch_epochs(model, base, train, val, config, figures)
+    best = max(range(6), key=lambda epoch: (figures[epoch][rule], -epoch))
+    assert watched.chosen_epoch == best + 1
+    np.testing.assert_array_equal(predict(model, val, "float32").margins, figures[best]["margins"])
+
+
+def _watch_epochs(model, base, train, val, config, figures):
+    import d3m_ray.training as training
+
+    original = training.predict
+
+    def watching(model, examples, precision):
+        predictions = original(model, examples, precision)
+        correct = predictions.margins > 0
+        groups = [correct[val.groups == group].mean() for group in range(2)]
+        figures.append({"val_accuracy": correct.mean(), "val_wga": min(groups), "margins": predictions.margins})
+        return predictions
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "predict", watching)
+        return fine_tune(model, base, train, val, config, seed=0)
+
+
+def test_predictions_do_not_depend_on_the_batch(tiny_base, made_tokens, architecture):
+    base, val = tiny_base(architecture), made_tokens("val", 20)
+    object.__setattr__(val, "pad_id", base.config["pad_token_id"])
+    model = build_classifier(base)
+    load_weights(model, base.weights)
+    whole = predict(model, val, "float32")
+    alone = [predict(model, val.take(np.array([i])), "float32").margins[0] for i in range(20)]
+    np.testing.assert_allclose(whole.margins, alone, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(whole.probabilities > 0.5, (whole.margins > 0) == (val.labels == 1))
+
+
+def test_nothing_to_train_on_is_refused(tiny_base, made_tokens):
+    base = tiny_base("bert")
+    with pytest.raises(ValueError, match="at least one train example"):
+        fine_tune(build_classifier(base), base, made_tokens("train", 0), made_tokens("val", 4), CONFIG, seed=0)
+
+
+def test_a_loss_that_is_not_finite_is_said(tiny_base, made_tokens):
+    base = tiny_base("bert")
+    config = TrainingConfig(num_epochs=3, learning_rate=1e30, batch_size=4, precision="float32")
+    with pytest.raises(FloatingPointError, match="lower --learning-rate"):
+        fine_tune(build_classifier(base), base, made_tokens("train", 24), made_tokens("val", 4), config, seed=0)
