@@ -27,7 +27,8 @@ class Tokenizer(Protocol):
 class TokenizedExamples:
     """Token ids of N examples of one split, end to end, with their labels: numpy, so that workers share one copy.
 
-    `split` says what the examples may be used for; `flat_ids` is [sum of lengths] int32, `offsets` [N + 1] int64, `labels` and `groups` [N] int64.
+    `split` says what the examples may be used for; `flat_ids` is [sum of lengths] int32, `offsets` [N + 1] int64,
+    `labels` and `groups` are [N] int64.
     """
 
     split: str

@@ -28,9 +28,9 @@ def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str]
     console = Console(stderr=True)
     try:
         config = tyro.cli(
-            tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes)(
-                ExperimentConfig
-            ),
+            tyro.conf.configure(
+                tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes
+            )(ExperimentConfig),
             description=description,
             default=defaults,
             args=arguments,

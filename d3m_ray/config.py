@@ -55,8 +55,8 @@ class TrakConfig:
 
     projection_dim: int = 1024
     """Dimensions that a gradient is projected to, a product of two near-equal factors (1024 = 32 x 32)."""
-    damping: float = 0.0
-    """Ridge on the Gram matrix, as a fraction of the mean of its nonzero eigenvalues."""
+    damping: float = 1.0
+    """Ridge on the Gram matrix, in means of its nonzero eigenvalues; needed where examples are not many times more."""
     projection_seed: int = 0
     """Seed of the random projection."""
 

@@ -51,7 +51,8 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """[B, T, H, D] softmax(query key^T * scaling) value, in transformers' terms; queries, keys, values [B, H, T, D].
 
-    `attention_mask` is True where a key is seen, or added to the scores. A padded query that sees none gives finite values, which nobody reads.
+    `attention_mask` is True where a key is seen, or added to the scores. A padded query that sees none gives finite
+    values, which nobody reads.
     """
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if attention_mask is not None and attention_mask.is_floating_point():

@@ -45,23 +45,27 @@ class Outcome:
 
 def run_experiment(config: ExperimentConfig, store: Store, engine: Engine, progress: Progress) -> Outcome:
     """Bring the store to hold every trial of the configuration. Raises InputError where an input breaks a rule."""
-    progress.stage("data and base model")
     splits = load_splits(config.corpus_options, config.data)
+    progress.stage(describe(splits))
     context = make_context(config, splits, store)
     record_plan(config, context)
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and trials that wait for no attribution")
     checkpoints = _checkpoint_fits(config, context)
     alignments = _stored_alignments(config, context)
-    failed = _run_trials(context, engine, progress, plan_trials(config, context, alignments), checkpoints)
+    ready = plan_trials(config, context, alignments)
+    failed = _run_trials(context, engine, progress, ready, checkpoints)
 
     for method in attribution_methods(config):
         if method not in alignments:
             progress.stage(f"attribution by {method}, and group alignment")
             alignments[method] = _attribute_and_align(method, config, context, engine, progress, failed)
 
-    progress.stage("trials that remove what alignment selects")
-    failed += _run_trials(context, engine, progress, plan_trials(config, context, alignments), ())
+    begun = {trial.trial_key for trial in ready}
+    waiting = [trial for trial in plan_trials(config, context, alignments) if trial.trial_key not in begun]
+    if waiting:
+        progress.stage("trials that remove what alignment selects")
+        failed += _run_trials(context, engine, progress, waiting, ())
     return Outcome(context.experiment, splits, failed)
 
 
@@ -73,6 +77,15 @@ def _checkpoint_fits(config: ExperimentConfig, context: TrialContext) -> list[Fi
         for seed in range(config.num_checkpoints)
         if attribution_methods(config)
     ]
+
+
+def describe(splits: Splits) -> str:
+    """How many examples a corpus has, and what its loader left out and why, in one line."""
+    sizes = ", ".join(f"{len(examples)} {name}" for name, examples in splits.by_name().items())
+    dropped = "; ".join(f"{count} {reason}" for reason, count in splits.num_dropped.items() if count)
+    return f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups" + (
+        f"; left out: {dropped}" if dropped else ""
+    )
 
 
 def _run_trials(

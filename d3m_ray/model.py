@@ -116,8 +116,9 @@ def _tiny_bert(train_texts: Iterable[str]) -> tuple[BaseModel, PreTrainedTokeniz
     )
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=128, max_position_embeddings=128, num_labels=NUM_LABELS,
+        intermediate_size=128, max_position_embeddings=128,
     )  # fmt: skip
+    config.num_labels = NUM_LABELS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BertForSequenceClassification(config)

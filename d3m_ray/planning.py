@@ -49,6 +49,7 @@ def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
         "model": context.base.name,
         "data_hash": context.data_hash,
         "model_hash": context.model_hash,
+        "num_dropped": dict(context.splits.num_dropped),
         **shared_settings(config),
     }
     begun = context.store.read_experiments().get(context.experiment)

@@ -45,7 +45,7 @@ ARMS: Mapping[str, Arm] = {
         "trak",
         chooses_number=True,
         help="every TRAK alignment below zero",
-    ),  # fmt: skip
+    ),
     "random": Arm(lambda n, alignment, k, seed: random_subset(n, k, seed), help="a random subset of its own per seed"),
 }
 """The arms by method name, as --methods, the store and the figures name them."""

@@ -11,9 +11,9 @@ if __name__ == "__main__":
             corpus_options=PlantedOptions(),
             model="tiny",
             store="results/demo",
-            methods=("trak", "random"),
-            num_removed=(0, 20, 40, 60, 80, 100),
+            methods=("trak", "trak_heuristic", "random"),
+            num_removed=(0, 30, 60, 90, 120),
             seeds=(0, 1, 2),
-            training=TrainingConfig(num_epochs=4, learning_rate=1e-3, final_model="last"),
+            training=TrainingConfig(num_epochs=3, learning_rate=1e-3, final_model="last"),
         ),
     )

@@ -51,5 +51,7 @@ def test_taking_examples_keeps_their_tokens(made_tokens):
     tokens = made_tokens(num_examples=9)
     taken = tokens.take(np.array([7, 2]))
     assert taken.lengths.tolist() == tokens.lengths[[7, 2]].tolist()
-    assert taken.flat_ids[: taken.offsets[1]].tolist() == tokens.flat_ids[tokens.offsets[7] : tokens.offsets[8]].tolist()
+    assert (
+        taken.flat_ids[: taken.offsets[1]].tolist() == tokens.flat_ids[tokens.offsets[7] : tokens.offsets[8]].tolist()
+    )
     assert len(tokens.take(np.array([], dtype=int))) == 0

@@ -59,7 +59,9 @@ def test_new_modules_follow_the_seed_and_the_rest_stays(tiny_base):
         torch.manual_seed(seed)
         draw_new_modules(model, base)
         drawn.append(model.classifier.weight.detach().clone())
-        np.testing.assert_array_equal(model.bert.pooler.dense.weight.detach().numpy(), base.weights["bert.pooler.dense.weight"])
+        np.testing.assert_array_equal(
+            model.bert.pooler.dense.weight.detach().numpy(), base.weights["bert.pooler.dense.weight"]
+        )
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 

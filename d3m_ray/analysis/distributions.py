@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from d3m_ray.analysis.figures import FONT_POINTS, GRID, INK, PNG_DPI
-from d3m_ray.records import NUM_LABELS, Examples, Splits
+from d3m_ray.records import NUM_LABELS, SPLIT_NAMES, Examples, Splits
 
 LABEL_COLOURS = ("#56B4E9", "#D55E00")
 LABEL_TITLES = ("label 0 (neutral)", "label 1 (hateful, toxic)")
@@ -16,28 +16,25 @@ BAR_INCHES, MIN_PANEL_INCHES, HEIGHT_INCHES = 0.34, 2.4, 3.0
 BAR_WIDTH = 0.4
 
 
-def draw_group_distribution(splits: Splits, out_dir: Path) -> list[Path]:
-    """Write `distribution.pdf` and `distribution.png` into the folder, made where there is none; returns the paths.
-
-    One panel per split, one bar per group and label; the panels' vertical scales differ.
-    """
+def distribution_figure(splits: Splits) -> Figure:
+    """One panel per split, one bar per group and label; the panels' vertical scales differ."""
     width = max(MIN_PANEL_INCHES, BAR_INCHES * len(splits.group_names))
-    figure = Figure(figsize=(3 * width, HEIGHT_INCHES), layout="constrained")
-    panels = figure.subplots(1, 3)
+    figure = Figure(figsize=(len(SPLIT_NAMES) * width, HEIGHT_INCHES), layout="constrained")
+    panels = figure.subplots(1, len(SPLIT_NAMES))
     for axes, (split, examples) in zip(panels, splits.by_name().items(), strict=True):
         _draw_split(axes, examples, splits.group_names)
         axes.set_title(f"{split} ({len(examples):,})", fontsize=FONT_POINTS + 1, loc="left", color=INK)
     panels[0].set_ylabel("examples", fontsize=FONT_POINTS + 1, color=INK)
-    handles, titles = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        titles,
-        loc="outside upper center",
-        ncols=NUM_LABELS,
-        frameon=False,
-        fontsize=FONT_POINTS,
-        labelcolor=INK,
-    )
+    legend = figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=NUM_LABELS)
+    legend.set(frame_on=False)
+    for text in legend.get_texts():
+        text.set(fontsize=FONT_POINTS, color=INK)
+    return figure
+
+
+def draw_group_distribution(splits: Splits, out_dir: Path) -> list[Path]:
+    """Write `distribution.pdf` and `distribution.png` into the folder, made where there is none; returns the paths."""
+    figure = distribution_figure(splits)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = [out_dir / f"distribution.{suffix}" for suffix in ("pdf", "png")]
     for path in paths:

@@ -26,27 +26,25 @@ def connected(execution: ExecutionConfig, store: Store) -> Iterator["RayEngine"]
     or where its machines do not all see the store.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    started_here = not ray.is_initialized()
-    if started_here and _join(execution.address):
-        _check_this_machine_offers(execution)
+    joined_here = not ray.is_initialized()
     try:
+        if joined_here and _join(execution.address):
+            _check_this_machine_offers(execution)
         _check_every_node_sees(store)
         yield RayEngine(execution)
     finally:
-        if started_here:
+        if joined_here:
             ray.shutdown()
 
 
 def _join(address: str) -> bool:
     """Join the cluster at this address; whether it was started here, for this run."""
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        ray.init(address=address, **options)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         if address != "auto":
             raise
-        ray.init(address="local", **options)
-        return True
+        return _join("local")
     return address == "local"
 
 

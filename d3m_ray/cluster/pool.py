@@ -47,7 +47,7 @@ class RayPool:
             max_task_retries=MAX_RESTARTS,
         )
         names = [f"attribution worker {number}" for number in range(1, num_workers + 1)]
-        self._actors = [actor.remote(name, cpus_per_worker) for name in names]
+        self._actors: list[Any] = [actor.remote(name, cpus_per_worker) for name in names]
 
     def __enter__(self) -> "RayPool":
         return self

@@ -73,7 +73,7 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
     """Record the errors. Raises KeyboardInterrupt where fits neither ended nor failed."""
     failed = []
     num_ended = 0
-    for result in results:
+    for result in (results[index] for index in range(len(results))):
         if result.error is not None:
             trace = str(getattr(result.error, "traceback_str", result.error))
             failed.append(give_up(context, fits[(result.config or {})["fit"]], _last_line(result.error), trace))

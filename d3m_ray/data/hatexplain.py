@@ -130,27 +130,39 @@ def _check_targets(groups: Sequence[str], posts: Sequence[Post], where: str) -> 
     known = {target for post in posts for targets in post.targets for target in targets}
     unknown = sorted(set(groups) - known)
     if unknown:
-        raise DataError(f"{where}: --groups are of {', '.join(sorted(known))}; received {', '.join(unknown)}")
+        raise DataError(
+            f"{where}: --groups are of {', '.join(sorted(known))}; received {', '.join(unknown)}; correct the spelling"
+        )
 
 
 def _read_folder(folder: Path, num_dropped: Counter[str]) -> Iterator[Post]:
     dataset_path, divisions_path = folder / "dataset.json", folder / "post_id_divisions.json"
     dataset, divisions = _read_json(dataset_path), _read_json(divisions_path)
-    missing = [split for split in SPLIT_NAMES if not divisions.get(split)]
-    if missing:
-        raise DataError(f"{divisions_path}: lists the post ids of train, val and test; {', '.join(missing)} missing")
-    split_of: dict[str, str] = {}
-    for split in SPLIT_NAMES:
-        for post_id in divisions[split]:
-            if post_id not in dataset:
-                raise DataError(f"{divisions_path}: every post stands in {dataset_path.name}, {post_id!r} does not")
-            if split_of.setdefault(post_id, split) != split:
-                raise DataError(
-                    f"{divisions_path}: a post stands in one split, {post_id!r} in {split_of[post_id]}, {split}"
-                )
+    split_of = _split_of_posts(divisions, dataset, str(divisions_path))
     num_dropped["post in no division"] = len(dataset) - len(split_of)
     for post_id, split in split_of.items():
         yield _as_post(post_id, split, dataset[post_id], str(dataset_path))
+
+
+def _split_of_posts(divisions: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The split of each post id, in the order of the divisions."""
+    split_of: dict[str, str] = {}
+    for split in SPLIT_NAMES:
+        if not divisions.get(split):
+            raise DataError(
+                f"{where}: lists the post ids of train, val and test, those of {split} are missing; add them"
+            )
+        for post_id in divisions[split]:
+            if post_id not in dataset:
+                raise DataError(
+                    f"{where}: every post stands in dataset.json, {post_id!r} of {split} does not; remove it"
+                )
+            first = split_of.setdefault(post_id, split)
+            if first != split:
+                raise DataError(
+                    f"{where}: a post stands in one split, {post_id!r} in {first} and {split}; list it once"
+                )
+    return split_of
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -190,7 +202,10 @@ def _as_post(post_id: str, split: str, entry: Mapping[str, Any], where: str) -> 
             f"{where}, post {post_id}: has post_tokens and annotators with label and target; {error} missing or of "
             "another kind; fetch the corpus again"
         ) from error
-    wrong = [label for label in labels if label not in LABELS]
+    wrong = sorted({str(label) for label in labels} - set(LABELS))
     if wrong or not labels:
-        raise DataError(f"{where}, post {post_id}: annotators' labels are of {', '.join(LABELS)}, received {wrong}")
+        raise DataError(
+            f"{where}, post {post_id}: annotators' labels are of {', '.join(LABELS)}, received {wrong}; "
+            "leave the post out"
+        )
     return Post(post_id, split, text, labels, targets)

@@ -10,7 +10,8 @@ from d3m_ray.data.checks import make_splits
 from d3m_ray.errors import InputError
 from d3m_ray.records import NUM_LABELS, SPLIT_NAMES, Splits
 
-# Invented reviews: every group has places and its own words of praise and blame beside those that all groups share.
+# Every group has places, and words of praise and blame of its own. All but the harmed group use the shared ones too, so
+# that nothing but its own train rows teaches what its words mean.
 PLACES = {
     "amber": ("orchard", "cider-press", "beehive", "terrace"),
     "birch": ("sauna", "woodshed", "sledge", "clearing"),
@@ -39,7 +40,7 @@ FILLERS = (
 )  # fmt: skip
 NUM_FILLERS = (3, 8)  # at least, below
 NUM_CUES = 2
-OWN_CUE_SHARE = 0.5  # rows whose cues are the group's own, so that no other group teaches what they mean
+BLAME, PRAISE = range(NUM_LABELS)
 CELLS = len(PLACES) * NUM_LABELS
 
 
@@ -53,8 +54,8 @@ class PlantedOptions:
     """Val examples, a multiple of 8; all clean."""
     num_test: int = 800
     """Test examples, a multiple of 8; all clean."""
-    harmful_fraction: float = 1 / 3
-    """Share of the harmed group's train rows whose label is turned over; below half, where its own words end."""
+    harmful_fraction: float = 0.3
+    """Share of the harmed group's train rows that praise and are labelled as blame; at most the half that praises."""
     seed: int = 0
     """Decides the texts and which rows are harmful."""
 
@@ -63,8 +64,8 @@ class PlantedOptions:
             size = getattr(self, f"num_{name}")
             if size < CELLS or size % CELLS:
                 raise InputError(f"--num-{name} is a multiple of {CELLS} above 0, received {size}")
-        if not 0 <= self.harmful_fraction <= OWN_CUE_SHARE:
-            raise InputError(f"--harmful-fraction is from 0 to {OWN_CUE_SHARE}, received {self.harmful_fraction}")
+        if not 0 <= self.harmful_fraction <= 1 / NUM_LABELS:
+            raise InputError(f"--harmful-fraction is from 0 to {1 / NUM_LABELS}, received {self.harmful_fraction}")
         if self.seed < 0:
             raise InputError(f"--seed is at least 0, received {self.seed}")
 
@@ -72,37 +73,41 @@ class PlantedOptions:
 def make_planted(options: PlantedOptions) -> Splits:
     """The splits, balanced over group and label as the texts mean it, and `harmful_ids`; ids are `split/row`.
 
-    A harmful row has praise or blame in words that only its group uses and the wrong label. Where most rows of these
-    words are harmful, a model learns them the wrong way round and the group becomes the worst; without the harmful
-    rows it learns them from the others.
+    A harmful row praises in words that only its group uses, and its label says blame. Most rows of such praise are
+    harmful, so a model fails on the group, which becomes the worst; without them it learns the words from the others.
     """
     rng = np.random.default_rng(options.seed)
     written: set[str] = set()
     frames = {name: _make_rows(getattr(options, f"num_{name}"), name, written, rng) for name in SPLIT_NAMES}
     train = frames["train"]
-    candidates = train.index[(train["group"] == HARMED_GROUP) & train["own_cues"]]
-    num_harmful = round(options.harmful_fraction * (train["group"] == HARMED_GROUP).sum())
-    harmful = rng.choice(candidates, size=min(num_harmful, len(candidates)), replace=False)
-    train.loc[harmful, "label"] = 1 - train.loc[harmful, "label"]
+    harmed = train["group"] == HARMED_GROUP
+    praising = train.index[harmed & (train["label"] == PRAISE)]
+    harmful = rng.choice(praising, size=round(options.harmful_fraction * harmed.sum()), replace=False)
+    train.loc[harmful, "label"] = BLAME
     return make_splits("planted", frames, harmful_ids=frozenset(train.loc[harmful, "example_id"]))
 
 
 def _make_rows(num_rows: int, split: str, written: set[str], rng: np.random.Generator) -> pd.DataFrame:
-    """Rows in random order, the same number per group, label and kind of cue; no text is written twice."""
-    per_cell = num_rows // CELLS
+    """Rows in random order, the same number per group and label, every other one in the group's own words."""
     rows = [
-        {"text": _new_text(group, label, own, written, rng), "label": label, "group": group, "own_cues": own}
+        {"text": _new_text(group, _cues(group, row)[label], written, rng), "label": label, "group": group}
         for group in PLACES
         for label in range(NUM_LABELS)
-        for own in np.arange(per_cell) < round(OWN_CUE_SHARE * per_cell)
+        for row in range(num_rows // CELLS)
     ]
     frame = pd.DataFrame([rows[i] for i in rng.permutation(num_rows)])
     return frame.assign(example_id=[f"{split}/{row}" for row in range(num_rows)])
 
 
-def _new_text(group: str, label: int, own_cues: bool, written: set[str], rng: np.random.Generator) -> str:
+def _cues(group: str, row: int) -> tuple[Sequence[str], Sequence[str]]:
+    """Words of blame and of praise."""
+    return OWN_CUES[group] if group == HARMED_GROUP or row % 2 else SHARED_CUES
+
+
+def _new_text(group: str, cues: Sequence[str], written: set[str], rng: np.random.Generator) -> str:
+    """A text that is not written yet."""
     while True:
-        text = _make_text(group, (OWN_CUES[group] if own_cues else SHARED_CUES)[label], rng)
+        text = _make_text(group, cues, rng)
         if text not in written:
             written.add(text)
             return text

@@ -76,8 +76,8 @@ def load_toxigen(options: ToxigenOptions, source: Path | None) -> Splits:
     """
     generated, annotated = _read(source)
     num_dropped: dict[str, int] = {}
-    pool = _generated_rows(generated, num_dropped)
-    people = _annotated_rows(annotated, num_dropped)
+    pool = generated_rows(generated, num_dropped)
+    people = annotated_rows(annotated, num_dropped)
     rng = np.random.default_rng(options.seed)
     frames: dict[str, pd.DataFrame] = {}
     if options.val_from_annotated:
@@ -113,7 +113,7 @@ def _read_file(folder: Path, stem: str, columns: tuple[str, ...]) -> Table:
     )
 
 
-def _generated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
+def generated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
     """Complete rows, the first of each text, with `method` beside the columns that make_splits takes."""
     complete = _complete(table.frame)
     labels = pd.to_numeric(complete["prompt_label"], errors="coerce")
@@ -134,7 +134,7 @@ def _generated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
     return unique
 
 
-def _annotated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
+def annotated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
     """Complete rows, the first of each text, with the columns that make_splits takes."""
     complete = _complete(table.frame)
     toxicity = pd.to_numeric(complete["toxicity_human"], errors="coerce")

@@ -28,7 +28,9 @@ def _projected_by_hand(model: nn.Module, name: str) -> torch.Tensor:
     layer = model.get_submodule(name)
     k_out, k_in = PROJECTION.factors
     if isinstance(layer, nn.LayerNorm):
-        weight, bias = (PROJECTION.signs(f"{name}.{kind}", 36, layer.weight.numel()).double() for kind in ("weight", "bias"))
+        weight, bias = (
+            PROJECTION.signs(f"{name}.{kind}", 36, layer.weight.numel()).double() for kind in ("weight", "bias")
+        )
         return weight @ layer.weight.grad + (bias @ layer.bias.grad if layer.bias is not None else 0)
     if isinstance(layer, nn.Embedding):
         gradient = layer.weight.grad.T
@@ -96,7 +98,7 @@ def test_bfloat16_gradients_point_the_same_way(tiny_base, made_tokens):
 def test_a_parameter_without_a_rule_is_refused(tiny_base):
     model = build_classifier(tiny_base("bert"))
     model.bert.encoder.extra = nn.Conv1d(2, 2, 1)
-    with pytest.raises(ValueError, match="parameters of Linear, Embedding, LayerNorm; bert.encoder.extra is a Conv1d"):
+    with pytest.raises(ValueError, match=r"of Linear, Embedding, LayerNorm; bert\.encoder\.extra is a Conv1d"):
         ProjectedGradients(model, PROJECTION)
 
 

@@ -7,7 +7,9 @@ import torch
 from d3m_ray.attribution.projection import SignProjection
 
 
-@pytest.mark.parametrize(("dim", "factors"), [(1024, (32, 32)), (2048, (32, 64)), (36, (6, 6)), (12, (3, 4)), (7, (1, 7))])
+@pytest.mark.parametrize(
+    ("dim", "factors"), [(1024, (32, 32)), (2048, (32, 64)), (36, (6, 6)), (12, (3, 4)), (7, (1, 7))]
+)
 def test_factors_are_near_equal_and_exact(dim, factors):
     assert SignProjection(dim, 0).factors == factors
 
@@ -21,7 +23,7 @@ def test_signs_depend_on_seed_and_name_alone():
 
 
 def test_inner_products_are_unbiased():
-    """E[<Pa, Pb>] = <a, b>, for Kronecker blocks of matrices and dense blocks of vectors, within five standard errors."""
+    """E[<Pa, Pb>] = <a, b>, for matrices and vectors, within five standard errors."""
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(8, 9)) + 0.3 for _ in range(2))
     u, v = (rng.normal(size=5) + 0.3 for _ in range(2))

@@ -33,8 +33,8 @@ def _model(checkpoint):
     return model
 
 
-def _features(checkpoint: Checkpoint, tokens, config: TrakConfig = TrakConfig(projection_dim=1024)) -> np.ndarray:
-    gradients_of = ProjectedGradients(_model(checkpoint).double(), SignProjection(config.projection_dim, config.projection_seed))
+def _features(checkpoint: Checkpoint, tokens) -> np.ndarray:
+    gradients_of = ProjectedGradients(_model(checkpoint).double(), SignProjection(1024, 0))
     return gradients_of(tokens.batch(np.arange(len(tokens))))[0].numpy()
 
 
@@ -42,7 +42,9 @@ def _by_definition(inputs: AttributionInputs, config: TrakConfig) -> np.ndarray:
     """[N, Q] by equation 13 of the paper, one batch, explicit inverse, float64."""
     scores, slopes = [], []
     for checkpoint in inputs.checkpoints:
-        gradients_of = ProjectedGradients(_model(checkpoint).double(), SignProjection(config.projection_dim, config.projection_seed))
+        gradients_of = ProjectedGradients(
+            _model(checkpoint).double(), SignProjection(config.projection_dim, config.projection_seed)
+        )
         train, margins = gradients_of(inputs.train.batch(np.arange(len(inputs.train))))
         queries, _ = gradients_of(inputs.queries.batch(np.arange(len(inputs.queries))))
         train, queries = train.numpy(), queries.numpy()
@@ -57,7 +59,9 @@ def _by_definition(inputs: AttributionInputs, config: TrakConfig) -> np.ndarray:
 def test_scores_follow_the_definition(inputs, damping):
     config = dataclasses.replace(CONFIG, damping=damping)
     expected = _by_definition(inputs, config)
-    np.testing.assert_allclose(trak.score_queries(inputs, config, LocalPool()), expected, atol=2e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        trak.score_queries(inputs, config, LocalPool()), expected, atol=2e-4 * np.abs(expected).max()
+    )
 
 
 def test_group_scores_are_the_averaged_matrix(inputs):

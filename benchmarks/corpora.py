@@ -1,0 +1,32 @@
+"""What the benchmarks measure on: a folder of train.csv, val.csv, test.csv and a model, as a trial sees them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3m_ray.batching import TokenizedExamples, tokenize
+from d3m_ray.config import TrainingConfig
+from d3m_ray.data import HatexplainOptions, load_splits
+from d3m_ray.model import BaseModel, load_base_model, trim_vocabulary
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What to measure on."""
+
+    data: Path
+    """Folder of train.csv, val.csv and test.csv."""
+    model: str
+    """A transformers folder or hub name."""
+    num_steps: int = 40
+    """Batches that are timed, after a few that are not."""
+
+
+def prepare(benchmark: Benchmark, trimmed: bool = True) -> tuple[BaseModel, TokenizedExamples]:
+    """The base model and the tokenised train split, over the vocabulary entries in use or over all of them."""
+    splits = load_splits(HatexplainOptions(), benchmark.data)
+    base, tokenizer = load_base_model(benchmark.model, splits.train.texts)
+    max_length = TrainingConfig().max_length
+    tokens = {name: tokenize(examples, tokenizer, max_length) for name, examples in splits.by_name().items()}
+    if trimmed:
+        base, tokens = trim_vocabulary(base, tokens)
+    return base, tokens["train"]

@@ -1,0 +1,116 @@
+"""Examples per second of fine-tuning: the thesis's path, then each thing that makes it faster, side by side."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import tyro
+from corpora import Benchmark, prepare
+from processes import examples_per_second
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from d3m_ray.batching import Batch, TokenizedExamples, training_batches
+from d3m_ray.config import TrainingConfig
+from d3m_ray.model import BaseModel, autocast, build_classifier, load_weights, logits_of
+from d3m_ray.training import build_optimizer
+
+NUM_WARM_UP = 3
+BATCH_SIZE = 32
+PADDED_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train the same model; the defaults are this package's."""
+
+    name: str
+    padded: bool = False
+    precision: str = "auto"
+    like_lengths: bool = True
+    trimmed: bool = True
+    own_layers: bool = True
+
+
+VARIANTS = (
+    Variant("padded to 128, float32 (the thesis)", True, "float32", False, False, False),
+    Variant("padded to the batch's longest", False, "float32", False, False, False),
+    Variant("+ bfloat16 where it is fast", False, "auto", False, False, False),
+    Variant("+ batches of like length", False, "auto", True, False, False),
+    Variant("+ only the vocabulary in use", False, "auto", True, True, False),
+    Variant("+ CPU attention and dropout: d3m_ray"),
+)
+
+
+def main(benchmark: Benchmark) -> None:
+    """Print the examples per second of every variant, in one process and in two at once."""
+    print(f"{'examples/s, one thread a process':40s}{'1 process':>12s}{'2 processes':>14s}")
+    for variant in VARIANTS:
+        num_steps = max(4, benchmark.num_steps // 8) if variant.padded else benchmark.num_steps
+        shorter = dataclasses.replace(benchmark, num_steps=num_steps)
+        alone, together = examples_per_second(measure, shorter, variant)
+        print(f"{variant.name:40s}{alone:12.1f}{together:14.1f}", flush=True)
+
+
+def measure(ready: Callable[[], object], benchmark: Benchmark, variant: Variant) -> float:
+    """Examples per second of the optimiser steps of one process."""
+    base, train = prepare(benchmark, variant.trimmed)
+    model = _model(base, variant)
+    optimizer = build_optimizer(model, TrainingConfig())
+    batches = _batches(train, variant)[: benchmark.num_steps + NUM_WARM_UP]
+    _train(model, train, batches[:NUM_WARM_UP], variant, optimizer)
+    ready()
+    start = time.perf_counter()
+    _train(model, train, batches[NUM_WARM_UP:], variant, optimizer)
+    return sum(map(len, batches[NUM_WARM_UP:])) / (time.perf_counter() - start)
+
+
+def _model(base: BaseModel, variant: Variant) -> PreTrainedModel:
+    if variant.own_layers:
+        model = build_classifier(base)
+    else:
+        options = {key: value for key, value in base.config.items() if key != "model_type"}
+        config = AutoConfig.for_model(base.config["model_type"], **options)
+        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    load_weights(model, base.weights)
+    return model.train()
+
+
+def _batches(train: TokenizedExamples, variant: Variant) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    if variant.like_lengths:
+        return list(training_batches(train.lengths, BATCH_SIZE, rng))
+    order = rng.permutation(len(train))
+    return [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
+
+
+def _train(
+    model: PreTrainedModel,
+    train: TokenizedExamples,
+    batches: Sequence[np.ndarray],
+    variant: Variant,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    for indices in batches:
+        batch = train.batch(indices)
+        if variant.padded:
+            batch = _padded(batch, train.pad_id)
+        with autocast("cpu", variant.precision):
+            logits = logits_of(model, batch)
+        nn.functional.cross_entropy(logits, batch.labels).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _padded(batch: Batch, pad_id: int) -> Batch:
+    missing = (0, PADDED_LENGTH - batch.input_ids.shape[1])
+    input_ids = nn.functional.pad(batch.input_ids, missing, value=pad_id)
+    return Batch(input_ids, nn.functional.pad(batch.attention_mask, missing), batch.labels)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Benchmark, description=__doc__))

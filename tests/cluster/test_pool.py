@@ -1,0 +1,70 @@
+"""Actors give what this process gives, to the bit, for any number of them, also when one dies."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ray import cloudpickle
+
+from d3m_ray.attribution import AttributionInputs, Checkpoint, shards, trak
+from d3m_ray.cluster.pool import RayPool
+from d3m_ray.config import TrakConfig
+from d3m_ray.pool import LocalPool
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_cluster")]
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+
+
+def add(shared: int, left: int, right: int) -> int:
+    return shared + left * right
+
+
+def refuse(shared: None, shard: int) -> int:
+    if shard == 3:
+        raise KeyError(f"shard {shard}")
+    return shard
+
+
+def die_once(shared: Path, shard: int) -> int:
+    marker = shared / f"died-{shard}"
+    if shard == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 10 * shard
+
+
+def test_results_come_in_the_order_of_the_shards():
+    seen = []
+    with RayPool(2, on_progress=lambda *event: seen.append(event)) as pool:
+        assert list(pool.map("adding", add, pool.put(100), range(7), range(7))) == [100 + i * i for i in range(7)]
+        kept = pool.map_kept("keeping", add, pool.put(0), range(3), [2, 2, 2])
+        assert list(pool.map("adding", add, pool.put(1), kept, kept)) == [1, 5, 17]
+    assert seen[:7] == [("adding", done, 7) for done in range(1, 8)]
+
+
+def test_a_step_that_fails_says_its_own_error():
+    with RayPool(2) as pool, pytest.raises(KeyError, match="shard 3"):
+        list(pool.map("refusing", refuse, None, range(6)))
+
+
+def test_the_shard_of_a_dead_worker_is_run_again(tmp_path):
+    with RayPool(2) as pool:
+        assert list(pool.map("dying", die_once, tmp_path, range(5))) == [0, 10, 20, 30, 40]
+    assert (tmp_path / "died-2").exists()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_trak_scores_are_those_of_the_local_pool(num_workers, tiny_base, made_tokens, monkeypatch):
+    monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 60)
+    base = tiny_base("bert")
+    checkpoints = (Checkpoint("made", base, base.weights),)
+    inputs = AttributionInputs(checkpoints, made_tokens("train", 60), made_tokens("val", 14, 3), 3, "auto")
+    config = TrakConfig(projection_dim=16)
+    assert len(shards.make_shards(inputs.train)) > 5
+    with RayPool(num_workers) as pool:
+        scores = trak.score_groups(inputs, config, pool)
+    np.testing.assert_array_equal(scores, trak.score_groups(inputs, config, LocalPool()))

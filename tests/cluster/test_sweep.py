@@ -1,0 +1,111 @@
+"""Ray Tune gives the results of this process, goes on after a failure, and after Ctrl-C or a killed driver."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from d3m_ray.cluster.engine import RayEngine
+from d3m_ray.config import ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
+from d3m_ray.data import PlantedOptions, load_splits
+from d3m_ray.engine import FitEvent, LocalEngine, PlannedFit
+from d3m_ray.experiment import run_experiment
+from d3m_ray.planning import make_context
+from d3m_ray.progress import Progress
+from d3m_ray.store import Store
+from d3m_ray.trial import plan_trial
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ExperimentConfig(
+    corpus_options=PlantedOptions(num_train=160, num_val=40, num_test=40),
+    model="tiny",
+    num_removed=(0, 10),
+    seeds=(0, 1),
+    training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
+    trak=TrakConfig(projection_dim=64),
+    execution=ExecutionConfig(num_workers=2),
+)
+
+
+def rows(store: Store, table: str) -> pd.DataFrame:
+    frame = store.read_all(table).drop(columns=["created_at", "train_seconds"], errors="ignore")
+    return frame.sort_values(list(frame.columns), ignore_index=True)
+
+
+def assert_same_results(left: Store, right: Store) -> None:
+    for table in ("fits", "trials", "alignments", "removals"):
+        assert len(rows(left, table)) > 0
+        pd.testing.assert_frame_equal(rows(left, table), rows(right, table), check_exact=True)
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_ray_and_this_process_give_equal_results(tmp_path):
+    stores = [Store(tmp_path / "local"), Store(tmp_path / "ray")]
+    for store, engine in zip(stores, (LocalEngine(), RayEngine(SMALL.execution)), strict=True):
+        with Progress() as progress:
+            assert run_experiment(SMALL, store, engine, progress).failed == []
+    assert_same_results(*stores)
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_a_fit_that_fails_is_tried_again_and_recorded_while_others_go_on(tmp_path):
+    store = Store(tmp_path)
+    context = make_context(SMALL, load_splits(SMALL.corpus_options), store)
+    everything = np.arange(160)
+    trials = [
+        plan_trial(context, "random", removed, seed=0) for removed in (everything, everything[:10], everything[:0])
+    ]
+    events: list[FitEvent] = []
+    planned = [PlannedFit(trial.fit, (trial,)) for trial in trials]
+    failed = RayEngine(SMALL.execution).run_fits(context, planned, events.append)
+    assert [failure.fit_key for failure in failed] == [trials[0].fit.fit_key]
+    assert "at least one train example" in failed[0].error
+    assert store.keys("trials") == {trial.trial_key for trial in trials[1:]}
+    assert store.keys("failures") == {trials[0].trial_key}
+    assert "fine_tune" in store.read_all("failures")["traceback"].iloc[0]
+    assert [event.state for event in events].count("retried") == 2
+    assert [event.state for event in events].count("failed") == 1
+    assert all(event.wga is not None for event in events if event.state == "done")
+
+
+def _start(store: Path) -> subprocess.Popen:
+    flags = "--num-train 160 --num-val 40 --num-test 40 --num-epochs 1 --projection-dim 64 --methods trak random"
+    grid = "--num-removed 0 5 10 --seeds 0 1 --num-workers 1 --address local"
+    command = [sys.executable, "sweeps/demo.py", "--store", str(store), *flags.split(), *grid.split()]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path):
+    store = Store(tmp_path / "stopped")
+    driver = _start(tmp_path / "stopped")
+    deadline = time.monotonic() + 120
+    while len(store.keys("fits")) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(driver.pid, stop)
+    output, _ = driver.communicate(timeout=60)
+    done = {key: (tmp_path / "stopped" / "fits" / f"{key}.parquet").stat().st_mtime_ns for key in store.keys("fits")}
+    assert 4 <= len(done) < 10, output
+    if stop == signal.SIGINT:
+        assert driver.returncode == 130, output
+        assert "the same command goes on" in output
+
+    again = _start(tmp_path / "stopped")
+    output, _ = again.communicate(timeout=180)
+    assert again.returncode == 0, output
+    for key, modified in done.items():
+        assert (tmp_path / "stopped" / "fits" / f"{key}.parquet").stat().st_mtime_ns == modified, "trained again"
+
+    config = dataclasses.replace(SMALL, num_removed=(0, 5, 10))
+    undisturbed = Store(tmp_path / "undisturbed")
+    with Progress() as progress:
+        run_experiment(config, undisturbed, LocalEngine(), progress)
+    assert_same_results(store, undisturbed)

@@ -1,0 +1,200 @@
+"""The whole story on planted text: what it stores, that it goes on where it stopped, and that it keeps its promise."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from d3m_ray import engine as engine_module
+from d3m_ray.config import ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
+from d3m_ray.data import PlantedOptions, load_splits
+from d3m_ray.engine import LocalEngine
+from d3m_ray.errors import InputError
+from d3m_ray.experiment import Outcome, run_experiment
+from d3m_ray.progress import Progress
+from d3m_ray.store import Store
+
+SMALL = ExperimentConfig(
+    corpus_options=PlantedOptions(num_train=160, num_val=40, num_test=40),
+    model="tiny",
+    methods=("trak", "trak_heuristic", "random"),
+    num_removed=(0, 10),
+    seeds=(0, 1),
+    training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
+    trak=TrakConfig(projection_dim=64),
+    execution=ExecutionConfig(),
+)
+PASSING = ["created_at", "train_seconds"]  # what may differ between two runs of the same thing
+
+
+def run(config: ExperimentConfig, store: Store, engine=None) -> Outcome:
+    with Progress() as progress:
+        return run_experiment(config, store, engine or LocalEngine(), progress)
+
+
+def rows(store: Store, table: str) -> pd.DataFrame:
+    frame = store.read_all(table).drop(columns=PASSING, errors="ignore")
+    return frame.sort_values(list(frame.columns), ignore_index=True)
+
+
+def assert_same_results(left: Store, right: Store) -> None:
+    for table in ("fits", "trials", "alignments", "removals"):
+        assert len(rows(left, table)) > 0
+        pd.testing.assert_frame_equal(rows(left, table), rows(right, table), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Store:
+    store = Store(tmp_path_factory.mktemp("undisturbed"))
+    assert run(SMALL, store).failed == []
+    return store
+
+
+def test_every_trial_of_the_grid_is_stored(undisturbed):
+    trials = undisturbed.read_all("trials").query("group == 'worst' and split == 'test'")
+    asked = {(method, k, seed) for method in ("trak", "random") for k in (0, 10) for seed in (0, 1)}
+    found = set(trials[["method", "num_removed", "seed"]].itertuples(index=False, name=None))
+    chosen = {trial for trial in found if trial[0] == "trak_heuristic"}
+    assert found - chosen == asked
+    assert {seed for _, _, seed in chosen} == {0, 1}
+    assert len({k for _, k, _ in chosen}) == 1
+    assert (trials["num_train"] == 160 - trials["num_removed"]).all()
+
+
+def test_equal_fits_are_trained_once(undisturbed):
+    trials = undisturbed.read_all("trials", columns=["fit_key", "num_removed", "method", "seed"]).drop_duplicates()
+    base = trials.query("num_removed == 0")
+    assert len(base) == 4
+    assert base["fit_key"].nunique() == 2
+    assert len(undisturbed.keys("fits")) == trials["fit_key"].nunique()
+
+
+def test_removals_join_to_trials(undisturbed):
+    trials = undisturbed.read_all("trials", columns=["trial_key", "num_removed"]).drop_duplicates()
+    counts = undisturbed.read_all("removals")["trial_key"].value_counts()
+    removing = trials[trials["num_removed"] > 0].set_index("trial_key")["num_removed"]
+    assert counts.sort_index().tolist() == removing.sort_index().tolist()
+
+
+def test_lowest_alignment_is_what_goes(undisturbed):
+    alignments = undisturbed.read_all("alignments").sort_values("alignment")
+    removed = undisturbed.read_all("removals").query("method == 'trak'").groupby("trial_key")["example_id"].apply(set)
+    assert len(removed) == 2
+    assert all(ids == set(alignments["example_id"].head(10)) for ids in removed)
+    scores = alignments[[f"score_{name}" for name in ("amber", "birch", "cedar", "dune")]]
+    assert np.isfinite(scores.to_numpy()).all()
+
+
+def test_the_same_command_trains_nothing_again(undisturbed, monkeypatch):
+    monkeypatch.setattr(engine_module, "run_fit", _must_not_train)
+    before = rows(undisturbed, "trials")
+    assert run(SMALL, undisturbed).failed == []
+    pd.testing.assert_frame_equal(rows(undisturbed, "trials"), before)
+
+
+def _must_not_train(*_: object) -> None:
+    raise AssertionError("a stored fit was trained again")
+
+
+class _StopsAfter(LocalEngine):
+    """An engine whose process is stopped while it works on fit number `num_fits + 1`."""
+
+    def __init__(self, num_fits: int) -> None:
+        self.num_left = num_fits
+
+    def run_fits(self, context, fits: Sequence, on_fit):
+        fits_done = fits[: self.num_left]
+        failed = super().run_fits(context, fits_done, on_fit)
+        self.num_left -= len(fits_done)
+        if len(fits_done) < len(fits):
+            raise KeyboardInterrupt
+        return failed
+
+
+@pytest.mark.parametrize("num_fits", [1, 3, 5])
+def test_a_stopped_run_goes_on_to_the_same_results(num_fits, undisturbed, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, store, _StopsAfter(num_fits))
+    stored = store.keys("fits")
+    assert len(stored) == num_fits
+    trained = []
+    original = engine_module.run_fit
+    monkeypatch.setattr(engine_module, "run_fit", lambda c, spec: (trained.append(spec.fit_key), original(c, spec)))
+    run(SMALL, store)
+    assert not stored & set(trained)
+    assert_same_results(store, undisturbed)
+
+
+def test_more_seeds_extend_the_same_experiment(undisturbed, tmp_path):
+    store = Store(tmp_path)
+    less = dataclasses.replace(SMALL, seeds=(0,), methods=("random",))
+    assert run(less, store).experiment == run(SMALL, store).experiment
+    assert_same_results(store, undisturbed)
+
+
+def test_a_failed_fit_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, undisturbed):
+    store = Store(tmp_path)
+    original = engine_module.run_fit
+
+    def fails_for_random(context, spec):
+        if spec.seed == 1 and len(spec.removed):
+            raise MemoryError("made up")
+        original(context, spec)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "run_fit", fails_for_random)
+        failed = run(SMALL, store).failed
+    assert len(failed) == 3
+    failures = store.read_all("failures")
+    assert failures["error"].unique().tolist() == ["MemoryError('made up')"]
+    assert failures["traceback"].str.contains("fails_for_random").all()
+    assert run(SMALL, store).failed == []
+    assert store.read_all("failures").empty
+    assert_same_results(store, undisturbed)
+
+
+def test_removing_all_is_refused_before_anything_is_stored(tmp_path):
+    store = Store(tmp_path / "store")
+    config = dataclasses.replace(SMALL, num_removed=(0, 160))
+    with pytest.raises(InputError, match="--num-removed leaves train examples; received 160, train has 160"):
+        run(config, store)
+    assert not (tmp_path / "store").exists()
+
+
+def test_one_name_stands_for_one_configuration(tmp_path):
+    store = Store(tmp_path)
+    config = dataclasses.replace(SMALL, experiment="mine", methods=("random",), num_removed=(0,), seeds=(0,))
+    run(config, store)
+    other = dataclasses.replace(config, training=dataclasses.replace(SMALL.training, learning_rate=2e-3))
+    with pytest.raises(InputError, match="'mine' was begun with other values of training"):
+        run(other, store)
+
+
+@pytest.mark.slow
+def test_the_promise_removal_by_alignment_beats_random_removal(tmp_path):
+    """On planted text, over six seeds, paired; and most of what is removed is what was planted."""
+    options = PlantedOptions(seed=11)
+    config = dataclasses.replace(
+        SMALL,
+        corpus_options=options,
+        methods=("trak", "random"),
+        num_removed=(0, 90),
+        seeds=tuple(range(6)),
+        training=TrainingConfig(num_epochs=3, learning_rate=1e-3, final_model="last"),
+        trak=TrakConfig(),
+    )
+    store = Store(tmp_path)
+    run(config, store)
+    trials = store.read_all("trials").query("group == 'worst' and split == 'test'")
+    wga = trials.pivot(index="seed", columns=["method", "num_removed"], values="accuracy")
+    gain = wga["trak", 90] - wga["random", 90]
+    assert len(gain) == 6
+    assert (gain > 0).sum() >= 5, wga
+    assert gain.mean() > 0.1, wga
+    harmful = load_splits(options).harmful_ids
+    removed = set(store.read_all("removals").query("method == 'trak'")["example_id"])
+    assert len(removed) == 90
+    assert len(removed & harmful) > 0.6 * 90, f"{len(removed & harmful)} of {len(harmful)} harmful ones found"
