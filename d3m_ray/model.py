@@ -67,7 +67,9 @@ def load_base_model(name_or_dir: str, train_texts: Iterable[str]) -> tuple[BaseM
     if name_or_dir == TINY_MODEL:
         return _tiny_bert(train_texts)
     try:
-        with _quiet_transformers():  # its report of missing keys: the head is always new
+        # Quiet: the head is always new. Seeded: its weights are drawn here too, and enter the hash.
+        with _quiet_transformers(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
             config = AutoConfig.from_pretrained(name_or_dir, num_labels=NUM_LABELS)
             model, info = AutoModelForSequenceClassification.from_pretrained(

@@ -100,3 +100,10 @@ def test_a_real_encoder_gets_a_fresh_head(minilm_dir):
     assert base.new_modules == ("classifier",)
     assert base.config["model_type"] == "bert"
     assert tokenizer.pad_token_id == 0
+
+
+def test_a_real_encoder_has_one_hash_wherever_it_lies(minilm_dir, tmp_path):
+    link = tmp_path / "elsewhere"
+    link.symlink_to(minilm_dir)
+    torch.rand(3)
+    assert load_base_model(str(minilm_dir), [])[0].content_hash() == load_base_model(str(link), [])[0].content_hash()
