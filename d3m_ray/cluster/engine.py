@@ -2,8 +2,10 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import cast
 
 import ray
@@ -39,6 +41,8 @@ def connected(execution: ExecutionConfig, store: Store) -> Iterator["RayEngine"]
 
 def _join(address: str) -> bool:
     """Join the cluster at this address; whether it was started here, for this run."""
+    if address == "auto" and not _cluster_is_running():
+        address = "local"
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
@@ -46,6 +50,14 @@ def _join(address: str) -> bool:
             raise
         return _join("local")
     return address == "local"
+
+
+def _cluster_is_running() -> bool:
+    """Whether a cluster was named, or begun with `ray start`. Ray's own "auto" would also join one that another sweep
+    began for itself, which ends with that sweep.
+    """
+    temporary = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
+    return "RAY_ADDRESS" in os.environ or (temporary / "ray" / "ray_current_cluster").exists()
 
 
 def _check_this_machine_offers(execution: ExecutionConfig) -> None:
