@@ -59,11 +59,18 @@ def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
             f"an experiment's trials share their settings; {context.experiment!r} was begun with other values of "
             f"{', '.join(differing)}: give this one another --experiment"
         )
-    plan = []
-    for method in config.methods:
-        numbers = (None,) if ARMS[method].chooses_number else config.num_removed
-        plan += [(method, number, seed) for number in numbers for seed in config.seeds]
-    context.store.write_experiment(context.experiment, configuration, plan)
+    context.store.write_experiment(context.experiment, configuration, _asked(config))
+
+
+def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
+    """(method, num_removed, seed) of every trial, fewest removed first; None where the arm decides the number."""
+    return [
+        (method, number, seed)
+        for number in (*sorted(config.num_removed), None)
+        for seed in config.seeds
+        for method in config.methods
+        if ARMS[method].chooses_number == (number is None)
+    ]
 
 
 def plan_trials(
@@ -71,18 +78,14 @@ def plan_trials(
 ) -> list[TrialSpec]:
     """Every trial whose selection can be made: all but those that wait for an alignment not given."""
     trials = []
-    num_train = len(context.splits.train)
-    for number in sorted(config.num_removed):
-        for seed in config.seeds:
-            for method in config.methods:
-                arm = ARMS[method]
-                alignment = alignments.get(arm.attribution or "")
-                if arm.chooses_number and number != min(config.num_removed):
-                    continue
-                if number == 0 and not arm.chooses_number:
-                    trials.append(plan_trial(context, method, NOTHING, seed))
-                elif arm.attribution is None or alignment is not None:
-                    trials.append(plan_trial(context, method, arm.select(num_train, alignment, number, seed), seed))
+    for method, number, seed in _asked(config):
+        arm = ARMS[method]
+        alignment = alignments.get(arm.attribution or "")
+        if number == 0:
+            trials.append(plan_trial(context, method, NOTHING, seed))
+        elif arm.attribution is None or alignment is not None:
+            removed = arm.select(len(context.splits.train), alignment, number or 0, seed)
+            trials.append(plan_trial(context, method, removed, seed))
     return trials
 
 

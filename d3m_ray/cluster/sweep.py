@@ -108,15 +108,13 @@ class _Watcher(tune.Callback):
 
     def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit]) -> None:
         self._on_fit = on_fit
-        self._fits = fits
+        self._num_trials = [len(planned.trials) for planned in fits]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}
+        return {"_on_fit": _say_nothing, "_num_trials": self._num_trials}
 
     def _event(self, state: Literal["started", "retried", "done", "failed"], trial: Trial) -> FitEvent:
-        figures = trial.last_result or {}
-        num_trials = len(self._fits[trial.config["fit"]].trials)
-        return FitEvent(state, num_trials, figures.get("wga"))
+        return FitEvent(state, self._num_trials[trial.config["fit"]], (trial.last_result or {}).get("wga"))
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._on_fit(self._event("started", trial))
@@ -129,3 +127,7 @@ class _Watcher(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._on_fit(self._event("retried", trial))
+
+
+def _say_nothing(event: FitEvent) -> None:
+    """Where the display stayed behind: Tune runs on the head of a cluster that was joined as ray://..."""
