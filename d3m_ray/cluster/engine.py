@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,8 @@ from d3m_ray.errors import InputError
 from d3m_ray.pool import OnProgress, WorkerPool
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext
+
+ANSWER_SECONDS = 10
 
 
 @contextmanager
@@ -41,23 +44,33 @@ def connected(execution: ExecutionConfig, store: Store) -> Iterator["RayEngine"]
 
 def _join(address: str) -> bool:
     """Join the cluster at this address; whether it was started here, for this run."""
-    if address == "auto" and not _cluster_is_running():
-        address = "local"
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError:
-        if address != "auto":
-            raise
-        return _join("local")
+    if address == "auto":
+        # Ray's own "auto" would also join what another sweep began for itself, and would end with that sweep.
+        address = os.environ.get("RAY_ADDRESS") or _begun_with_ray_start() or "local"
+    elif address != "local" and not _answers(address):
+        raise ConnectionError(
+            f"--address names a running cluster, auto or local; nothing answers at {address}: start the cluster with "
+            "ray start or ray up, or leave --address out"
+        )
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     return address == "local"
 
 
-def _cluster_is_running() -> bool:
-    """Whether a cluster was named, or begun with `ray start`. Ray's own "auto" would also join one that another sweep
-    began for itself, which ends with that sweep.
-    """
-    temporary = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
-    return "RAY_ADDRESS" in os.environ or (temporary / "ray" / "ray_current_cluster").exists()
+def _begun_with_ray_start() -> str | None:
+    """The address that `ray start` left on this machine, if a cluster still answers there."""
+    note = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    address = note.read_text().strip() if note.exists() else ""
+    return address if address and _answers(address) else None
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there. Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _check_this_machine_offers(execution: ExecutionConfig) -> None:
