@@ -1,5 +1,7 @@
 """Base models, their vocabulary, and margins."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -35,8 +37,7 @@ def test_margin_is_the_correct_logit_minus_logsumexp_of_the_others():
 def test_trimming_the_vocabulary_changes_no_logit(architecture, tiny_base, made_tokens):
     base = tiny_base(architecture)
     tokens = {split: made_tokens(split, 4, seed=1) for split in ("train", "val")}
-    for split in tokens.values():
-        object.__setattr__(split, "pad_id", base.config["pad_token_id"])
+    tokens = {name: dataclasses.replace(split, pad_id=base.config["pad_token_id"]) for name, split in tokens.items()}
     trimmed, renumbered = trim_vocabulary(base, tokens)
     assert trimmed.config["vocab_size"] < base.config["vocab_size"]
     for split in tokens:
@@ -44,8 +45,8 @@ def test_trimming_the_vocabulary_changes_no_logit(architecture, tiny_base, made_
 
 
 def test_padding_changes_no_logit(architecture, tiny_base, made_tokens):
-    base, tokens = tiny_base(architecture), made_tokens(num_examples=6)
-    object.__setattr__(tokens, "pad_id", base.config["pad_token_id"])
+    base = tiny_base(architecture)
+    tokens = dataclasses.replace(made_tokens(num_examples=6), pad_id=base.config["pad_token_id"])
     alone = torch.cat([_logits(base, tokens.take(np.array([i]))) for i in range(6)])
     torch.testing.assert_close(_logits(base, tokens), alone, rtol=1e-5, atol=1e-6)
 

@@ -1,5 +1,7 @@
 """Fine-tuning: held against transformers' Trainer, exact under its seed, and its choice of the final model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,20 @@ class _Rows(Dataset):
         return index
 
 
+class _Epochs:
+    """The batches of each epoch in turn, as a batch sampler."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+        self.following = iter(epochs)
+
+    def __len__(self):
+        return len(self.epochs[0])
+
+    def __iter__(self):
+        return iter(next(self.following))
+
+
 class _SameBatches(Trainer):
     """Trainer over the very batches that fine_tune takes."""
 
@@ -36,16 +52,7 @@ class _SameBatches(Trainer):
             batch = tokens.batch(np.array(indices))
             return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
 
-        loader = DataLoader(self.train_dataset, batch_sampler=epochs[0], collate_fn=collate)
-        loader.epochs = iter(epochs)
-        sampler = loader.batch_sampler
-
-        class Epochs(list):
-            def __iter__(self):
-                return iter(next(loader.epochs))
-
-        object.__setattr__(loader, "batch_sampler", Epochs(sampler))
-        return loader
+        return DataLoader(self.train_dataset, batch_sampler=_Epochs(epochs), collate_fn=collate)
 
 
 def test_the_loop_is_the_trainers(tiny_base, made_tokens, tmp_path):
@@ -78,6 +85,16 @@ def test_one_seed_gives_the_same_bits_whatever_ran_before(tiny_base, made_tokens
         margins.append(predict(model, val, "float32").margins)
     np.testing.assert_array_equal(margins[0], margins[1])
     assert not np.array_equal(margins[0], margins[2])
+
+
+def test_every_architecture_learns_what_it_is_shown(architecture, tiny_base, made_tokens):
+    base = tiny_base(architecture, dropout=0.1)
+    train = dataclasses.replace(made_tokens("train", 16), pad_id=base.config["pad_token_id"])
+    model = build_classifier(base)
+    config = dataclasses.replace(CONFIG, num_epochs=40, learning_rate=3e-3)
+    fit = fine_tune(model, base, train, train, config, seed=0)
+    assert fit.num_steps == 160
+    assert (predict(model, train, "float32").margins > 0).mean() > 0.9
 
 
 def test_training_leaves_the_callers_random_stream_alone(tiny_base, made_tokens):
@@ -119,8 +136,8 @@ def _watch_epochs(model, base, train, val, config, figures):
 
 
 def test_predictions_do_not_depend_on_the_batch(tiny_base, made_tokens, architecture):
-    base, val = tiny_base(architecture), made_tokens("val", 20)
-    object.__setattr__(val, "pad_id", base.config["pad_token_id"])
+    base = tiny_base(architecture)
+    val = dataclasses.replace(made_tokens("val", 20), pad_id=base.config["pad_token_id"])
     model = build_classifier(base)
     load_weights(model, base.weights)
     whole = predict(model, val, "float32")
