@@ -87,11 +87,11 @@ def _start(store: Path) -> subprocess.Popen:
 def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path):
     store = Store(tmp_path / "stopped")
     driver = _start(tmp_path / "stopped")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(store.keys("fits")) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(driver.pid, stop)
-    output, _ = driver.communicate(timeout=60)
+    output, _ = driver.communicate(timeout=120)
     done = {key: (tmp_path / "stopped" / "fits" / f"{key}.parquet").stat().st_mtime_ns for key in store.keys("fits")}
     assert 4 <= len(done) < 10, output
     if stop == signal.SIGINT:
@@ -99,7 +99,7 @@ def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path):
         assert "the same command goes on" in output
 
     again = _start(tmp_path / "stopped")
-    output, _ = again.communicate(timeout=180)
+    output, _ = again.communicate(timeout=300)
     assert again.returncode == 0, output
     for key, modified in done.items():
         assert (tmp_path / "stopped" / "fits" / f"{key}.parquet").stat().st_mtime_ns == modified, "trained again"
