@@ -25,6 +25,7 @@ from ray.tune.experiment import Trial
 from d3m_ray.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up, train_and_record
 from d3m_ray.trial import TrialContext
 
+ENDED = "ended"  # the metric that every fit reports
 MAX_FAILURES = 2  # times that a failed fit is tried again before its error is recorded
 
 
@@ -63,7 +64,7 @@ def retrain(config: dict[str, int], context: TrialContext, fits: Sequence[Planne
     torch.set_num_threads(num_threads)
     wga = train_and_record(context, fits[config["fit"]])
     _give_memory_back()
-    tune.report({"wga": wga})
+    tune.report({ENDED: 1} | ({} if wga is None else {"wga": wga}))  # Tune says something aloud of an empty result
 
 
 def _give_memory_back() -> None:
@@ -90,7 +91,7 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
         if result.error is not None:
             trace = str(getattr(result.error, "traceback_str", result.error))
             failed.append(give_up(context, fits[(result.config or {})["fit"]], _last_line(result.error), trace))
-        elif result.metrics and "wga" in result.metrics:
+        elif result.metrics and ENDED in result.metrics:
             num_ended += 1
     if num_ended + len(failed) < len(fits):
         raise KeyboardInterrupt
