@@ -85,7 +85,7 @@ def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
     for column in ("method", "removed", "seeds", "worst group", "worst cell", "all", "worst group\nvs random"):
         rendered.add_column(column, justify="left" if column == "method" else "right")
