@@ -162,6 +162,11 @@ def trim_vocabulary(
     return BaseModel(base.name, config, weights, base.new_modules), trimmed
 
 
+def default_device() -> torch.device:
+    """The GPU that this process was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def build_classifier(base: BaseModel, device: torch.device | str = "cpu") -> PreTrainedModel:
     """An untrained module of the base model's architecture; `load_weights` and `draw_new_modules` fill it."""
     options = {key: value for key, value in base.config.items() if key != "model_type"}

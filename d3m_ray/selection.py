@@ -35,18 +35,16 @@ class Arm:
     """The attribution method whose alignment it reads; None where it reads none."""
     chooses_number: bool = False
     """Whether the rule decides how many examples go, so that --num-removed does not apply."""
-    help: str = ""
 
 
 ARMS: Mapping[str, Arm] = {
-    "trak": Arm(lambda n, alignment, k, seed: lowest(_given(alignment), k), "trak", help="lowest TRAK alignment"),
+    "trak": Arm(lambda n, alignment, k, seed: lowest(_given(alignment), k), "trak"),
     "trak_heuristic": Arm(
         lambda n, alignment, k, seed: below_zero(_given(alignment)),
         "trak",
         chooses_number=True,
-        help="every TRAK alignment below zero",
     ),
-    "random": Arm(lambda n, alignment, k, seed: random_subset(n, k, seed), help="a random subset of its own per seed"),
+    "random": Arm(lambda n, alignment, k, seed: random_subset(n, k, seed)),
 }
 """The arms by method name, as --methods, the store and the figures name them."""
 

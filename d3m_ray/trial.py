@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors.torch import save as to_safetensors
 from transformers import PreTrainedModel
 
@@ -18,7 +17,7 @@ from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import TrainingConfig
 from d3m_ray.keys import content_hash
 from d3m_ray.metrics import group_metrics
-from d3m_ray.model import BaseModel, build_classifier
+from d3m_ray.model import BaseModel, build_classifier, default_device
 from d3m_ray.records import Examples, Predictions, Splits
 from d3m_ray.store import Store
 from d3m_ray.training import Fit, fine_tune, predict
@@ -154,7 +153,7 @@ def record_failure(context: TrialContext, trial: TrialSpec, error: str, tracebac
 def _model_for(context: TrialContext) -> PreTrainedModel:
     if context.model_hash not in _models:
         _models.clear()
-        _models[context.model_hash] = build_classifier(context.base, "cuda" if torch.cuda.is_available() else "cpu")
+        _models[context.model_hash] = build_classifier(context.base, default_device())
     return _models[context.model_hash]
 
 

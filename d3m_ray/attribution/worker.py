@@ -3,18 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from d3m_ray.attribution.inputs import Checkpoint
-from d3m_ray.model import build_classifier, load_weights
+from d3m_ray.model import build_classifier, default_device, load_weights
 
 _kept: dict[str, tuple[PreTrainedModel, Any]] = {}  # at most one entry: a checkpoint's model and what hooks it
-
-
-def default_device() -> torch.device:
-    """The GPU that this process was given, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def loaded_model(
