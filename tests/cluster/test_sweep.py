@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from d3m_ray.cluster.engine import RayEngine
@@ -35,19 +34,8 @@ SMALL = ExperimentConfig(
 )
 
 
-def rows(store: Store, table: str) -> pd.DataFrame:
-    frame = store.read_all(table).drop(columns=["created_at", "train_seconds"], errors="ignore")
-    return frame.sort_values(list(frame.columns), ignore_index=True)
-
-
-def assert_same_results(left: Store, right: Store) -> None:
-    for table in ("fits", "trials", "alignments", "removals"):
-        assert len(rows(left, table)) > 0
-        pd.testing.assert_frame_equal(rows(left, table), rows(right, table), check_exact=True)
-
-
 @pytest.mark.usefixtures("small_cluster")
-def test_ray_and_this_process_give_equal_results(tmp_path):
+def test_ray_and_this_process_give_equal_results(tmp_path, assert_same_results):
     stores = [Store(tmp_path / "local"), Store(tmp_path / "ray")]
     for store, engine in zip(stores, (LocalEngine(), RayEngine(SMALL.execution)), strict=True):
         with Progress() as progress:
@@ -84,7 +72,7 @@ def _start(store: Path) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path):
+def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path, assert_same_results):
     store = Store(tmp_path / "stopped")
     driver = _start(tmp_path / "stopped")
     deadline = time.monotonic() + 300
