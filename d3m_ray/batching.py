@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from d3m_ray.records import Examples
+from d3m_ray.records import NUM_LABELS, Examples
 
 SORT_WINDOW_BATCHES = 25  # batches that are sorted by length together: like lengths, and still a fresh mix each epoch
 
@@ -45,6 +45,11 @@ class TokenizedExamples:
     def lengths(self) -> np.ndarray:
         """[N] int64 token counts."""
         return np.diff(self.offsets)
+
+    @property
+    def cells(self) -> np.ndarray:
+        """[N] int64: each example's cell, group * number of labels + label."""
+        return self.groups * NUM_LABELS + self.labels
 
     def take(self, indices: np.ndarray) -> "TokenizedExamples":
         """The examples at these positions, in the order given."""

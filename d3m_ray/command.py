@@ -1,11 +1,14 @@
 """The command line of a sweep: flags, the experiment on Ray, then its table and figures."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import tyro
 from rich.console import Console
 
+from d3m_ray.analysis.datamodeling import render_lds, write_lds
 from d3m_ray.analysis.distributions import draw_group_distribution
 from d3m_ray.analysis.figures import write_figures
 from d3m_ray.analysis.tables import render_summary, write_summary
@@ -14,10 +17,14 @@ from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import distribution_table
 from d3m_ray.errors import InputError
 from d3m_ray.experiment import Outcome, run_experiment
+from d3m_ray.lds import LdsConfig, run_lds
 from d3m_ray.progress import Progress
+from d3m_ray.protocol import WARNING, follow_thesis
 from d3m_ray.store import Store, StoreError
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+Config = TypeVar("Config", ExperimentConfig, LdsConfig)
 
 
 def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
@@ -25,17 +32,26 @@ def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str]
 
     0: every trial is stored; 1: some failed; 2: an input breaks a rule; 130: interrupted, the same command goes on.
     """
+    _main(description, defaults, arguments, lambda config: _sweep(config, defaults))
+
+
+def run_lds_sweep(description: str, defaults: LdsConfig, arguments: list[str] | None = None) -> None:
+    """As `run_sweep`, for the linear datamodeling scores of the methods."""
+    _main(description, defaults, arguments, _lds_sweep)
+
+
+def _main(description: str, defaults: Config, arguments: list[str] | None, run: Callable[[Config], int]) -> None:
     console = Console(stderr=True)
     try:
         config = tyro.cli(
             tyro.conf.configure(
                 tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes
-            )(ExperimentConfig),
+            )(type(defaults)),
             description=description,
             default=defaults,
             args=arguments,
         )
-        status = _run(config)
+        status = run(config)
     except (InputError, StoreError, ConnectionError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False)
         status = EXIT_BAD_INPUT
@@ -45,11 +61,29 @@ def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str]
     sys.exit(status)
 
 
-def _run(config: ExperimentConfig) -> int:
+def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
+    if config.protocol == "thesis":
+        config = follow_thesis(config, defaults)
+        Console(stderr=True).print(WARNING, style="yellow", highlight=False)
     store = Store(config.store)
     with connected(config.execution, store) as engine, Progress() as progress:
         outcome = run_experiment(config, store, engine, progress)
     show_results(store, outcome, config.figures or default_figures(store))
+    return _report_failures(outcome)
+
+
+def _lds_sweep(config: LdsConfig) -> int:
+    store = Store(config.experiment.store)
+    with connected(config.experiment.execution, store) as engine, Progress() as progress:
+        outcome = run_lds(config, store, engine, progress)
+    folder = (config.experiment.figures or default_figures(store)) / outcome.experiment
+    table = write_lds(store, outcome.experiment, folder / "lds.csv")
+    Console().print(render_lds(table, title=f"{outcome.experiment}, val"))
+    print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")
+    return _report_failures(outcome)
+
+
+def _report_failures(outcome: Outcome) -> int:
     for failure in outcome.failed:
         print(f"failed: fit {failure.fit_key}: {failure.error}", file=sys.stderr)
     if outcome.failed:

@@ -3,13 +3,16 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from d3m_ray.data import CorpusOptions
 from d3m_ray.errors import InputError
 from d3m_ray.selection import ARMS
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Protocol = Literal["standard", "thesis"]
 FinalModel = Literal["last", "val_accuracy", "val_wga"]
 GroupWeights = Literal["softmax", "loss", "uniform"]
 
@@ -39,6 +42,8 @@ class TrainingConfig:
     """Matrix products in bfloat16 where the device multiplies it fast (auto), or always one of the two."""
     final_model: FinalModel = "val_accuracy"
     """The weights after the last epoch, or those of the epoch with the best val accuracy or val WGA."""
+    step_matched: bool = False
+    """Whether a small kept set takes as many optimiser steps as the full train split, in more passes over it."""
 
     def __post_init__(self) -> None:
         _check(self.num_epochs >= 1, "--num-epochs is at least 1", self.num_epochs)
@@ -50,19 +55,56 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class RobustConfig:
+    """Settings of the arms that train otherwise and remove nothing. They enter the fit keys of those arms only."""
+
+    dro_step_size: float = 0.01
+    """Group DRO: step size of the exponentiated gradient on the cells' weights."""
+    jtt_first_epochs: int = 1
+    """JTT: epochs of the model whose errors on train are upweighted."""
+    jtt_upweight: int = 6
+    """JTT: how often an error stands in the second model's train set."""
+    dfr_data: Literal["val", "train"] = "val"
+    """DFR: the split whose cell-balanced subsets the last layer is fitted to."""
+    dfr_inverse_l2: float = 1.0
+    """DFR: inverse strength of the last layer's L2 penalty, scikit-learn's C."""
+
+    def __post_init__(self) -> None:
+        _check(self.dro_step_size >= 0, "--dro-step-size is at least 0", self.dro_step_size)
+        _check(self.jtt_first_epochs >= 1, "--jtt-first-epochs is at least 1", self.jtt_first_epochs)
+        _check(self.jtt_upweight >= 1, "--jtt-upweight is at least 1", self.jtt_upweight)
+        _check(self.dfr_inverse_l2 > 0, "--dfr-inverse-l2 is above 0", self.dfr_inverse_l2)
+
+
+@dataclass(frozen=True)
 class TrakConfig:
-    """Settings of TRAK. All of it enters the alignment key."""
+    """Settings of TRAK, native or by the traker library. They enter the alignment keys of these two."""
 
     projection_dim: int = 1024
     """Dimensions that a gradient is projected to, a product of two near-equal factors (1024 = 32 x 32)."""
-    damping: float = 1.0
+    damping: Annotated[float, arg(name="trak-damping")] = 1.0
     """Ridge on the Gram matrix, in means of its nonzero eigenvalues; needed where examples are not many times more."""
     projection_seed: int = 0
     """Seed of the random projection."""
 
     def __post_init__(self) -> None:
         _check(self.projection_dim >= 4, "--projection-dim is at least 4", self.projection_dim)
-        _check(self.damping >= 0, "--damping is at least 0", self.damping)
+        _check(self.damping >= 0, "--trak-damping is at least 0", self.damping)
+
+
+@dataclass(frozen=True)
+class EkfacConfig:
+    """Settings of EK-FAC, native or by the kronfluence library. They enter the alignment keys of these two."""
+
+    modules: Annotated[tuple[str, ...], arg(name="ekfac-modules")] = ()
+    """Linear layers, or modules that hold some, by their dotted names; left out, every linear layer."""
+    damping: Annotated[float, arg(name="ekfac-damping")] = 0.1
+    """Added to a layer's corrected eigenvalues, in means of them."""
+    label_seed: Annotated[int, arg(name="ekfac-label-seed")] = 0
+    """Seed of the labels drawn from the model's own probabilities for the Fisher matrix."""
+
+    def __post_init__(self) -> None:
+        _check(self.damping > 0, "--ekfac-damping is above 0", self.damping)
 
 
 @dataclass(frozen=True)
@@ -119,19 +161,24 @@ class ExperimentConfig:
     store: str = field(default_factory=lambda: _from_environment("store", "results"))
     """Folder or URI (s3://, gs://) of the results; the same store goes on where it was left."""
     methods: tuple[str, ...] = ("trak", "random")
-    """Arms that are compared."""
+    """Arms that are compared: an attribution method (trak, ekfac, ...), a control (random, ...), a way to train
+    (group_dro, ...). The README lists them all."""
     num_removed: tuple[int, ...] = (0, 50, 100, 200)
     """How many train examples an arm removes; 0 is the base model."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained once per seed."""
     num_checkpoints: int = 1
     """Base models that attribution averages over; their seeds count from 0."""
+    protocol: Protocol = "standard"
+    """standard: removal is chosen on train and val. thesis: as a master's thesis had it, ON TEST, for comparison."""
     experiment: str | None = None
     """Name of the experiment in the store; left out, the corpus and a hash of its settings."""
     figures: Path | None = None
     """Folder for tables and figures; left out, `figures` in a local store, else in this folder."""
     training: TrainingConfig = TrainingConfig()
+    robust: RobustConfig = RobustConfig()
     trak: TrakConfig = TrakConfig()
+    ekfac: EkfacConfig = EkfacConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 

@@ -8,28 +8,35 @@ retrain without them, over seeds, beside random removals of the same size. Every
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load as from_safetensors
 
-from d3m_ray.alignment import group_alignment, group_weights
+from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import load_splits
 from d3m_ray.engine import Engine, FailedFit, PlannedFit
-from d3m_ray.metrics import group_losses
+from d3m_ray.metrics import cell_losses, group_losses
 from d3m_ray.planning import (
     NOTHING,
     alignment_key,
-    attribution_methods,
+    alignment_names,
+    attribution_method,
+    checkpoint_keys,
     make_context,
     plan_trials,
+    query_split,
+    reads_base_models,
     record_plan,
+    scores_key,
     shared_settings,
 )
 from d3m_ray.progress import Progress
-from d3m_ray.records import Splits
+from d3m_ray.records import NUM_LABELS, Examples, Predictions, Splits
+from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
 from d3m_ray.store import SCORE_PREFIX, Store
 from d3m_ray.trial import FitSpec, TrialContext, TrialSpec, fit_is_stored, record_trial, stored_predictions
 
@@ -43,40 +50,39 @@ class Outcome:
     failed: Sequence[FailedFit]
 
 
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What every stage needs: what was asked for, what the trials share, where the work runs and who is told."""
+
+    config: ExperimentConfig
+    context: TrialContext
+    engine: Engine
+    progress: Progress
+
+
 def run_experiment(config: ExperimentConfig, store: Store, engine: Engine, progress: Progress) -> Outcome:
     """Bring the store to hold every trial of the configuration. Raises InputError where an input breaks a rule."""
     splits = load_splits(config.corpus_options, config.data)
     progress.stage(describe(splits))
     context = make_context(config, splits, store)
     record_plan(config, context)
+    run = Run(config, context, engine, progress)
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and trials that wait for no attribution")
-    checkpoints = _checkpoint_fits(config, context)
-    alignments = _stored_alignments(config, context)
-    ready = plan_trials(config, context, alignments)
-    failed = _run_trials(context, engine, progress, ready, checkpoints)
+    ready = plan_trials(config, context, gather_evidence(run))
+    failed = train(run, ready, base_models(run) if reads_base_models(config) else ())
 
-    for method in attribution_methods(config):
-        if method not in alignments:
-            progress.stage(f"attribution by {method}, and group alignment")
-            alignments[method] = _attribute_and_align(method, config, context, engine, progress, failed)
+    for name in alignment_names(config):
+        if not store.has("alignments", alignment_key(name, config, context), name):
+            progress.stage(f"attribution by {attribution_method(name)}, and group alignment")
+            _attribute_and_align(name, run, failed)
 
     begun = {trial.trial_key for trial in ready}
-    waiting = [trial for trial in plan_trials(config, context, alignments) if trial.trial_key not in begun]
+    waiting = [t for t in plan_trials(config, context, gather_evidence(run)) if t.trial_key not in begun]
     if waiting:
-        progress.stage("trials that remove what alignment selects")
-        failed += _run_trials(context, engine, progress, waiting, ())
+        progress.stage("trials that remove what alignment or the base models' losses select")
+        failed += train(run, waiting, ())
     return Outcome(context.experiment, splits, failed)
-
-
-def _checkpoint_fits(config: ExperimentConfig, context: TrialContext) -> list[FitSpec]:
-    """The base models; their weights are kept where an alignment is still to be made from them."""
-    keeps = set(attribution_methods(config)) != set(_stored_alignments(config, context))
-    return [
-        FitSpec(context.fit_key(NOTHING, seed), NOTHING, seed, keeps_weights=keeps)
-        for seed in range(config.num_checkpoints)
-        if attribution_methods(config)
-    ]
 
 
 def describe(splits: Splits) -> str:
@@ -88,54 +94,104 @@ def describe(splits: Splits) -> str:
     )
 
 
-def _run_trials(
-    context: TrialContext,
-    engine: Engine,
-    progress: Progress,
-    trials: Sequence[TrialSpec],
-    checkpoints: Sequence[FitSpec],
-) -> list[FailedFit]:
-    """Record the trials whose fit is stored, train each other fit once, for all trials that it answers."""
-    stored_trials, stored_fits = context.store.keys("trials"), context.store.keys("fits")
-    fits: dict[str, FitSpec] = {}
-    for fit in [*checkpoints, *(trial.fit for trial in trials)]:
-        fits.setdefault(fit.fit_key, fit)
-    missing = [trial for trial in trials if trial.trial_key not in stored_trials]
-    planned = []
-    for fit in fits.values():
-        waiting = tuple(trial for trial in missing if trial.fit.fit_key == fit.fit_key)
-        if not fit_is_stored(context.store, fit, stored_fits):
-            if waiting or fit in checkpoints:
-                planned.append(PlannedFit(fit, waiting))
-            continue
-        for trial in waiting:
-            record_trial(context, trial)
-    if not planned:
-        return []
-    progress.begin_fits(len(planned))
-    return engine.run_fits(context, planned, progress.fit)
+def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:
+    """The base models; their weights are kept where `keep_weights`, or else where an alignment is still to be made."""
+    if keep_weights is None:
+        keep_weights = len(_stored_alignments(run)) < len(alignment_names(run.config))
+    keys = checkpoint_keys(run.config, run.context)
+    return [FitSpec(key, NOTHING, seed, keeps_weights=keep_weights) for seed, key in enumerate(keys)]
 
 
-def _stored_alignments(config: ExperimentConfig, context: TrialContext) -> dict[str, np.ndarray]:
-    """[N] alignments by method, for the methods whose alignment the store has."""
+def gather_evidence(run: Run) -> Evidence:
+    """What of the arms' evidence the store has already."""
+    train_split, keys = run.context.splits.train, checkpoint_keys(run.config, run.context)
+    stored = run.context.store.keys("fits").issuperset(keys)
+    return Evidence(
+        labels=train_split.labels,
+        groups=train_split.groups,
+        alignments=_stored_alignments(run),
+        cell_losses=_val_cell_losses(run) if stored else None,
+    )
+
+
+def _stored_alignments(run: Run) -> dict[str, np.ndarray]:
+    """[N] alignments by name, those that the store has."""
     alignments = {}
-    for method in attribution_methods(config):
-        key = alignment_key(method, config, context)
-        if context.store.has("alignments", key, method):
-            alignments[method] = context.store.read("alignments", key, method)["alignment"].to_numpy()
+    for name in alignment_names(run.config):
+        key = alignment_key(name, run.config, run.context)
+        if run.context.store.has("alignments", key, name):
+            alignments[name] = run.context.store.read("alignments", key, name)["alignment"].to_numpy()
     return alignments
 
 
-def _attribute_and_align(
-    method: str,
-    config: ExperimentConfig,
-    context: TrialContext,
-    engine: Engine,
-    progress: Progress,
-    failed: Sequence[FailedFit],
-) -> np.ndarray:
-    """Score the train split for each group, weigh the groups, store the alignment and return it, [N] float64."""
-    keys = [fit.fit_key for fit in _checkpoint_fits(config, context)]
+def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec]) -> list[FailedFit]:
+    """Record the trials whose fit is stored, train each other fit once, for all trials that it answers."""
+    context = run.context
+    stored_trials, stored_fits = context.store.keys("trials"), context.store.keys("fits")
+    fits: dict[str, FitSpec] = {}
+    waiting: dict[str, list[TrialSpec]] = {}
+    for fit in [*checkpoints, *(trial.fit for trial in trials)]:
+        fits.setdefault(fit.fit_key, fit)
+    for trial in trials:
+        if trial.trial_key not in stored_trials:
+            waiting.setdefault(trial.fit.fit_key, []).append(trial)
+    planned = []
+    for key, fit in fits.items():
+        if fit_is_stored(context.store, fit, stored_fits):
+            for trial in waiting.get(key, ()):
+                record_trial(context, trial)
+        elif key in waiting or fit in checkpoints:
+            planned.append(PlannedFit(fit, tuple(waiting.get(key, ()))))
+    if not planned:
+        return []
+    run.progress.begin_fits(len(planned))
+    return run.engine.run_fits(context, planned, run.progress.fit)
+
+
+def _attribute_and_align(name: str, run: Run, failed: Sequence[FailedFit]) -> None:
+    """Score the train split for each group, or pseudo-group, weigh the groups, and store the alignment."""
+    context, config = run.context, run.config
+    method = attribution_method(name)
+    queries = context.splits.by_name()[query_split(config)]
+    if name == method:
+        scores, seconds = attribute(method, run, failed)
+        groups, names = queries.groups, list(context.splits.group_names)
+    else:
+        matrix, seconds = query_scores(method, run, failed)
+        groups = pseudo_groups(matrix, queries.labels)
+        scores = group_scores(matrix, groups, int(groups.max()) + 1)
+        names = [f"pseudo_{number}" for number in range(scores.shape[1])]
+    losses = np.mean([group_losses(p, groups, len(names)) for p in _base_predictions(run, queries)], axis=0)
+    weights = group_weights(losses, config.alignment)
+    alignment = group_alignment(scores, weights)
+    configuration = _scoring_configuration(run, method, seconds) | {
+        "group_names": names,
+        "group_losses": losses.tolist(),
+        "group_weights": weights.tolist(),
+    }
+    key = alignment_key(name, config, context)
+    columns = {"alignment_key": key, "alignment": alignment}
+    context.store.write("alignments", key, _train_rows(context, columns, names, scores), configuration, name)
+    run.progress.stage(f"{name}: {len(scores)} train examples scored for {len(names)} groups in {seconds:.1f} s")
+
+
+def query_scores(method: str, run: Run, failed: Sequence[FailedFit]) -> tuple[np.ndarray, float]:
+    """[N, Q] float32 scores of every query, from the store or made and stored, and the seconds that making took."""
+    store, key = run.context.store, scores_key(method, run.config, run.context)
+    ids = run.context.splits.by_name()[query_split(run.config)].example_ids
+    if not store.has("query_scores", key, method):
+        matrix, seconds = attribute(method, run, failed, each_query=True)
+        rows = _train_rows(run.context, {"scores_key": key}, ids, matrix)
+        store.write("query_scores", key, rows, _scoring_configuration(run, method, seconds), method)
+    stored = store.read("query_scores", key, method)
+    seconds = store.read_metadata("query_scores", key, method)["configuration"]["scoring_seconds"]
+    return stored[[f"{SCORE_PREFIX}{name}" for name in ids]].to_numpy(np.float32), seconds
+
+
+def attribute(method: str, run: Run, failed: Sequence[FailedFit], each_query: bool = False) -> tuple[np.ndarray, float]:
+    """[N, G] float32 scores of every group, or [N, Q] of each query, and the seconds that they took."""
+    context, config = run.context, run.config
+    keys = checkpoint_keys(config, context)
     errors = [failure.error for failure in failed if failure.fit_key in keys]
     if errors:
         raise RuntimeError(f"attribution reads the base models, and one could not be trained: {errors[0]}")
@@ -143,44 +199,54 @@ def _attribute_and_align(
     inputs = AttributionInputs(
         checkpoints=tuple(checkpoints),
         train=context.tokens["train"],
-        queries=context.tokens["val"],
+        queries=context.tokens[query_split(config)],
         num_groups=len(context.splits.group_names),
         precision=config.training.precision,
+        explains_test=query_split(config) == "test",
     )
+    field = ATTRIBUTION_SETTINGS[method]
+    settings = None if field is None else getattr(config, field)
+    score = METHODS[method].score_queries if each_query else METHODS[method].score_groups
     start = time.perf_counter()
-    with engine.pool(progress.shards) as pool:
-        scores = METHODS[method](inputs, config.trak, pool)
-    seconds = time.perf_counter() - start
-    val = context.splits.val
-    losses = np.mean(
-        [group_losses(stored_predictions(context.store, key, val), val, inputs.num_groups) for key in keys], axis=0
-    )
-    weights = group_weights(losses, config.alignment)
-    alignment = group_alignment(scores, weights)
-    configuration = {
-        **shared_settings(config),
-        "data_hash": context.data_hash,
-        "checkpoints": keys,
-        "group_names": context.splits.group_names,
-        "group_losses": losses.tolist(),
-        "group_weights": weights.tolist(),
+    with run.engine.pool(run.progress.shards) as pool:
+        scores = score(inputs, settings, pool)
+    return scores, time.perf_counter() - start
+
+
+def _val_cell_losses(run: Run) -> np.ndarray:
+    """[G, L] val loss of each cell, mean over the base models."""
+    val, num_groups = run.context.splits.val, len(run.context.splits.group_names)
+    cells = val.groups * NUM_LABELS + val.labels
+    return np.mean([cell_losses(p, cells, num_groups) for p in _base_predictions(run, val)], axis=0)
+
+
+def _base_predictions(run: Run, examples: Examples) -> list[Predictions]:
+    """What each base model says of the examples."""
+    keys = checkpoint_keys(run.config, run.context)
+    return [stored_predictions(run.context.store, key, examples) for key in keys]
+
+
+def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
+    return {
+        **shared_settings(run.config),
+        "data_hash": run.context.data_hash,
+        "model_hash": run.context.model_hash,
+        "attribution": method,
+        "checkpoints": checkpoint_keys(run.config, run.context),
+        "query_split": query_split(run.config),
         "scoring_seconds": seconds,
     }
-    key = alignment_key(method, config, context)
-    context.store.write(
-        "alignments", key, _alignment_rows(key, context.splits, scores, alignment), configuration, method
-    )
-    progress.stage(f"{method}: {len(scores)} train examples scored for {inputs.num_groups} groups in {seconds:.1f} s")
-    return alignment
 
 
-def _alignment_rows(key: str, splits: Splits, scores: np.ndarray, alignment: np.ndarray) -> pd.DataFrame:
-    names = np.array(splits.group_names)
-    columns = {
-        "alignment_key": key,
-        "example_id": splits.train.example_ids,
-        "group": names[splits.train.groups],
-        "label": splits.train.labels,
-        "alignment": alignment,
+def _train_rows(
+    context: TrialContext, columns: dict[str, Any], names: Sequence[str] | np.ndarray, scores: np.ndarray
+) -> pd.DataFrame:
+    """One row per train example: who it is, what else is told of it, and its score for each name."""
+    train_split = context.splits.train
+    about = {
+        "example_id": train_split.example_ids,
+        "group": np.array(context.splits.group_names)[train_split.groups],
+        "label": train_split.labels,
     }
-    return pd.DataFrame(columns | {f"{SCORE_PREFIX}{name}": scores[:, g] for g, name in enumerate(splits.group_names)})
+    scored = pd.DataFrame(scores, columns=[f"{SCORE_PREFIX}{name}" for name in names])
+    return pd.concat([pd.DataFrame(about | columns), scored], axis=1)

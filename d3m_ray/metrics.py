@@ -45,17 +45,32 @@ def group_metrics(predictions: Predictions, examples: Examples, group_names: Seq
     return pd.DataFrame(identity_rows + cell_rows + summary_rows, columns=["group", "num_examples", *METRICS])
 
 
-def group_losses(predictions: Predictions, examples: Examples, num_groups: int) -> np.ndarray:
-    """[G] float64: mean cross-entropy of each group's examples, in nats.
+def group_losses(predictions: Predictions, groups: np.ndarray, num_groups: int) -> np.ndarray:
+    """[G] float64: mean cross-entropy of each group's examples, in nats; `groups` is [N].
 
     Raises ValueError where a group has no examples.
     """
-    return _group_means(predictions.losses, examples.groups, num_groups)
+    return _group_means(predictions.losses, groups, num_groups)
 
 
-def worst_group_accuracy(predictions: Predictions, examples: Examples, num_groups: int) -> float:
-    """The lowest accuracy of a group, between 0 and 1. Raises ValueError where a group has no examples."""
-    return float(_group_means(predictions.margins > 0, examples.groups, num_groups).min())
+def cell_losses(predictions: Predictions, cells: np.ndarray, num_groups: int) -> np.ndarray:
+    """[G, L] float64: mean cross-entropy of each cell's examples in nats, NaN where a cell has none.
+
+    `cells` is [N], each example's group * L + label.
+    """
+    sums = np.bincount(cells, weights=predictions.losses, minlength=num_groups * NUM_LABELS)
+    counts = np.bincount(cells, minlength=num_groups * NUM_LABELS)
+    means = np.full(len(sums), np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means.reshape(num_groups, NUM_LABELS)
+
+
+def worst_group_accuracy(predictions: Predictions, groups: np.ndarray, num_groups: int) -> float:
+    """The lowest accuracy of a group, between 0 and 1; `groups` is [N].
+
+    Raises ValueError where a group has no examples.
+    """
+    return float(_group_means(predictions.margins > 0, groups, num_groups).min())
 
 
 def _group_means(values: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:

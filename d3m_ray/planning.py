@@ -1,6 +1,6 @@
 """What an experiment asks for: its context, its settings, its plan, and the trials that can be run already."""
 
-from collections.abc import Mapping
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.model import load_base_model, trim_vocabulary
 from d3m_ray.records import Splits
-from d3m_ray.selection import ARMS
+from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 
@@ -33,13 +33,13 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     base, tokens = trim_vocabulary(whole_model, whole_tokens)
     settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
     experiment = config.experiment or f"{splits.name}-{settings}"
-    return TrialContext(experiment, store, splits, tokens, base, config.training, data_hash, model_hash)
+    return TrialContext(experiment, store, splits, tokens, base, config.training, config.robust, data_hash, model_hash)
 
 
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """What all trials of one experiment have in common, besides data and model."""
-    settings = {name: asdict(getattr(config, name)) for name in ("training", "trak", "alignment")}
-    return {**settings, "num_checkpoints": config.num_checkpoints}
+    settings = {name: asdict(getattr(config, name)) for name in ("training", "robust", "trak", "ekfac", "alignment")}
+    return {**settings, "num_checkpoints": config.num_checkpoints, "protocol": config.protocol}
 
 
 def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
@@ -52,6 +52,7 @@ def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
         "num_dropped": dict(context.splits.num_dropped),
         **shared_settings(config),
     }
+    configuration = json.loads(json.dumps(configuration))  # as it will be read again: JSON has no tuples
     begun = context.store.read_experiments().get(context.experiment)
     if begun is not None and dict(begun.configuration) != configuration:
         differing = sorted(key for key in configuration if begun.configuration.get(key) != configuration[key])
@@ -73,28 +74,52 @@ def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
     ]
 
 
-def plan_trials(
-    config: ExperimentConfig, context: TrialContext, alignments: Mapping[str, np.ndarray]
-) -> list[TrialSpec]:
-    """Every trial whose selection can be made: all but those that wait for an alignment not given."""
+def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evidence) -> list[TrialSpec]:
+    """Every trial whose selection can be made: all but those whose arm waits for what the evidence lacks."""
     trials = []
     for method, number, seed in _asked(config):
         arm = ARMS[method]
-        alignment = alignments.get(arm.attribution or "")
         if number == 0:
             trials.append(plan_trial(context, method, NOTHING, seed))
-        elif arm.attribution is None or alignment is not None:
-            removed = arm.select(len(context.splits.train), alignment, number or 0, seed)
-            trials.append(plan_trial(context, method, removed, seed))
+        elif arm.can_select(evidence):
+            removed = arm.select(evidence, number or 0, seed)
+            trials.append(plan_trial(context, method, removed, seed, arm.objective))
     return trials
 
 
-def attribution_methods(config: ExperimentConfig) -> list[str]:
-    """The attribution methods that the arms read, each once."""
-    return list(dict.fromkeys(a for method in config.methods if (a := ARMS[method].attribution) is not None))
+def alignment_names(config: ExperimentConfig) -> list[str]:
+    """The alignments that the arms read, each once."""
+    return list(dict.fromkeys(a for method in config.methods if (a := ARMS[method].alignment) is not None))
 
 
-def alignment_key(method: str, config: ExperimentConfig, context: TrialContext) -> str:
-    """Hash of the method, the checkpoints that it reads and its settings."""
-    keys = [context.fit_key(NOTHING, seed) for seed in range(config.num_checkpoints)]
-    return content_hash(method, *keys, asdict(config.trak), asdict(config.alignment))
+def reads_base_models(config: ExperimentConfig) -> bool:
+    """Whether an arm waits for the base models."""
+    return any(ARMS[method].alignment or ARMS[method].reads_cell_losses for method in config.methods)
+
+
+def checkpoint_keys(config: ExperimentConfig, context: TrialContext) -> list[str]:
+    """The fit keys of the base models."""
+    return [context.fit_key(NOTHING, seed) for seed in range(config.num_checkpoints)]
+
+
+def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> str:
+    """Hash of an attribution method, the checkpoints and queries that it reads, and its settings."""
+    settings = ATTRIBUTION_SETTINGS[method]
+    own = {} if settings is None else asdict(getattr(config, settings))
+    return content_hash(method, *checkpoint_keys(config, context), query_split(config), own)
+
+
+def alignment_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
+    """Hash of an alignment's name, of the scores that it weighs, and how it weighs them."""
+    scores = scores_key(attribution_method(name), config, context)
+    return content_hash(name, scores, asdict(config.alignment))
+
+
+def attribution_method(alignment: str) -> str:
+    """The method whose scores an alignment weighs: Auto-D3M weighs the same scores over other groups."""
+    return alignment.removesuffix(AUTO_SUFFIX)
+
+
+def query_split(config: ExperimentConfig) -> str:
+    """The split whose margins are explained and whose losses weigh the groups: val, but for the thesis's protocol."""
+    return "test" if config.protocol == "thesis" else "val"

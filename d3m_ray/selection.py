@@ -1,12 +1,56 @@
 """Which train examples to remove: the arms of an experiment.
 
-Shapes: N train examples, M removed ones. A selection is [M] int64 positions in the train split, ascending.
+Shapes: N train examples, M removed ones, G groups, L labels; a cell is a (group, label). A selection is [M] int64
+positions in the train split, ascending. An arm looks at train and val only.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from d3m_ray.records import NUM_LABELS
+
+ATTRIBUTION_SETTINGS: Mapping[str, str | None] = {
+    "trak": "trak",
+    "ekfac": "ekfac",
+    "traker": "trak",
+    "kronfluence": "ekfac",
+    "bm25": None,
+    "embedding": None,
+    "loss": None,
+    "random": None,
+}
+"""The attribution methods, and the field of `ExperimentConfig` that holds each one's settings."""
+
+AUTO_SUFFIX = "_auto"
+"""What the name of an Auto-D3M alignment adds to its attribution method's."""
+
+MAJORITY_SHARE = 0.5  # of train: the best-served cells are those of lowest val loss that hold at least this much
+# The streams of random removals differ by these; numpy reads [k, seed] and [k, seed, 0] as one seed, so none is 0.
+_MAJORITY_STREAM, _CELL_STREAM, _GROUP_STREAM, _LABEL_STREAM = 1, 2, 3, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What arms may look at to choose: the train split's labels and groups, and what is known of train from val."""
+
+    labels: np.ndarray
+    """[N] int64."""
+    groups: np.ndarray
+    """[N] int64."""
+    alignments: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """[N] float64 by alignment name, those that were made already."""
+    cell_losses: np.ndarray | None = None
+    """[G, L] mean val loss under the base models, NaN where val has no such cell; None before they are trained."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def cells(self) -> np.ndarray:
+        """[N] int64: each train example's cell, group * L + label."""
+        return self.groups * NUM_LABELS + self.labels
 
 
 def lowest(alignment: np.ndarray, num_removed: int) -> np.ndarray:
@@ -25,30 +69,84 @@ def random_subset(num_train: int, num_removed: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(num_train, size=num_removed, replace=False))
 
 
+def random_majority(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:
+    """`num_removed` examples drawn from the best-served cells only.
+
+    These are the cells of lowest val loss that together hold half of train, or `num_removed` where that is more.
+    """
+    assert evidence.cell_losses is not None, "an arm that reads cell losses waits for them"
+    losses = evidence.cell_losses.ravel()
+    enough = max(num_removed, MAJORITY_SHARE * len(evidence))
+    sizes = np.bincount(evidence.cells, minlength=len(losses))
+    order = np.argsort(losses, kind="stable")  # NaN, a cell that val lacks, comes last
+    num_cells = int(np.searchsorted(np.cumsum(sizes[order]), enough)) + 1
+    candidates = np.flatnonzero(np.isin(evidence.cells, order[:num_cells]))
+    rng = np.random.default_rng([num_removed, seed, _MAJORITY_STREAM])
+    return np.sort(rng.choice(candidates, size=num_removed, replace=False))
+
+
+def balancing(parts: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    """What goes, at random, so that every part that has examples keeps as many as the smallest; `parts` is [N]."""
+    rng = np.random.default_rng([0, seed, stream])
+    names, sizes = np.unique(parts, return_counts=True)
+    removed = [
+        rng.choice(np.flatnonzero(parts == name), size=size - sizes.min(), replace=False)
+        for name, size in zip(names, sizes, strict=True)
+    ]
+    return np.sort(np.concatenate(removed))
+
+
 @dataclass(frozen=True)
 class Arm:
-    """One line of the figure: how an arm chooses what it removes."""
+    """One line of the figure: what an arm removes, or how else it trains."""
 
-    select: Callable[[int, np.ndarray | None, int, int], np.ndarray]
-    """(number of train examples, alignment [N] or None, num_removed, seed) -> selection."""
-    attribution: str | None = None
-    """The attribution method whose alignment it reads; None where it reads none."""
+    select: Callable[[Evidence, int, int], np.ndarray]
+    """(evidence, num_removed, seed) -> selection."""
+    alignment: str | None = None
+    """The alignment that it reads: an attribution method's name, with `AUTO_SUFFIX` where over pseudo-groups."""
+    reads_cell_losses: bool = False
+    """Whether it waits for the base models' val losses."""
     chooses_number: bool = False
     """Whether the rule decides how many examples go, so that --num-removed does not apply."""
+    objective: str = "erm"
+    """How its models are trained, a name of `objectives.OBJECTIVES`."""
 
+    def can_select(self, evidence: Evidence) -> bool:
+        """Whether all that it reads is there."""
+        has_alignment = self.alignment is None or self.alignment in evidence.alignments
+        return has_alignment and (not self.reads_cell_losses or evidence.cell_losses is not None)
+
+
+def _alignment_arms(alignment: str) -> dict[str, Arm]:
+    """The lowest, those below zero, and the mirror: the most helpful, whose removal should hurt."""
+    return {
+        alignment: Arm(lambda e, k, seed: lowest(e.alignments[alignment], k), alignment),
+        f"{alignment}_heuristic": Arm(
+            lambda e, k, seed: below_zero(e.alignments[alignment]), alignment, chooses_number=True
+        ),
+        f"{alignment}_helpful": Arm(lambda e, k, seed: lowest(-e.alignments[alignment], k), alignment),
+    }
+
+
+def _training_arm(objective: str) -> Arm:
+    return Arm(lambda e, k, seed: np.zeros(0, dtype=np.int64), chooses_number=True, objective=objective)
+
+
+def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
+    return Arm(lambda e, k, seed: balancing(parts(e), seed, stream), chooses_number=True)
+
+
+_SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in ("loss", "random"))
 
 ARMS: Mapping[str, Arm] = {
-    "trak": Arm(lambda n, alignment, k, seed: lowest(_given(alignment), k), "trak"),
-    "trak_heuristic": Arm(
-        lambda n, alignment, k, seed: below_zero(_given(alignment)),
-        "trak",
-        chooses_number=True,
-    ),
-    "random": Arm(lambda n, alignment, k, seed: random_subset(n, k, seed)),
+    **{name: arm for method in _SIGNED for name, arm in _alignment_arms(method).items()},
+    **{name: arm for method in _SIGNED for name, arm in _alignment_arms(f"{method}{AUTO_SUFFIX}").items()},
+    "loss": Arm(lambda e, k, seed: lowest(e.alignments["loss"], k), "loss"),
+    "random": Arm(lambda e, k, seed: random_subset(len(e), k, seed)),
+    "random_majority": Arm(random_majority, reads_cell_losses=True),
+    "balanced": _balanced_arm(lambda e: e.cells, _CELL_STREAM),
+    "balanced_group": _balanced_arm(lambda e: e.groups, _GROUP_STREAM),
+    "balanced_label": _balanced_arm(lambda e: e.labels, _LABEL_STREAM),
+    **{name: _training_arm(name) for name in ("balanced_sampling", "group_dro", "jtt", "dfr")},
 }
 """The arms by method name, as --methods, the store and the figures name them."""
-
-
-def _given(alignment: np.ndarray | None) -> np.ndarray:
-    assert alignment is not None, "an arm that names an attribution method is given its alignment"
-    return alignment

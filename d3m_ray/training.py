@@ -1,8 +1,12 @@
-"""Fine-tune a classifier and predict with it: one plain loop, the same for every arm of an experiment."""
+"""Fine-tune a classifier and predict with it: one plain loop, the same for every arm of an experiment.
+
+Shapes: N train examples, B examples of a batch.
+"""
 
 import contextlib
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +17,24 @@ from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from d3m_ray.batching import TokenizedExamples, budget_batches, training_batches
 from d3m_ray.config import FinalModel, TrainingConfig
+from d3m_ray.metrics import worst_group_accuracy
 from d3m_ray.model import BaseModel, autocast, draw_new_modules, load_weights, logits_of, margins_of
 from d3m_ray.records import Predictions
 
 PREDICTION_TOKENS = 4096  # padded tokens of a prediction batch: keeps the activations of a small model in cache
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What fine-tuning minimises: as it stands, the mean loss over passes that hold every train example once."""
+
+    sampling_weights: np.ndarray | None = None
+    """[N] shares of the train examples in a pass, which then draws N of them with replacement."""
+    batch_loss: Callable[[torch.Tensor, np.ndarray], torch.Tensor] | None = None
+    """(losses [B], positions in train [B]) -> the scalar that a step goes down on; left out, the mean."""
+
+
+ERM_OBJECTIVE = Objective()
 
 
 @dataclass(frozen=True)
@@ -24,6 +42,7 @@ class Fit:
     """What fine-tuning did, besides leaving the chosen weights in the model."""
 
     num_steps: int
+    """Optimiser steps taken."""
     chosen_epoch: int
     """1-based epoch whose weights the model holds."""
     train_seconds: float
@@ -51,11 +70,15 @@ def fine_tune(
     val: TokenizedExamples,
     config: TrainingConfig,
     seed: int,
+    num_full: int | None = None,
+    objective: Objective = ERM_OBJECTIVE,
 ) -> Fit:
     """Fine-tune `model` from the base weights on `train`; it ends in evaluation mode with the chosen weights.
 
     AdamW with linear decay to zero and gradient clipping. The seed decides the weights of new modules, the order of
-    the examples and dropout; on one machine, device and thread count the result is the same to the bit.
+    the examples and dropout; on one machine, device and thread count the result is the same to the bit. `num_full` is
+    the size of the full train split, of which `train` is what is kept (left out, all of it): where the configuration
+    is step-matched, an epoch has as many steps as a pass over the full split, whatever the number of passes.
     Raises ValueError where no train example is left, FloatingPointError where the loss is not finite.
     """
     if len(train) == 0:
@@ -65,19 +88,34 @@ def fine_tune(
     with seeded(seed, device):
         load_weights(model, base.weights)
         draw_new_modules(model, base)
-        steps_per_epoch = -(-len(train) // config.batch_size)
+        num_counted = num_full if config.step_matched and num_full is not None else len(train)
+        steps_per_epoch = -(-num_counted // config.batch_size)
         optimizer = build_optimizer(model, config)
         schedule = get_linear_schedule_with_warmup(optimizer, 0, steps_per_epoch * config.num_epochs)
         choice = _Choice(config.final_model, config.num_epochs)
+        batches = _endless_batches(train.lengths, config.batch_size, seed, objective.sampling_weights)
         for epoch in range(config.num_epochs):
-            rng = np.random.default_rng([seed, epoch])
-            _train_epoch(
-                model, train, training_batches(train.lengths, config.batch_size, rng), config, optimizer, schedule
-            )
+            epoch_batches = itertools.islice(batches, steps_per_epoch)
+            _train_epoch(model, train, epoch_batches, config, objective, optimizer, schedule)
             choice.consider(epoch + 1, model, val, config)
         chosen_epoch = choice.restore(model)
     model.eval()
     return Fit(steps_per_epoch * config.num_epochs, chosen_epoch, time.perf_counter() - start)
+
+
+def _endless_batches(
+    lengths: np.ndarray, batch_size: int, seed: int, sampling_weights: np.ndarray | None
+) -> Iterator[np.ndarray]:
+    """Positions [B] of one batch after another, in passes without end; pass i has a random stream of its own."""
+    num_examples = len(lengths)
+    shares = None if sampling_weights is None else sampling_weights / sampling_weights.sum()
+    for number in itertools.count():
+        rng = np.random.default_rng([seed, number])
+        if shares is None:
+            yield from training_batches(lengths, batch_size, rng)
+        else:
+            drawn = rng.choice(num_examples, size=num_examples, p=shares)
+            yield from (drawn[batch] for batch in training_batches(lengths[drawn], batch_size, rng))
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
@@ -91,18 +129,23 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 def _train_epoch(
     model: PreTrainedModel,
     train: TokenizedExamples,
-    batches: Iterator[np.ndarray],
+    batches: Iterable[np.ndarray],
     config: TrainingConfig,
+    objective: Objective,
     optimizer: torch.optim.AdamW,
     schedule: torch.optim.lr_scheduler.LambdaLR,
 ) -> None:
     model.train()
     total_loss = torch.zeros((), device=model.device)
-    for indices in batches:
-        batch = train.batch(indices, model.device)
+    for positions in batches:
+        batch = train.batch(positions, model.device)
         with autocast(model.device, config.precision):
             logits = logits_of(model, batch)
-        loss = nn.functional.cross_entropy(logits, batch.labels)
+        if objective.batch_loss is None:
+            loss = nn.functional.cross_entropy(logits, batch.labels)
+        else:
+            losses = nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+            loss = objective.batch_loss(losses, positions)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
@@ -124,10 +167,11 @@ class _Choice:
     def consider(self, epoch: int, model: PreTrainedModel, val: TokenizedExamples, config: TrainingConfig) -> None:
         if self.rule == "last" or self.num_epochs == 1:
             return
-        correct = predict(model, val, config.precision).margins > 0
-        figure = float(correct.mean())
+        predictions = predict(model, val, config.precision)
         if self.rule == "val_wga":
-            figure = min(float(correct[val.groups == group].mean()) for group in np.unique(val.groups))
+            figure = worst_group_accuracy(predictions, val.groups, int(val.groups.max()) + 1)
+        else:
+            figure = float((predictions.margins > 0).mean())
         if self.best is None or figure > self.best[0]:
             self.best = (figure, epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()})
 

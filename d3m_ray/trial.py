@@ -14,13 +14,14 @@ from safetensors.torch import save as to_safetensors
 from transformers import PreTrainedModel
 
 from d3m_ray.batching import TokenizedExamples
-from d3m_ray.config import TrainingConfig
+from d3m_ray.config import RobustConfig, TrainingConfig
 from d3m_ray.keys import content_hash
 from d3m_ray.metrics import group_metrics
 from d3m_ray.model import BaseModel, build_classifier, default_device
+from d3m_ray.objectives import ERM, OBJECTIVES
 from d3m_ray.records import Examples, Predictions, Splits
 from d3m_ray.store import Store
-from d3m_ray.training import Fit, fine_tune, predict
+from d3m_ray.training import Fit, predict
 
 EVALUATED_SPLITS = ("val", "test")
 
@@ -35,13 +36,20 @@ class TrialContext:
     tokens: Mapping[str, TokenizedExamples]
     base: BaseModel
     training: TrainingConfig
+    robust: RobustConfig
     data_hash: str
     model_hash: str
 
-    def fit_key(self, removed: np.ndarray, seed: int) -> str:
-        """Hash of the data, the kept ids, the training configuration, the model and the seed; nothing else."""
+    def fit_key(self, removed: np.ndarray, seed: int, objective: str = ERM) -> str:
+        """Hash of the data, the kept ids, the training configuration, the model and the seed; nothing else.
+
+        Another objective than the plain one adds its name and settings.
+        """
         kept = np.delete(self.splits.train.example_ids, removed)
-        return content_hash(self.data_hash, "\0".join(kept), asdict(self.training), self.model_hash, str(seed))
+        otherwise = () if objective == ERM else (objective, asdict(self.robust))
+        return content_hash(
+            self.data_hash, "\0".join(kept), asdict(self.training), self.model_hash, str(seed), *otherwise
+        )
 
     def trial_key(self, fit_key: str, method: str, num_removed: int) -> str:
         return content_hash(fit_key, self.experiment, method, str(num_removed))
@@ -49,13 +57,15 @@ class TrialContext:
 
 @dataclass(frozen=True, eq=False)
 class FitSpec:
-    """One model to fine-tune: positions of train examples that it does without [M], and its seed."""
+    """One model to fine-tune: positions of train examples that it does without [M], its seed, and how."""
 
     fit_key: str
     removed: np.ndarray
     seed: int
     keeps_weights: bool = False
     """Whether its weights go to the store, as a checkpoint that attribution reads."""
+    objective: str = ERM
+    """A name of `objectives.OBJECTIVES`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +78,9 @@ class TrialSpec:
     fit: FitSpec
 
 
-def plan_trial(context: TrialContext, method: str, removed: np.ndarray, seed: int) -> TrialSpec:
-    """The trial of a method that removes these positions."""
-    fit = FitSpec(context.fit_key(removed, seed), removed, seed)
+def plan_trial(context: TrialContext, method: str, removed: np.ndarray, seed: int, objective: str = ERM) -> TrialSpec:
+    """The trial of a method that removes these positions and trains with this objective."""
+    fit = FitSpec(context.fit_key(removed, seed, objective), removed, seed, objective=objective)
     return TrialSpec(context.trial_key(fit.fit_key, method, len(removed)), method, len(removed), fit)
 
 
@@ -86,8 +96,15 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
     """Fine-tune, predict val and test, and store the fit; the weights first, so that a stored fit is whole."""
     model = _model_for(context)
     kept = np.delete(np.arange(len(context.splits.train)), spec.removed)
-    fit = fine_tune(
-        model, context.base, context.tokens["train"].take(kept), context.tokens["val"], context.training, spec.seed
+    fit = OBJECTIVES[spec.objective](
+        model,
+        context.base,
+        context.tokens["train"].take(kept),
+        context.tokens["val"],
+        context.training,
+        spec.seed,
+        len(context.splits.train),
+        context.robust,
     )
     predictions = {
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
@@ -103,10 +120,11 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
     """Store the rows of a trial whose fit is stored, and return its test WGA. The removed ids go first."""
     fit_key = trial.fit.fit_key
     configuration = context.store.read_metadata("fits", fit_key)["configuration"]
+    fitted = context.store.read("fits", fit_key)
     frames = []
     for split in EVALUATED_SPLITS:
         examples = context.splits.by_name()[split]
-        predictions = stored_predictions(context.store, fit_key, examples)
+        predictions = _predictions_of(fitted, examples)
         frames.append(group_metrics(predictions, examples, context.splits.group_names).assign(split=split))
     rows = pd.concat(frames, ignore_index=True).assign(
         trial_key=trial.trial_key,
@@ -114,6 +132,7 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
         experiment=context.experiment,
         dataset=context.splits.name,
         model=context.base.name,
+        objective=trial.fit.objective,
         num_removed=trial.num_removed,
         seed=trial.fit.seed,
         created_at=datetime.now(UTC),
@@ -131,7 +150,10 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
 
 def stored_predictions(store: Store, fit_key: str, examples: Examples) -> Predictions:
     """What a stored fit says of the val or test examples, in their order."""
-    fitted = store.read("fits", fit_key)
+    return _predictions_of(store.read("fits", fit_key), examples)
+
+
+def _predictions_of(fitted: pd.DataFrame, examples: Examples) -> Predictions:
     rows = fitted[fitted["split"] == examples.split].set_index("example_id").loc[examples.example_ids]
     return Predictions(rows["margin"].to_numpy(), rows["probability"].to_numpy())
 
@@ -178,6 +200,8 @@ def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit
         "model": context.base.name,
         "dataset": context.splits.name,
         "training": asdict(context.training),
+        "objective": spec.objective,
+        **({} if spec.objective == ERM else {"robust": asdict(context.robust)}),
         "seed": spec.seed,
         "chosen_epoch": fit.chosen_epoch,
         "fit": {"train_seconds": fit.train_seconds, "num_steps": fit.num_steps, "num_train": num_train},

@@ -55,3 +55,9 @@ def test_taking_examples_keeps_their_tokens(made_tokens):
         taken.flat_ids[: taken.offsets[1]].tolist() == tokens.flat_ids[tokens.offsets[7] : tokens.offsets[8]].tolist()
     )
     assert len(tokens.take(np.array([], dtype=int))) == 0
+
+
+def test_a_cell_is_a_group_and_a_label(made_tokens):
+    tokens = made_tokens(num_examples=30, num_groups=3)
+    pairs = set(zip(tokens.cells.tolist(), tokens.groups.tolist(), tokens.labels.tolist(), strict=True))
+    assert pairs == {(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1), (4, 2, 0), (5, 2, 1)}

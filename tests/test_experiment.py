@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from d3m_ray import engine as engine_module
-from d3m_ray.config import ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
+from d3m_ray.config import EkfacConfig, ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import LocalEngine
 from d3m_ray.errors import InputError
@@ -148,6 +148,60 @@ def test_a_failed_fit_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, un
     assert run(SMALL, store).failed == []
     assert store.read_all("failures").empty
     assert_same_results(store, undisturbed)
+
+
+OTHER_ARMS = ("ekfac", "bm25", "embedding", "loss", "trak_helpful", "trak_auto", "random_majority", "balanced")
+OTHER_OBJECTIVES = ("balanced_sampling", "group_dro", "jtt", "dfr")
+
+
+@pytest.fixture(scope="module")
+def every_arm(tmp_path_factory) -> Store:
+    store = Store(tmp_path_factory.mktemp("every_arm"))
+    config = dataclasses.replace(SMALL, methods=(*OTHER_ARMS, *OTHER_OBJECTIVES), num_removed=(10,), seeds=(0,))
+    assert run(config, store).failed == []
+    return store
+
+
+def test_every_arm_has_its_trial(every_arm):
+    trials = every_arm.read_all("trials").query("group == 'worst' and split == 'test'").set_index("method")
+    assert set(trials.index) == {*OTHER_ARMS, *OTHER_OBJECTIVES}
+    assert (trials.loc[list(OTHER_OBJECTIVES), "num_removed"] == 0).all()
+    assert (trials.loc[list(OTHER_OBJECTIVES), "objective"] == list(OTHER_OBJECTIVES)).all()
+    assert (trials.loc[list(OTHER_ARMS), "objective"] == "erm").all()
+    assert trials.loc["balanced", "num_removed"] > 10
+    assert trials["fit_key"].nunique() == len(trials), "none of these arms is another one's model"
+
+
+def test_auto_d3m_aligns_over_pseudo_groups_of_stored_scores(every_arm):
+    alignments = every_arm.read_all("alignments").query("method == 'trak_auto'")
+    pseudo = [name for name in alignments.dropna(axis="columns") if name.startswith("score_")]
+    assert pseudo == ["score_pseudo_0", "score_pseudo_1", "score_pseudo_2", "score_pseudo_3"]
+    assert every_arm.read_all("query_scores")["method"].unique().tolist() == ["trak"]
+    (key,) = every_arm.keys("alignments", "trak_auto")
+    configuration = every_arm.read_metadata("alignments", key, "trak_auto")["configuration"]
+    assert configuration["query_split"] == "val"
+    assert configuration["scoring_seconds"] > 0
+
+
+def test_a_method_is_scored_anew_for_its_own_settings_only(every_arm, tmp_path, monkeypatch):
+    methods = ("trak_helpful", "ekfac")
+    config = dataclasses.replace(SMALL, methods=methods, num_removed=(10,), seeds=(0,), ekfac=EkfacConfig(damping=0.2))
+    run(config, every_arm)
+    assert len(every_arm.keys("alignments", "ekfac")) == 2
+    assert len(every_arm.keys("alignments", "trak")) == 1
+
+
+def test_the_thesis_alone_explains_test(every_arm):
+    config = dataclasses.replace(
+        SMALL, methods=("trak",), num_removed=(10,), seeds=(0,), protocol="thesis", experiment="thesis"
+    )
+    run(config, every_arm)
+    splits = {}
+    for name in ("trak", "ekfac", "bm25", "embedding", "loss", "trak_auto"):
+        for key in every_arm.keys("alignments", name):
+            configuration = every_arm.read_metadata("alignments", key, name)["configuration"]
+            splits.setdefault(configuration["protocol"], set()).add(configuration["query_split"])
+    assert splits == {"standard": {"val"}, "thesis": {"test"}}
 
 
 def test_removing_all_is_refused_before_anything_is_stored(tmp_path):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, roc_auc_score
 
-from d3m_ray.metrics import group_losses, group_metrics, worst_group_accuracy
+from d3m_ray.metrics import cell_losses, group_losses, group_metrics, worst_group_accuracy
 from d3m_ray.records import Examples, Predictions
 
 
@@ -67,7 +67,7 @@ def test_a_margin_of_zero_is_wrong() -> None:
     even = Predictions(np.zeros(2, dtype=np.float32), np.full(2, 0.5, dtype=np.float32))
     row = group_metrics(even, examples, ["ant"]).iloc[0]
     assert (row["accuracy"], row["fpr"], row["fnr"], row["auc"]) == (0, 1, 1, 0.5)
-    assert worst_group_accuracy(even, examples, 1) == 0
+    assert worst_group_accuracy(even, examples.groups, 1) == 0
 
 
 def test_worst_rows_repeat_the_worst_identity_and_cell(random_case: tuple[Predictions, Examples]) -> None:
@@ -78,14 +78,24 @@ def test_worst_rows_repeat_the_worst_identity_and_cell(random_case: tuple[Predic
         pd.testing.assert_series_equal(
             table.loc[worst], candidates.loc[candidates["accuracy"].idxmin()], check_names=False
         )
-    assert worst_group_accuracy(*random_case, 3) == pytest.approx(table.loc["worst", "accuracy"])
+    predictions, examples = random_case
+    assert worst_group_accuracy(predictions, examples.groups, 3) == pytest.approx(table.loc["worst", "accuracy"])
 
 
 def test_group_losses_are_the_tables_losses(random_case: tuple[Predictions, Examples]) -> None:
     table = group_metrics(*random_case, ["ant", "bee", "cat"])
-    losses = group_losses(*random_case, 3)
+    losses = group_losses(random_case[0], random_case[1].groups, 3)
     assert losses.dtype == np.float64
     np.testing.assert_allclose(losses, table["loss"][:3])
+
+
+def test_cell_losses_are_the_tables_losses_and_nan_where_there_is_none() -> None:
+    examples = make_examples(labels=[0, 1, 1, 0], groups=[0, 0, 0, 2])
+    predictions = predict(np.array([1.0, 2.0, 0.5, 3.0]), examples.labels)
+    found = cell_losses(predictions, examples.groups * 2 + examples.labels, 3)
+    losses = predictions.losses
+    expected = [[losses[0], (losses[1] + losses[2]) / 2], [np.nan, np.nan], [losses[3], np.nan]]
+    np.testing.assert_allclose(found, expected)
 
 
 def test_a_group_without_examples_is_refused() -> None:
@@ -93,7 +103,7 @@ def test_a_group_without_examples_is_refused() -> None:
     predictions = predict(np.array([1.0, 2.0]), examples.labels)
     for num_groups in (3, 2):
         with pytest.raises(ValueError, match=r"received counts \[1, 0, 1\]"):
-            group_losses(predictions, examples, num_groups)
+            group_losses(predictions, examples.groups, num_groups)
     with pytest.raises(ValueError, match="groups has examples"):
         group_metrics(predictions, examples, ["ant", "bee", "cat"])
 

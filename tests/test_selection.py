@@ -1,13 +1,28 @@
-"""Selections: the lowest, those below zero, and random subsets of their own."""
+"""Selections: the lowest, those below zero, random subsets of their own, the best-served cells, balanced parts."""
 
 import numpy as np
 import pytest
 
-from d3m_ray.alignment import group_alignment, group_weights
-from d3m_ray.config import AlignmentConfig
-from d3m_ray.selection import ARMS, below_zero, lowest, random_subset
+from d3m_ray.attribution import METHODS
+from d3m_ray.objectives import OBJECTIVES
+from d3m_ray.selection import (
+    ARMS,
+    ATTRIBUTION_SETTINGS,
+    Evidence,
+    balancing,
+    below_zero,
+    lowest,
+    random_majority,
+    random_subset,
+)
 
 ALIGNMENT = np.array([0.3, -0.1, 0.0, -0.5, -0.1, 2.0])
+LABELS = np.array([0, 1, 1, 0, 1, 1])
+GROUPS = np.array([0, 0, 0, 1, 1, 1])
+
+
+def evidence(**fields) -> Evidence:
+    return Evidence(LABELS, GROUPS, **fields)
 
 
 def test_the_lowest_are_taken_first_of_equals_first():
@@ -28,26 +43,68 @@ def test_random_subsets_are_drawn_anew_for_each_number_and_seed():
     assert len(drawn[100, 0] & drawn[100, 1]) < 50, "another seed draws another subset"
 
 
-def test_an_arm_that_reads_alignment_follows_it():
-    assert ARMS["trak"].select(6, ALIGNMENT, 2, 0).tolist() == [1, 3]
-    assert ARMS["trak_heuristic"].select(6, ALIGNMENT, 0, 0).tolist() == [1, 3, 4]
-    assert ARMS["random"].select(6, None, 2, 0).tolist() == random_subset(6, 2, 0).tolist()
+def test_arms_that_read_an_alignment_follow_it():
+    given = evidence(alignments={"trak": ALIGNMENT, "trak_auto": -ALIGNMENT, "loss": ALIGNMENT})
+    assert ARMS["trak"].select(given, 2, 0).tolist() == [1, 3]
+    assert ARMS["trak_heuristic"].select(given, 0, 0).tolist() == [1, 3, 4]
+    assert ARMS["trak_helpful"].select(given, 2, 0).tolist() == [0, 5]
+    assert ARMS["trak_auto"].select(given, 2, 0).tolist() == [0, 5]
+    assert ARMS["trak_auto_heuristic"].select(given, 0, 0).tolist() == [0, 5]
+    assert ARMS["loss"].select(given, 2, 0).tolist() == [1, 3]
+    assert ARMS["random"].select(given, 2, 0).tolist() == random_subset(6, 2, 0).tolist()
+
+
+def test_an_arm_waits_for_what_it_reads():
+    ready = {name for name, arm in ARMS.items() if arm.can_select(evidence())}
+    assert {"random", "balanced", "group_dro"} <= ready
+    assert not ready & {"trak", "trak_auto", "loss", "random_majority"}
+    assert ARMS["trak"].can_select(evidence(alignments={"trak": ALIGNMENT}))
+    assert not ARMS["trak_auto"].can_select(evidence(alignments={"trak": ALIGNMENT}))
+    assert ARMS["random_majority"].can_select(evidence(cell_losses=np.zeros((2, 2))))
+
+
+def _large(num_examples: int = 600) -> Evidence:
+    """Cells of 300, 150, 100 and 50 examples; the second and the third are served best."""
+    cells = np.repeat([0, 1, 2, 3], [300, 150, 100, 50])
+    return Evidence(cells % 2, cells // 2, cell_losses=np.array([[0.9, 0.1], [0.2, np.nan]]))
+
+
+def test_random_majority_removes_from_the_best_served_half_only():
+    given = _large()
+    removed = random_majority(given, 200, seed=0)
+    assert len(set(removed.tolist())) == 200
+    assert set(given.cells[removed]) == {0, 1, 2}, "the second and third hold 250 of 600: the next best joins"
+    assert set(given.cells[random_majority(given, 550, seed=0)]) == {0, 1, 2}
+    assert set(given.cells[random_majority(given, 580, seed=0)]) == {0, 1, 2, 3}
+    enough = Evidence(given.labels[:550], given.groups[:550], cell_losses=np.array([[0.1, 0.9], [0.5, 0.5]]))
+    assert set(enough.cells[random_majority(enough, 200, seed=0)]) == {0}, "one cell holds half"
+    assert random_majority(given, 200, seed=1).tolist() != removed.tolist()
 
 
 @pytest.mark.parametrize(
-    ("rule", "beta", "expected"),
-    [
-        ("softmax", 1.0, np.exp([0.1, 2.0, 0.5]) / np.exp([0.1, 2.0, 0.5]).sum()),
-        ("softmax", 0.0, np.full(3, 1 / 3)),
-        ("loss", 1.0, [0.1, 2.0, 0.5]),
-        ("uniform", 1.0, np.full(3, 1 / 3)),
-    ],
+    ("arm", "parts", "num_removed"),
+    [("balanced", "cells", 600 - 4 * 50), ("balanced_group", "groups", 300), ("balanced_label", "labels", 200)],
 )
-def test_group_weights(rule, beta, expected):
-    weights = group_weights(np.array([0.1, 2.0, 0.5]), AlignmentConfig(group_weights=rule, beta=beta))
-    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+def test_balanced_arms_leave_every_part_as_large_as_the_smallest(arm, parts, num_removed):
+    given = _large()
+    removed = ARMS[arm].select(given, 0, 0)
+    assert len(removed) == num_removed
+    assert len(set(np.bincount(np.delete(getattr(given, parts), removed)))) == 1
+    assert (np.diff(removed) > 0).all()
+    assert removed.tolist() != ARMS[arm].select(given, 0, 1).tolist(), "another seed keeps others"
 
 
-def test_alignment_weighs_the_groups():
-    scores = np.array([[1.0, -2.0], [0.5, 0.5]], dtype=np.float32)
-    np.testing.assert_allclose(group_alignment(scores, np.array([0.25, 0.75])), [-1.25, 0.5])
+def test_balancing_leaves_out_parts_that_do_not_occur():
+    assert balancing(np.array([0, 0, 2, 2, 2, 5]), 0, 1).size == 3
+
+
+def test_arms_that_train_otherwise_remove_nothing():
+    otherwise = {name: arm for name, arm in ARMS.items() if arm.objective != "erm"}
+    assert set(otherwise) == {"balanced_sampling", "group_dro", "jtt", "dfr"}
+    assert all(arm.select(evidence(), 0, 0).size == 0 for arm in otherwise.values())
+
+
+def test_every_name_that_an_arm_bears_exists():
+    assert set(METHODS) == set(ATTRIBUTION_SETTINGS)
+    assert {arm.objective for arm in ARMS.values()} == set(OBJECTIVES)
+    assert {arm.alignment.removesuffix("_auto") for arm in ARMS.values() if arm.alignment} <= set(METHODS)

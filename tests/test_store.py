@@ -66,10 +66,13 @@ def test_an_empty_table_has_the_columns_and_types_of_a_full_one(store: Store, ta
 def test_the_columns_are_the_contracts() -> None:
     names = {table: set(spec.schema.names) for table, spec in TABLES.items()}
     assert names["fits"] == {"fit_key", "split", "example_id", "group", "label", "margin", "probability"}
-    trial = {"trial_key", "fit_key", "experiment", "dataset", "model", "num_removed", "seed", "split", "group"}
+    trial = {"trial_key", "fit_key", "experiment", "dataset", "model", "objective", "num_removed", "seed"}
     cost = {"train_seconds", "num_train", "num_steps", "created_at"}
-    assert names["trials"] == trial | {"num_examples", "accuracy", "loss", "fpr", "fnr", "auc"} | cost
+    assert names["trials"] == trial | {"split", "group", "num_examples", "accuracy", "loss", "fpr", "fnr", "auc"} | cost
     assert names["alignments"] == {"alignment_key", "example_id", "group", "label", "alignment"}
+    assert names["query_scores"] == {"scores_key", "example_id", "group", "label"}
+    interval = {"lds", "lds_low", "lds_high", "num_subsets", "scoring_seconds"}
+    assert names["lds"] == {"lds_key", "experiment", "kind", "target"} | interval
     assert names["removals"] == {"trial_key", "example_id"}
 
 
@@ -79,7 +82,8 @@ def test_files_lie_where_the_contract_says(store: Store, tmp_path: Path) -> None
     store.write_checkpoint("k1", b"weights")
     store.write_experiment("ants-1a2b", {"dataset": "ants", "model": "tiny"}, [])
     files = {str(path.relative_to(tmp_path / "store")) for path in tmp_path.rglob("*") if path.is_file()}
-    by_method = {f"{table}/method=trak/k1.parquet" for table in ("trials", "alignments", "removals", "failures")}
+    tables = ("trials", "alignments", "query_scores", "lds", "removals", "failures")
+    by_method = {f"{table}/method=trak/k1.parquet" for table in tables}
     assert files == by_method | {"fits/k1.parquet", "checkpoints/k1.safetensors", "experiments/ants-1a2b.json"}
 
 

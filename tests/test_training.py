@@ -8,10 +8,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 
-from d3m_ray.batching import training_batches
+from d3m_ray.batching import TokenizedExamples, training_batches
 from d3m_ray.config import TrainingConfig
-from d3m_ray.model import build_classifier, draw_new_modules, load_weights
-from d3m_ray.training import fine_tune, predict, seeded
+from d3m_ray.model import build_classifier, draw_new_modules, load_weights, logits_of
+from d3m_ray.training import Objective, fine_tune, predict, seeded
 
 CONFIG = TrainingConfig(num_epochs=2, learning_rate=1e-3, batch_size=4, precision="float32", final_model="last")
 
@@ -157,3 +157,118 @@ def test_a_loss_that_is_not_finite_is_said(tiny_base, made_tokens):
     config = TrainingConfig(num_epochs=3, learning_rate=1e30, batch_size=4, precision="float32")
     with pytest.raises(FloatingPointError, match="lower --learning-rate"):
         fine_tune(build_classifier(base), base, made_tokens("train", 24), made_tokens("val", 4), config, seed=0)
+
+
+# --- step matching ----------------------------------------------------------------------------------------------------
+
+MATCHED = dataclasses.replace(CONFIG, step_matched=True)
+
+
+@pytest.fixture
+def events(monkeypatch) -> list[tuple[str, list[int]]]:
+    """The batches that the model reads, in order: (split, positions)."""
+    seen = []
+    original = TokenizedExamples.batch
+
+    def spying(examples, positions, device="cpu"):
+        seen.append((examples.split, positions.tolist()))
+        return original(examples, positions, device)
+
+    monkeypatch.setattr(TokenizedExamples, "batch", spying)
+    return seen
+
+
+@pytest.mark.parametrize("final_model", ["last", "val_accuracy"])
+def test_the_full_split_is_trained_alike_with_and_without_step_matching(final_model, tiny_base, made_tokens):
+    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
+    model, outcomes = build_classifier(base), []
+    for step_matched in (False, True):
+        config = dataclasses.replace(CONFIG, num_epochs=4, final_model=final_model, step_matched=step_matched)
+        fit = fine_tune(model, base, train, val, config, seed=3, num_full=22)
+        outcomes.append((fit.num_steps, fit.chosen_epoch, predict(model, val, "float32").margins.tobytes()))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_small_kept_set_takes_the_full_number_of_steps_in_fresh_passes(tiny_base, made_tokens, events):
+    base, train, val = tiny_base("bert"), made_tokens("train", 5), made_tokens("val", 9)
+    fit = fine_tune(build_classifier(base), base, train, val, MATCHED, seed=3, num_full=22)
+    assert fit.num_steps == len(events) == 2 * 6
+    passes = [list(training_batches(train.lengths, 4, np.random.default_rng([3, number]))) for number in range(6)]
+    assert [positions for _, positions in events] == [batch.tolist() for batches in passes for batch in batches]
+    assert len({str(batches) for batches in passes}) > 1
+
+
+def test_a_step_matched_epoch_ends_where_the_full_splits_would(tiny_base, made_tokens, events):
+    base, train, val = tiny_base("bert"), made_tokens("train", 5), made_tokens("val", 9)
+    config = dataclasses.replace(MATCHED, num_epochs=3, final_model="val_accuracy")
+    fine_tune(build_classifier(base), base, train, val, config, seed=3, num_full=22)
+    assert [split for split, _ in events] == (["train"] * 6 + ["val"]) * 3
+
+
+def test_the_full_number_is_for_step_matching_only(tiny_base, made_tokens):
+    base, train, val = tiny_base("bert"), made_tokens("train", 5), made_tokens("val", 9)
+    assert fine_tune(build_classifier(base), base, train, val, CONFIG, seed=3, num_full=22).num_steps == 4
+
+
+# --- objectives -------------------------------------------------------------------------------------------------------
+
+
+def test_weighted_passes_draw_with_replacement_and_anew(tiny_base, made_tokens, events):
+    base, train, val = tiny_base("bert"), made_tokens("train", 23), made_tokens("val", 9)
+    weights = np.where(np.arange(23) % 2, 0.0, 5.0)  # need not add up to one
+    fit = fine_tune(
+        build_classifier(base), base, train, val, CONFIG, seed=3, objective=Objective(sampling_weights=weights)
+    )
+    assert fit.num_steps == len(events) == 2 * 6
+    passes = [sorted(i for _, batch in events[start : start + 6] for i in batch) for start in (0, 6)]
+    assert [len(drawn) for drawn in passes] == [23, 23]
+    assert passes[0] != passes[1]
+    assert all(i % 2 == 0 for drawn in passes for i in drawn)
+    assert all(len(set(drawn)) < 12 for drawn in passes)
+
+
+def test_weighted_passes_group_lengths(tiny_base, made_tokens, events):
+    base, train, val = tiny_base("bert"), made_tokens("train", 120), made_tokens("val", 9)
+    config = dataclasses.replace(CONFIG, num_epochs=1)
+    objective = Objective(sampling_weights=np.ones(120))
+    fine_tune(build_classifier(base), base, train, val, config, seed=3, objective=objective)
+    spreads = [np.ptp(train.lengths[batch]) for _, batch in events]
+    assert np.mean(spreads) < 2 < np.ptp(train.lengths)
+
+
+def test_a_batch_loss_sees_each_examples_loss_at_its_position(tiny_base, made_tokens):
+    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
+    seen = []
+
+    def batch_loss(losses, positions):
+        seen.append((losses.detach().clone(), positions))
+        return losses.mean()
+
+    model = build_classifier(base)
+    fine_tune(model, base, train, val, CONFIG, seed=5, objective=Objective(batch_loss=batch_loss))
+    theirs = build_classifier(base)
+    fine_tune(theirs, base, train, val, CONFIG, seed=5)
+    for name, weight in theirs.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-4, atol=1e-6, msg=name)
+
+    untrained = build_classifier(base)
+    load_weights(untrained, base.weights)
+    with seeded(5, "cpu"):
+        draw_new_modules(untrained, base)
+    losses, positions = seen[0]
+    for loss, position in zip(losses, positions, strict=True):
+        alone = train.batch(np.array([position]))
+        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits_of(untrained, alone), alone.labels))
+    assert sorted(np.concatenate([positions for _, positions in seen[:6]])) == list(range(22))
+
+
+def test_a_batch_loss_is_what_is_minimised(tiny_base, made_tokens):
+    base, train, val = tiny_base("bert"), made_tokens("train", 16), made_tokens("val", 9)
+    model = build_classifier(base)
+    config = dataclasses.replace(CONFIG, num_epochs=40, learning_rate=3e-3)
+
+    def first_half_only(losses, positions):
+        return (losses * torch.from_numpy(positions < 8)).sum()
+
+    fine_tune(model, base, train, val, config, seed=0, objective=Objective(batch_loss=first_half_only))
+    assert (predict(model, train.take(np.arange(8)), "float32").margins > 0).all()

@@ -27,10 +27,18 @@ METHOD_STYLES = {
     "random": ("#767676", "."),
     "random_majority": ("#A6A6A6", "."),
     "balanced": ("#000000", "*"),
+    "balanced_group": ("#000000", "<"),
+    "balanced_label": ("#000000", ">"),
+    "balanced_sampling": ("#8C6D31", "*"),
+    "group_dro": ("#8C6D31", "s"),
+    "jtt": ("#8C6D31", "^"),
+    "dfr": ("#8C6D31", "v"),
 }
 OTHER_STYLE = ("#8C6D31", "h")
 DASHED_METHODS = ("random", "random_majority")
-RULE_SUFFIX = "_heuristic"  # drawn in the colour of the method whose scores the rule uses
+RULE_SUFFIX = "_heuristic"  # drawn in the colour of the method whose scores the rule uses, as are the next two
+VARIANT_LINES = {"_auto": (0, (1, 1)), "_helpful": (0, (5, 1, 1, 1))}
+PLAIN_OBJECTIVE = "erm"
 
 METRIC_TITLES = {
     "accuracy": "accuracy",
@@ -58,7 +66,7 @@ def draw_metric(axes: Axes, trials: pd.DataFrame, metric: str, group: str) -> No
     marker with an error bar, random removal is dashed, the model trained on everything is a thin horizontal line.
     """
     rows = trials[trials["group"] == group]
-    base = rows[rows["num_removed"] == 0].drop_duplicates("seed")
+    base = rows[(rows["num_removed"] == 0) & (rows["objective"] == PLAIN_OBJECTIVE)].drop_duplicates("seed")
     if not base.empty:
         axes.axhline(base[metric].mean(), color=INK, linewidth=0.8, linestyle=":", label="nothing removed", zorder=1)
     for method in _methods(rows):
@@ -108,14 +116,22 @@ def identity_names(groups: Collection[str]) -> list[str]:
 
 
 def _methods(rows: pd.DataFrame) -> list[str]:
-    """Methods that remove something, in the order of `METHOD_STYLES`, the others after them."""
+    """Methods that remove something or train otherwise, in the order of `METHOD_STYLES`, the others after them."""
     order = {method: position for position, method in enumerate(METHOD_STYLES)}
-    methods = rows.loc[rows["num_removed"] > 0, "method"].unique()
-    return sorted(methods, key=lambda method: (order.get(method.removesuffix(RULE_SUFFIX), len(order)), method))
+    differs = (rows["num_removed"] > 0) | (rows["objective"] != PLAIN_OBJECTIVE)
+    methods = rows.loc[differs, "method"].unique()
+    return sorted(methods, key=lambda method: (order.get(_styled_as(method), len(order)), method))
+
+
+def _styled_as(method: str) -> str:
+    """The method of `METHOD_STYLES` whose scores, or kind, this one shares: `trak` for `trak_auto_heuristic`."""
+    for suffix in (RULE_SUFFIX, "_helpful", "_auto"):
+        method = method.removesuffix(suffix)
+    return method
 
 
 def _draw_method(axes: Axes, method: str, rows: pd.DataFrame, metric: str) -> None:
-    colour, marker = METHOD_STYLES.get(method.removesuffix(RULE_SUFFIX), OTHER_STYLE)
+    colour, marker = METHOD_STYLES.get(_styled_as(method), OTHER_STYLE)
     counts = sorted(rows["num_removed"].unique().tolist())
     intervals = [bootstrap_interval(rows.loc[rows["num_removed"] == count, metric]) for count in counts]
     means = [interval.mean for interval in intervals]
@@ -130,6 +146,9 @@ def _draw_method(axes: Axes, method: str, rows: pd.DataFrame, metric: str) -> No
     (line,) = axes.plot(counts, means, color=colour, marker=marker, markersize=4, linewidth=1.7, label=label, zorder=3)
     if method in DASHED_METHODS:
         line.set(linestyle=(0, (4, 2)), linewidth=1.3)
+    for suffix, dashes in VARIANT_LINES.items():
+        if suffix in method:
+            line.set(linestyle=dashes, linewidth=1.3)
 
 
 def _style_axes(axes: Axes, metric: str, counts: Sequence[int]) -> None:

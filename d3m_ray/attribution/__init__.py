@@ -1,15 +1,38 @@
 """METHODS by name: each turns checkpoints, train examples and queries into scores over a worker pool."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from d3m_ray.attribution import trak
+from d3m_ray.attribution import controls, ekfac, kronfluence, similarity, trak, traker
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
-from d3m_ray.config import TrakConfig
 from d3m_ray.pool import WorkerPool
 
-METHODS: Mapping[str, Callable[[AttributionInputs, TrakConfig, WorkerPool], np.ndarray]] = {"trak": trak.score_groups}
-"""[N, G] float32 scores of every train example for every group, by the method's name."""
+Score = Callable[[AttributionInputs, Any, WorkerPool], np.ndarray]
 
-__all__ = ["METHODS", "AttributionInputs", "Checkpoint"]
+
+@dataclass(frozen=True)
+class Method:
+    """How a method scores. The second argument is its part of the configuration, `config.ATTRIBUTION_METHODS`."""
+
+    score_groups: Score
+    """[N, G] float32: how much each train example raises the mean margin of each group's queries."""
+    score_queries: Score
+    """[N, Q] float32: how much each train example raises the margin of each query."""
+
+
+METHODS: Mapping[str, Method] = {
+    "trak": Method(trak.score_groups, trak.score_queries),
+    "ekfac": Method(ekfac.score_groups, ekfac.score_queries),
+    "traker": Method(traker.score_groups, traker.score_queries),
+    "kronfluence": Method(kronfluence.score_groups, kronfluence.score_queries),
+    "bm25": Method(similarity.bm25_groups, similarity.bm25_queries),
+    "embedding": Method(similarity.embedding_groups, similarity.embedding_queries),
+    "loss": Method(controls.loss_groups, controls.loss_queries),
+    "random": Method(controls.random_groups, controls.random_queries),
+}
+"""The methods by name, the names of `config.ATTRIBUTION_METHODS`."""
+
+__all__ = ["METHODS", "AttributionInputs", "Checkpoint", "Method"]

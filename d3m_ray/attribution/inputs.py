@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import Precision
 from d3m_ray.model import BaseModel
+
+ScoringPrecision = Precision | Literal["float64"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +34,15 @@ class AttributionInputs:
     train: TokenizedExamples
     queries: TokenizedExamples
     num_groups: int
-    precision: Precision = "auto"
-    """Precision of forward and backward matrix products; projections and scores are float32 or better."""
+    precision: ScoringPrecision = "auto"
+    """Precision of forward and backward matrix products; sums and scores are float32 or better. float64: all of it."""
+    explains_test: bool = False
+    """Whether test examples may be queries: the thesis's protocol alone, for comparison, lets them."""
 
     def __post_init__(self) -> None:
         if self.train.split != "train":
             raise ValueError(f"scores go to train examples, received {self.train.split} examples")
-        if self.queries.split != "val":
+        if self.queries.split != ("test" if self.explains_test else "val"):
             raise ValueError(
                 f"queries are val examples, received {self.queries.split} examples: test is opened for the result only"
             )

@@ -8,14 +8,14 @@ MIN_SHARD_TOKENS = 4096
 MAX_SHARDS = 128
 
 
-def make_shards(examples: TokenizedExamples) -> list[np.ndarray]:
+def make_shards(examples: TokenizedExamples, max_shards: int = MAX_SHARDS) -> list[np.ndarray]:
     """Positions of every example once, in shards of like lengths and nearly equal token counts, longest first.
 
-    Longest first lets the last shards under way be the cheap ones. Shards grow with the corpus past `MAX_SHARDS`, so
+    Longest first lets the last shards under way be the cheap ones. Shards grow with the corpus past `max_shards`, so
     that the sums that come back from them (a Gram matrix each) stay few.
     """
     order = np.argsort(-examples.lengths, kind="stable")
     tokens = np.cumsum(examples.lengths[order])
-    size = max(MIN_SHARD_TOKENS, -(-int(tokens[-1]) // MAX_SHARDS)) if len(order) else 1
+    size = max(MIN_SHARD_TOKENS, -(-int(tokens[-1]) // max_shards)) if len(order) else 1
     numbers = (tokens - 1) // size
     return [shard for shard in np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(shard)]

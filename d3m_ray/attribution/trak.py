@@ -18,12 +18,12 @@ from scipy import linalg
 from scipy.special import expit
 
 from d3m_ray.attribution.gradients import ProjectedGradients
-from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
 from d3m_ray.attribution.projection import SignProjection
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.batching import TokenizedExamples, budget_batches
-from d3m_ray.config import Precision, TrakConfig
+from d3m_ray.config import TrakConfig
 from d3m_ray.pool import WorkerPool
 
 GRADIENT_TOKENS = 2048  # padded tokens of a gradient batch: activations of a small model stay in cache
@@ -36,12 +36,12 @@ class GradientTask:
     checkpoint: Checkpoint
     examples: TokenizedExamples
     config: TrakConfig
-    precision: Precision
+    precision: ScoringPrecision
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Projected gradients [n, d] float32 and 1 - p [n] float32 of one shard."""
+    """Projected gradients [n, d] and 1 - p [n] of one shard, float32, or float64 where the precision is."""
 
     gradients: np.ndarray
     loss_slopes: np.ndarray
@@ -66,7 +66,7 @@ def _score(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool, grou
         task = pool.put(GradientTask(checkpoint, inputs.train, config, inputs.precision))
         kept = pool.map_kept(f"trak gradients, {of}", project_shard, task, shards)
         gram = sum(pool.map(f"trak Gram matrix, {of}", gram_of_shard, None, kept))
-        directions = pool.put(solve_gram(gram, targets.T, config.damping).astype(np.float32))
+        directions = pool.put(solve_gram(gram, targets.T, config.damping))
         results = list(pool.map(f"trak scores, {of}", score_shard, directions, kept))
         order = np.argsort(np.concatenate(shards))
         projected.append(np.concatenate([scores for scores, _ in results])[order])
@@ -96,12 +96,13 @@ def _query_targets(
 def project_shard(task: GradientTask, positions: np.ndarray) -> Features:
     """Features of the examples at these positions, in their order."""
     projection = SignProjection(task.config.projection_dim, task.config.projection_seed)
-    key = f"trak-{task.config.projection_dim}-{task.config.projection_seed}-{task.precision}"
+    key = f"trak-{task.config.projection_dim}-{task.config.projection_seed}"
     model, gradients_of = loaded_model(
-        task.checkpoint, key, lambda model: ProjectedGradients(model, projection, task.precision)
+        task.checkpoint, key, task.precision, lambda model: ProjectedGradients(model, projection, task.precision)
     )
-    gradients = np.zeros((len(positions), projection.dim), dtype=np.float32)
-    margins = np.zeros(len(positions), dtype=np.float32)
+    dtype = np.float64 if task.precision == "float64" else np.float32
+    gradients = np.zeros((len(positions), projection.dim), dtype=dtype)
+    margins: np.ndarray = np.zeros(len(positions), dtype=dtype)
     for batch in budget_batches(task.examples.lengths[positions], GRADIENT_TOKENS):
         features, batch_margins = gradients_of(task.examples.batch(positions[batch], model.device))
         gradients[batch] = features.cpu().numpy()
@@ -125,8 +126,8 @@ def gram_of_shard(_: None, features: Features) -> np.ndarray:
 
 
 def score_shard(directions: np.ndarray, features: Features) -> tuple[np.ndarray, np.ndarray]:
-    """[n, G] float32 products of the shard's features with the solved targets, and [n] 1 - p."""
-    return features.gradients @ directions, features.loss_slopes
+    """[n, G] products of the shard's features with the solved targets, in the features' precision, and [n] 1 - p."""
+    return features.gradients @ directions.astype(features.gradients.dtype), features.loss_slopes
 
 
 def solve_gram(gram: np.ndarray, targets: np.ndarray, damping: float) -> np.ndarray:

@@ -5,20 +5,25 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from d3m_ray.attribution.inputs import Checkpoint
+from d3m_ray.attribution.inputs import Checkpoint, ScoringPrecision
 from d3m_ray.model import build_classifier, default_device, load_weights
 
 _kept: dict[str, tuple[PreTrainedModel, Any]] = {}  # at most one entry: a checkpoint's model and what hooks it
 
 
 def loaded_model(
-    checkpoint: Checkpoint, key: str, prepare: Callable[[PreTrainedModel], Any]
+    checkpoint: Checkpoint, key: str, precision: ScoringPrecision, prepare: Callable[[PreTrainedModel], Any]
 ) -> tuple[PreTrainedModel, Any]:
-    """The checkpoint's model and what `prepare` made of it, from the last call where both are the same."""
-    name = f"{checkpoint.key}/{key}"
+    """The checkpoint's model in evaluation mode and what `prepare` made of it, kept from the last call for the same.
+
+    The model's weights are float64 where the precision is, else float32; `key` names what `prepare` does.
+    """
+    name = f"{checkpoint.key}/{precision}/{key}"
     if name not in _kept:
         _kept.clear()
-        model = build_classifier(checkpoint.base, default_device())
+        model = build_classifier(checkpoint.base, default_device()).eval()
         load_weights(model, checkpoint.weights)
+        if precision == "float64":
+            model = model.double()
         _kept[name] = (model, prepare(model))
     return _kept[name]

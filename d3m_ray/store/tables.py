@@ -18,7 +18,7 @@ class TableSpec:
     by_method: bool = True
     """Whether files lie in `method=<name>/`."""
     has_scores: bool = False
-    """Whether a file has a float32 column `score_<group>` per group besides."""
+    """Whether a file has float32 columns `score_<group>`, or `score_<query id>`, besides."""
 
     @property
     def key(self) -> str:
@@ -43,7 +43,14 @@ TABLES: Mapping[str, TableSpec] = {
     "trials": TableSpec(
         _schema(
             {"trial_key": _TEXT, "fit_key": _TEXT, "experiment": _TEXT, "dataset": _TEXT, "model": _TEXT}
-            | {"num_removed": _COUNT, "seed": _COUNT, "split": _TEXT, "group": _TEXT, "num_examples": _COUNT}
+            | {
+                "objective": _TEXT,
+                "num_removed": _COUNT,
+                "seed": _COUNT,
+                "split": _TEXT,
+                "group": _TEXT,
+                "num_examples": _COUNT,
+            }
             | {"accuracy": _REAL, "loss": _REAL, "fpr": _REAL, "fnr": _REAL, "auc": _REAL}
             | {"train_seconds": _REAL, "num_train": _COUNT, "num_steps": _COUNT, "created_at": _TIME},
             nullable=("fpr", "fnr", "auc"),  # undefined where the rows have one label only
@@ -52,6 +59,17 @@ TABLES: Mapping[str, TableSpec] = {
     "alignments": TableSpec(
         _schema({"alignment_key": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT, "alignment": _REAL}),
         has_scores=True,
+    ),
+    "query_scores": TableSpec(
+        _schema({"scores_key": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT}),
+        has_scores=True,
+    ),
+    "lds": TableSpec(
+        _schema(
+            {"lds_key": _TEXT, "experiment": _TEXT, "kind": _TEXT, "target": _TEXT}
+            | {"lds": _REAL, "lds_low": _REAL, "lds_high": _REAL, "num_subsets": _COUNT, "scoring_seconds": _REAL},
+            nullable=("lds", "lds_low", "lds_high"),  # undefined where scores or margins are all alike
+        )
     ),
     "removals": TableSpec(_schema({"trial_key": _TEXT, "example_id": _TEXT})),
     "failures": TableSpec(

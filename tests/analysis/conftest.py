@@ -28,6 +28,7 @@ def make_trial(method: str, num_removed: int, seed: int, gain: float, key_suffix
             "experiment": EXPERIMENT,
             "dataset": "insects",
             "model": "tiny-bert",
+            "objective": "erm",
             "num_removed": num_removed,
             "seed": seed,
             "split": "test",

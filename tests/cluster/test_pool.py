@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
-from d3m_ray.attribution import AttributionInputs, Checkpoint, shards, trak
+from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, shards
 from d3m_ray.cluster.pool import RayPool
-from d3m_ray.config import TrakConfig
+from d3m_ray.config import EkfacConfig, TrakConfig
 from d3m_ray.pool import LocalPool
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_cluster")]
@@ -57,14 +57,17 @@ def test_the_shard_of_a_dead_worker_is_run_again(tmp_path):
     assert (tmp_path / "died-2").exists()
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_trak_scores_are_those_of_the_local_pool(num_workers, tiny_base, made_tokens, monkeypatch):
+@pytest.mark.parametrize("name", ["trak", "ekfac", "bm25", "embedding", "loss", "random"])
+def test_scores_are_those_of_the_local_pool(name, tiny_base, made_tokens, monkeypatch):
+    """Of the methods that the package computes itself; the two libraries have a file each."""
     monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 60)
     base = tiny_base("bert")
     checkpoints = (Checkpoint("made", base, base.weights),)
     inputs = AttributionInputs(checkpoints, made_tokens("train", 60), made_tokens("val", 14, 3), 3, "auto")
-    config = TrakConfig(projection_dim=16)
+    settings = {"trak": TrakConfig(projection_dim=16), "ekfac": EkfacConfig()}.get(name)
     assert len(shards.make_shards(inputs.train)) > 5
-    with RayPool(num_workers) as pool:
-        scores = trak.score_groups(inputs, config, pool)
-    np.testing.assert_array_equal(scores, trak.score_groups(inputs, config, LocalPool()))
+    for score in (METHODS[name].score_groups, METHODS[name].score_queries):
+        expected = score(inputs, settings, LocalPool())
+        for num_workers in (1, 2):
+            with RayPool(num_workers) as pool:
+                np.testing.assert_array_equal(score(inputs, settings, pool), expected)

@@ -1,0 +1,143 @@
+"""Seconds of EK-FAC scores per group, native and by kronfluence over partitions, beside kronfluence as commonly used.
+
+That is: every text padded to 128 tokens, and a pairwise score of every train example and every query, in one process.
+All are given the same examples, all linear layers and one thread.
+"""
+
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from kronfluence.analyzer import Analyzer, prepare_model
+from kronfluence.arguments import FactorArguments, ScoreArguments
+from kronfluence.task import Task
+from torch import nn
+from torch.nn.functional import cross_entropy, pad
+
+from d3m_ray.attribution import AttributionInputs, Checkpoint, ekfac, kronfluence
+from d3m_ray.batching import TokenizedExamples, tokenize
+from d3m_ray.config import EkfacConfig, TrainingConfig
+from d3m_ray.data import HatexplainOptions, load_splits
+from d3m_ray.model import build_classifier, load_base_model, load_weights, margins_of, trim_vocabulary
+from d3m_ray.pool import LocalPool
+
+PADDED_LENGTH = 128
+TRAIN_BATCH = 32
+QUERY_BATCH = 16
+
+
+@dataclass(frozen=True)
+class EkfacBenchmark:
+    """What to measure on."""
+
+    data: Path
+    """Folder of train.csv, val.csv and test.csv."""
+    model: str
+    """A transformers folder or hub name."""
+    num_train: int = 256
+    """Train examples, evenly chosen from the split."""
+    num_queries: int = 64
+    """Val examples, evenly chosen from the split."""
+
+
+class PaddedTask(Task):
+    """The library's documented use on a classifier: labels sampled from the logits, minus the margin measured."""
+
+    def compute_train_loss(
+        self, batch: dict[str, torch.Tensor], model: nn.Module, sample: bool = False
+    ) -> torch.Tensor:
+        logits = self._logits(batch, model)
+        labels = torch.multinomial(logits.detach().softmax(-1), 1).flatten() if sample else batch["labels"]
+        return cross_entropy(logits, labels, reduction="sum")
+
+    def compute_measurement(self, batch: dict[str, torch.Tensor], model: nn.Module) -> torch.Tensor:
+        return -margins_of(self._logits(batch, model), batch["labels"]).sum()
+
+    def get_attention_mask(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return batch["attention_mask"]
+
+    def _logits(self, batch: dict[str, torch.Tensor], model: nn.Module) -> torch.Tensor:
+        logits: torch.Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return logits
+
+
+def main(benchmark: EkfacBenchmark) -> None:
+    """Print the seconds of each way from the weights to the scores, and how many times faster the first two are."""
+    torch.set_num_threads(1)
+    inputs = prepare(benchmark)
+    print(
+        f"{len(inputs.train)} train examples, {len(inputs.queries)} queries in {inputs.num_groups} groups, one thread"
+    )
+    ways: dict[str, Callable[[], object]] = {
+        "kronfluence, padded, pairwise": lambda: padded_pairwise(inputs),
+        "kronfluence, over partitions, per group": lambda: kronfluence.score_groups(inputs, EkfacConfig(), LocalPool()),
+        "native, per group": lambda: ekfac.score_groups(inputs, EkfacConfig(), LocalPool()),
+    }
+    slowest: float | None = None
+    for name, way in ways.items():
+        start = time.perf_counter()
+        way()
+        seconds = time.perf_counter() - start
+        slowest = slowest or seconds
+        print(f"{name:42s}{seconds:10.1f} s{slowest / seconds:10.1f} x", flush=True)
+
+
+def prepare(benchmark: EkfacBenchmark) -> AttributionInputs:
+    """The base model as a checkpoint, and examples evenly chosen, with the groups that the chosen queries have."""
+    splits = load_splits(HatexplainOptions(), benchmark.data)
+    base, tokenizer = load_base_model(benchmark.model, splits.train.texts)
+    max_length = TrainingConfig().max_length
+    base, tokens = trim_vocabulary(
+        base, {name: tokenize(examples, tokenizer, max_length) for name, examples in splits.by_name().items()}
+    )
+    train = _evenly(tokens["train"], benchmark.num_train)
+    queries = _evenly(tokens["val"], benchmark.num_queries)
+    groups, renumbered = np.unique(queries.groups, return_inverse=True)
+    checkpoint = Checkpoint("benchmark", base, base.weights)
+    queries = TokenizedExamples(**{**vars(queries), "groups": renumbered})
+    return AttributionInputs((checkpoint,), train, queries, len(groups))
+
+
+def _evenly(examples: TokenizedExamples, number: int) -> TokenizedExamples:
+    return examples.take(np.linspace(0, len(examples) - 1, min(number, len(examples))).round().astype(np.int64))
+
+
+def padded_pairwise(inputs: AttributionInputs) -> torch.Tensor:
+    """[Q, N] scores by the library's own calls in this process."""
+    checkpoint, task = inputs.checkpoints[0], PaddedTask()
+    model = build_classifier(checkpoint.base)
+    load_weights(model, checkpoint.weights)
+    train, queries = _padded_rows(inputs.train), _padded_rows(inputs.queries)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analyzer = Analyzer("padded", prepare_model(model, task), task, cpu=True, disable_tqdm=True, output_dir=folder)
+        analyzer.fit_all_factors(
+            "factors", train, per_device_batch_size=TRAIN_BATCH, factor_args=FactorArguments(strategy="ekfac")
+        )
+        analyzer.compute_pairwise_scores(
+            "scores", "factors", queries, train, per_device_query_batch_size=QUERY_BATCH,
+            per_device_train_batch_size=TRAIN_BATCH, score_args=ScoreArguments(damping_factor=None),
+        )  # fmt: skip
+        scores: torch.Tensor = analyzer.load_pairwise_scores("scores")["all_modules"]
+        return scores
+
+
+def _padded_rows(examples: TokenizedExamples) -> list[dict[str, torch.Tensor]]:
+    batch = examples.batch(np.arange(len(examples)))
+    padding = (0, max(0, PADDED_LENGTH - batch.input_ids.shape[1]))
+    columns = {
+        "input_ids": pad(batch.input_ids, padding, value=examples.pad_id),
+        "attention_mask": pad(batch.attention_mask, padding),
+        "labels": batch.labels,
+    }
+    return [{name: column[row] for name, column in columns.items()} for row in range(len(examples))]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(EkfacBenchmark, description=__doc__))

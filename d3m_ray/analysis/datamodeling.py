@@ -1,0 +1,64 @@
+"""Table of the linear datamodeling scores: how well each method's scores foretell retraining."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from d3m_ray.store import Store, StoreError
+
+MEAN = "mean"  # the target whose row is the mean over all targets of its kind
+
+
+def read_lds(store: Store, experiment: str) -> pd.DataFrame:
+    """The rows of an experiment's LDS, of each method those over the most subsets. Raises StoreError where none is."""
+    rows = store.read_all("lds", filters=[("experiment", "==", experiment)])
+    if rows.empty:
+        raise StoreError(f"{store} holds no LDS of {experiment!r}; sweeps/lds.py makes it")
+    return rows[rows["num_subsets"] == rows.groupby("method")["num_subsets"].transform("max")]
+
+
+def lds_table(store: Store, experiment: str) -> pd.DataFrame:
+    """One row per method and target: the mean over val examples, the mean over groups, and each group.
+
+    Columns: `method`, `kind` (query or group), `target`, `lds`, `lds_low`, `lds_high` (95% bootstrap over the
+    subsets), `num_subsets`, `scoring_seconds` (of the scores of every val example).
+    """
+    rows = read_lds(store, experiment)
+    shown = rows[(rows["target"] == MEAN) | (rows["kind"] == "group")]
+    columns = ["method", "kind", "target", "lds", "lds_low", "lds_high", "num_subsets", "scoring_seconds"]
+    return shown[columns].reset_index(drop=True)
+
+
+def write_lds(store: Store, experiment: str, path: Path) -> pd.DataFrame:
+    """Write the LDS table as CSV, the folder made where there is none, and return it."""
+    table = lds_table(store, experiment)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+    return table
+
+
+def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
+    """The means over val examples and over groups, best method first, for the terminal."""
+    rendered = Table(
+        title=title,
+        caption="Spearman correlation of foretold and retrained margins, mean and 95% bootstrap interval over subsets",
+        box=SIMPLE_HEAD,
+    )
+    for column in ("method", "LDS per example", "LDS per group", "subsets", "scoring seconds"):
+        rendered.add_column(column, justify="left" if column == "method" else "right")
+    means = table[table["target"] == MEAN]
+    per_group = {row["method"]: row for _, row in means[means["kind"] == "group"].iterrows()}
+    per_query = means[means["kind"] == "query"].set_index("method").sort_values("lds", ascending=False)
+    for method, row in per_query.iterrows():
+        cells = [_with_interval(row), _with_interval(per_group[method])]
+        rendered.add_row(str(method), *cells, f"{row['num_subsets']:,}", f"{row['scoring_seconds']:.1f}")
+    return rendered
+
+
+def _with_interval(row: pd.Series) -> Text:
+    if pd.isna(row["lds"]):
+        return Text("-", style="dim")
+    return Text(f"{row['lds']:.3f}").append(f" [{row['lds_low']:.3f}, {row['lds_high']:.3f}]", style="dim")

@@ -1,0 +1,157 @@
+"""EK-FAC influence on every linear layer: what removing a train example does to margins, to second order in the loss.
+
+Shapes: N train examples, Q query examples, G groups, n examples of a shard, K targets (groups or queries) of a block,
+O outputs of a layer, I its inputs with a trailing 1 where it has a bias.
+
+With m_q the margin of query q, L_i the loss of train example i and F the Fisher matrix of `curvature`, layer by layer
+(Grosse et al. 2023, arXiv 2308.03296, equation 24),
+
+    score(i, q) = -grad m_q^T (F + damping)^-1 grad L_i = (1 - p_i) grad m_q^T (F + damping)^-1 grad m_i,
+
+the mean over checkpoints. With U_S, U_A and the eigenvalues E of a layer, and Q [O, I] its part of grad m_q, that layer
+of (F + damping)^-1 grad m_q is U_S ((U_S^T Q U_A) / (E + damping)) U_A^T. Scores are linear in it: a group's score
+is that of the mean of its queries' gradients.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from d3m_ray.attribution.curvature import (
+    Curvature,
+    LayerTask,
+    batches_of,
+    fit_curvature,
+    prepared,
+    rotate,
+)
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.shards import make_shards
+from d3m_ray.config import EkfacConfig
+from d3m_ray.model import at_least_float32
+from d3m_ray.pool import WorkerPool
+
+BLOCK_BYTES = 2**30  # of directions that train examples meet in one pass; each worker holds them
+EXAMPLES_AT_ONCE = 8  # train gradients [O, I] that are made and used while they are in cache
+
+
+def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
+    """[N, G] float32 scores: how much each train example raises the mean margin of each group's queries.
+
+    Raises InputError where `config.modules` names no linear layer.
+    """
+    groups = [np.flatnonzero(inputs.queries.groups == group) for group in range(inputs.num_groups)]
+    return _score(inputs, config, pool, groups)
+
+
+def score_queries(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
+    """[N, Q] float32 scores: how much each train example raises the margin of each query. Raises as `score_groups`."""
+    return _score(inputs, config, pool, list(np.arange(len(inputs.queries))[:, None]))
+
+
+def _score(
+    inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool, targets: Sequence[np.ndarray]
+) -> np.ndarray:
+    """[N, targets] float32, the mean over the checkpoints; a target is the positions of queries that it averages."""
+    total = np.zeros((len(inputs.train), len(targets)))
+    for number, checkpoint in enumerate(inputs.checkpoints, start=1):
+        of = f"checkpoint {number} of {len(inputs.checkpoints)}"
+        curvature = fit_curvature(of, inputs, checkpoint, config, pool)
+        bytes_per_target = sum(eigenvalues.nbytes for eigenvalues in curvature.eigenvalues.values())
+        size = max(1, BLOCK_BYTES // bytes_per_target)
+        for start in range(0, len(targets), size):
+            block = slice(start, start + size)
+            directions = _directions(of, inputs, checkpoint, config, curvature, targets[block], pool)
+            total[:, block] += _score_block(of, inputs, checkpoint, config, directions, pool)
+    return (total / len(inputs.checkpoints)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionTask:
+    """A pass over queries, whose gradients are solved by the curvature: the arrays are U_S, U_A and E of each layer."""
+
+    layers: LayerTask
+    damping: float
+
+
+def _directions(
+    of: str,
+    inputs: AttributionInputs,
+    checkpoint: Checkpoint,
+    config: EkfacConfig,
+    curvature: Curvature,
+    targets: Sequence[np.ndarray],
+    pool: WorkerPool,
+) -> dict[str, tuple[np.ndarray]]:
+    """By layer [K, O * I]: (F + damping)^-1 times the mean gradient of each target."""
+    arrays = {name: (*bases, curvature.eigenvalues[name]) for name, bases in curvature.bases.items()}
+    layers = LayerTask(checkpoint, inputs.queries, config.modules, inputs.precision, arrays)
+    task = pool.put(DirectionTask(layers, config.damping))
+    solved = list(pool.map(f"ekfac queries, {of}", direction_of_target, task, targets))
+    return {name: (np.stack([direction[name] for direction in solved]),) for name in arrays}
+
+
+def direction_of_target(task: DirectionTask, target: np.ndarray) -> dict[str, np.ndarray]:
+    """By layer [O * I]: (F + damping)^-1 times the mean gradient of the queries at these positions."""
+    layers, arrays = prepared(task.layers)
+    totals: dict[str, torch.Tensor] = {}
+    for rows, batch in batches_of(task.layers, target, layers):
+        layers.forward(batch)
+        for name, (inputs, gradients) in layers.backward(torch.full([len(rows)], 1 / len(target))).items():
+            rotated_gradients, rotated_inputs = rotate(gradients, inputs, *arrays[name][:2])
+            product = at_least_float32(rotated_gradients.flatten(0, 1).T @ rotated_inputs.flatten(0, 1))
+            totals[name] = totals[name].add_(product) if name in totals else product
+    return {name: _solve(total, task.damping, *arrays[name]).flatten().cpu().numpy() for name, total in totals.items()}
+
+
+def _solve(
+    rotated: torch.Tensor,
+    damping: float,
+    output_basis: torch.Tensor,
+    input_basis: torch.Tensor,
+    eigenvalues: torch.Tensor,
+) -> torch.Tensor:
+    """[O, I] back in the layer's own coordinates, given the gradient in its eigenbases; see `EkfacConfig.damping`."""
+    damped = eigenvalues + damping * eigenvalues.mean()
+    # Where no train example has a gradient there is no score: zero, as the limit of vanishing damping is.
+    solved = torch.where(damped > 0, rotated / damped, 0)
+    return output_basis @ solved @ input_basis.T
+
+
+def _score_block(
+    of: str,
+    inputs: AttributionInputs,
+    checkpoint: Checkpoint,
+    config: EkfacConfig,
+    directions: Mapping[str, tuple[np.ndarray]],
+    pool: WorkerPool,
+) -> np.ndarray:
+    """[N, K] scores of every train example for the targets of a block."""
+    shards = make_shards(inputs.train)
+    task = pool.put(LayerTask(checkpoint, inputs.train, config.modules, inputs.precision, directions))
+    scores = np.concatenate(list(pool.map(f"ekfac scores, {of}", score_shard, task, shards)))
+    return scores[np.argsort(np.concatenate(shards))]
+
+
+def score_shard(task: LayerTask, positions: np.ndarray) -> np.ndarray:
+    """[n, K] products of minus the gradients of the losses of the examples at these positions with the directions."""
+    layers, arrays = prepared(task)
+    num_targets, dtype = next((len(directions), directions.dtype) for (directions,) in task.arrays.values())
+    scores = np.zeros((len(positions), num_targets), dtype=dtype)
+    for rows, batch in batches_of(task, positions, layers):
+        slopes = torch.sigmoid(-layers.forward(batch))  # 1 - p: minus the slope of the loss over the margin
+        for name, (inputs, gradients) in layers.backward(slopes).items():
+            scores[rows] += _products(inputs, gradients, *arrays[name]).cpu().numpy()
+    return scores
+
+
+def _products(inputs: torch.Tensor, gradients: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """[N, K] of a layer: the gradient of each example in a batch times each direction [K, O * I]."""
+    products = []
+    for start in range(0, len(inputs), EXAMPLES_AT_ONCE):
+        chosen = slice(start, start + EXAMPLES_AT_ONCE)
+        each = torch.bmm(gradients[chosen].transpose(1, 2), inputs[chosen])
+        products.append(at_least_float32(each).flatten(1) @ directions.T)
+    return torch.cat(products)

@@ -1,0 +1,53 @@
+"""Forward passes over shards of examples: what each example's loss, margin or embedding is made from.
+
+Shapes: n examples of a shard.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
+from d3m_ray.attribution.shards import make_shards
+from d3m_ray.attribution.worker import loaded_model
+from d3m_ray.batching import TokenizedExamples, budget_batches
+from d3m_ray.model import autocast, logits_of, margins_of
+from d3m_ray.pool import WorkerPool
+
+FORWARD_TOKENS = 4096  # padded tokens of a forward batch: activations of a small model stay in cache
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardTask:
+    """What a shard of forward passes needs besides its example positions."""
+
+    checkpoint: Checkpoint
+    examples: TokenizedExamples
+    precision: ScoringPrecision
+
+
+def forward_pass(
+    label: str,
+    step: Callable[[ForwardTask, np.ndarray], np.ndarray],
+    inputs: AttributionInputs,
+    checkpoint: Checkpoint,
+    examples: TokenizedExamples,
+    pool: WorkerPool,
+) -> np.ndarray:
+    """[N, ...] what the step gives for each example of a shard, over all shards, in the order of the N examples."""
+    shards = make_shards(examples)
+    task = pool.put(ForwardTask(checkpoint, examples, inputs.precision))
+    return np.concatenate(list(pool.map(label, step, task, shards)))[np.argsort(np.concatenate(shards))]
+
+
+def margins_of_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
+    """[n] float64 margins of the examples at these positions."""
+    model, _ = loaded_model(task.checkpoint, "margins", task.precision, lambda model: None)
+    margins = np.zeros(len(positions))
+    for batch in budget_batches(task.examples.lengths[positions], FORWARD_TOKENS):
+        padded = task.examples.batch(positions[batch], model.device)
+        with torch.inference_mode(), autocast(model.device, task.precision):
+            margins[batch] = margins_of(logits_of(model, padded), padded.labels).double().cpu().numpy()
+    return margins

@@ -1,0 +1,133 @@
+"""Similarity as attribution: BM25 over token ids and cosine of embeddings, signed by label agreement.
+
+Shapes: N train examples, Q query examples, G groups, n examples of a shard, V indexed tokens, H hidden width.
+
+Similarity is positive and says nothing of the label, so it is signed: a train example that resembles a query raises the
+query's margin where the two labels agree, and lowers it where they differ.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from bm25s import BM25
+
+from d3m_ray.alignment import group_scores
+from d3m_ray.attribution.forward import FORWARD_TOKENS, ForwardTask, forward_pass
+from d3m_ray.attribution.inputs import AttributionInputs
+from d3m_ray.attribution.shards import make_shards
+from d3m_ray.attribution.worker import loaded_model
+from d3m_ray.batching import TokenizedExamples, budget_batches
+from d3m_ray.errors import InputError
+from d3m_ray.model import at_least_float32, autocast
+from d3m_ray.pool import WorkerPool
+
+
+@dataclass(frozen=True, eq=False)
+class Bm25Task:
+    """What a shard of queries needs besides its positions."""
+
+    index: BM25
+    numbers: np.ndarray
+    """[largest token id + 1] int64: a token's number in the index, -1 where it is not indexed."""
+    train_labels: np.ndarray
+    queries: TokenizedExamples
+    num_groups: int
+
+
+def bm25_groups(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:
+    """[N, G] float32: the mean over each group's queries of `bm25_queries`."""
+    shards = make_shards(inputs.queries)
+    sums = sum(pool.map("bm25 scores", sum_bm25_shard, pool.put(_bm25_task(inputs)), shards))
+    return (sums / np.bincount(inputs.queries.groups, minlength=inputs.num_groups)).astype(np.float32)
+
+
+def bm25_queries(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:
+    """[N, Q] float32: BM25 of each train example, as a document, for each query; negative where the labels differ.
+
+    The variant is Lucene's with k1 = 1.5 and b = 0.75 (Lù 2024, arXiv 2407.03618). Words are the ids of the model's own
+    tokens, as often as they stand in a text. Tokens that every train example has, the special ones above all, tell no
+    two examples apart and are left out of documents and queries. Checkpoints do not enter. Raises InputError where no
+    other token is left.
+    """
+    shards = make_shards(inputs.queries)
+    columns = list(pool.map("bm25 scores", score_bm25_shard, pool.put(_bm25_task(inputs)), shards))
+    return np.concatenate(columns, axis=1)[:, np.argsort(np.concatenate(shards))]
+
+
+def _bm25_task(inputs: AttributionInputs) -> Bm25Task:
+    """Index the train examples. The index is small, a number per example and distinct token, so it is made once."""
+    train = inputs.train
+    numbers = np.full(max(train.flat_ids.max(), inputs.queries.flat_ids.max()) + 1, -1, dtype=np.int64)
+    texts = np.repeat(np.arange(len(train)), train.lengths)
+    of_each_text = np.unique(np.stack([texts, train.flat_ids]), axis=1)[1]
+    tokens, num_texts = np.unique(of_each_text, return_counts=True)
+    telling = tokens[num_texts < len(train)]
+    if not len(telling):
+        raise InputError("bm25 compares tokens that not every train example has; here all train examples share all")
+    numbers[telling] = np.arange(len(telling))
+    documents = [row.tolist() for row in _indexed_rows(train, numbers)]
+    index = BM25(method="lucene")
+    vocabulary = {number: number for number in range(len(telling))}
+    index.index((documents, vocabulary), create_empty_token=False, show_progress=False)
+    return Bm25Task(index, numbers, train.labels, inputs.queries, inputs.num_groups)
+
+
+def _indexed_rows(examples: TokenizedExamples, numbers: np.ndarray) -> list[np.ndarray]:
+    """The indexed tokens of each example by their numbers, in order, repeats included."""
+    rows = np.split(numbers[examples.flat_ids], examples.offsets[1:-1])
+    return [row[row >= 0] for row in rows]
+
+
+def score_bm25_shard(task: Bm25Task, positions: np.ndarray) -> np.ndarray:
+    """[N, n] float32 signed scores of every train example for the queries at these positions."""
+    queries = task.queries.take(positions)
+    scores = [task.index.get_scores_from_ids(row) for row in _indexed_rows(queries, task.numbers)]
+    agree = task.train_labels[:, None] == queries.labels
+    return np.where(agree, 1, -1).astype(np.float32) * np.stack(scores, axis=1)
+
+
+def sum_bm25_shard(task: Bm25Task, positions: np.ndarray) -> np.ndarray:
+    """[N, G] float64 sums of the shard's scores over each group's queries."""
+    members = task.queries.groups[positions][:, None] == np.arange(task.num_groups)
+    return score_bm25_shard(task, positions).astype(np.float64) @ members.astype(np.float64)
+
+
+def embedding_groups(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:
+    """[N, G] float32: the mean over each group's queries of `embedding_queries`."""
+    return _embedding_scores(inputs, pool, group_means=True)
+
+
+def embedding_queries(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:
+    """[N, Q] float32 cosines of the last hidden states of the first tokens; negative where the labels differ.
+
+    The first token is what classifiers of BERT's kind read ([CLS]). The mean over the checkpoints.
+    """
+    return _embedding_scores(inputs, pool, group_means=False)
+
+
+def _embedding_scores(inputs: AttributionInputs, pool: WorkerPool, group_means: bool) -> np.ndarray:
+    """s_i h_i . s_q h_q with s = +-1 by label: linear in s_q h_q, so a group's score is that of its queries' mean."""
+    total = np.zeros(())
+    for number, checkpoint in enumerate(inputs.checkpoints, start=1):
+        label = f"embeddings, checkpoint {number} of {len(inputs.checkpoints)}"
+        train, queries = (
+            (2 * examples.labels - 1)[:, None] * forward_pass(label, embed_shard, inputs, checkpoint, examples, pool)
+            for examples in (inputs.train, inputs.queries)
+        )
+        targets = group_scores(queries.T, inputs.queries.groups, inputs.num_groups) if group_means else queries.T
+        total = total + train @ targets
+    return (total / len(inputs.checkpoints)).astype(np.float32)
+
+
+def embed_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
+    """[n, H] last hidden states of the first tokens, of length 1: float32, or float64 where the precision is."""
+    model, body = loaded_model(task.checkpoint, "embedding", task.precision, lambda model: model.base_model)
+    dtype = np.float64 if task.precision == "float64" else np.float32
+    states = np.zeros((len(positions), model.config.hidden_size), dtype=dtype)
+    for batch in budget_batches(task.examples.lengths[positions], FORWARD_TOKENS):
+        padded = task.examples.batch(positions[batch], model.device)
+        with torch.inference_mode(), autocast(model.device, task.precision):
+            hidden = body(input_ids=padded.input_ids, attention_mask=padded.attention_mask).last_hidden_state
+        states[batch] = torch.nn.functional.normalize(at_least_float32(hidden[:, 0]), dim=1).cpu().numpy()
+    return states

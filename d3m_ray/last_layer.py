@@ -1,0 +1,87 @@
+"""Refit the last linear layer of a fine-tuned classifier on cell-balanced data: deep feature reweighting (DFR).
+
+Shapes: N examples, B examples of a batch, H inputs of the last layer.
+"""
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from transformers import PreTrainedModel
+
+from d3m_ray.batching import TokenizedExamples, budget_batches
+from d3m_ray.model import at_least_float32, autocast, logits_of
+from d3m_ray.records import NUM_LABELS
+from d3m_ray.selection import balancing
+from d3m_ray.training import PREDICTION_TOKENS
+
+NUM_SUBSETS = 10  # balanced subsets whose coefficients are averaged, as in the authors' code
+_FIRST_STREAM = 100  # of `balancing`: the removal arms have the small numbers
+MAX_ITERATIONS = 10_000
+
+
+def layer_to_refit(model: nn.Module, examples: TokenizedExamples) -> nn.Linear:
+    """The last linear layer of two outputs, which makes the logits.
+
+    Raises ValueError where the model has none with a bias, or the examples to refit it to have one label only.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == NUM_LABELS]
+    if not layers or layers[-1].bias is None:
+        raise ValueError(
+            f"dfr refits the last linear layer of {NUM_LABELS} outputs and a bias, and {type(model).__name__} has "
+            "none: leave dfr out of --methods, or take another --model"
+        )
+    labels = np.unique(examples.labels)
+    if len(labels) < NUM_LABELS:
+        raise ValueError(
+            f"dfr tells label 0 from label 1, so the split that it refits to has both; {examples.split} has "
+            f"{labels.tolist()}: name the other of val and train by --dfr-data"
+        )
+    return layers[-1]
+
+
+def refit_last_layer(
+    model: PreTrainedModel,
+    layer: nn.Linear,
+    examples: TokenizedExamples,
+    precision: str,
+    seed: int,
+    inverse_l2: float,
+) -> None:
+    """Put into the layer the logistic regression of the labels on its inputs, standardised, averaged over subsets.
+
+    Kirichenko et al. 2022 (arXiv 2204.02937), section 4, with their code's average over 10 subsets, in each of which
+    every cell has as many examples, drawn at random, as the smallest that has any; here under an L2 penalty of strength
+    1 / `inverse_l2`. The margins are the regression's decision function: the two logits are minus and plus half of it.
+    """
+    scaler = StandardScaler()
+    features = scaler.fit_transform(layer_inputs(model, layer, examples, precision).astype(np.float64))
+    weights, biases = [], []
+    for subset in range(NUM_SUBSETS):
+        rows = np.delete(np.arange(len(examples)), balancing(examples.cells, seed, _FIRST_STREAM + subset))
+        regression = LogisticRegression(C=inverse_l2, max_iter=MAX_ITERATIONS)
+        regression.fit(features[rows], examples.labels[rows])
+        weights.append(regression.coef_[0])
+        biases.append(regression.intercept_[0])
+    weight = np.mean(weights, axis=0) / scaler.scale_
+    bias = np.mean(biases) - weight @ scaler.mean_
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(np.stack([-weight, weight]) / 2))
+        layer.bias.copy_(torch.from_numpy(np.array([-bias, bias]) / 2))
+
+
+def layer_inputs(model: PreTrainedModel, layer: nn.Linear, examples: TokenizedExamples, precision: str) -> np.ndarray:
+    """[N, H] float32: what the layer reads of each example when the model predicts."""
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    features = np.zeros((len(examples), layer.in_features), dtype=np.float32)
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(model.device, precision):
+            for positions in budget_batches(examples.lengths, PREDICTION_TOKENS):
+                logits_of(model, examples.batch(positions, model.device))
+                features[positions] = at_least_float32(seen.pop()).cpu().numpy()
+    finally:
+        handle.remove()
+    return features

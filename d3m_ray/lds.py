@@ -1,0 +1,131 @@
+"""How well each method's scores foretell retraining: the linear datamodeling score over random half-subsets.
+
+Shapes: M subsets, N train examples, Q val examples, G groups. A subset is an ordinary trial of the arm `random` that
+removes half of train; subset m is also trained with seed m.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from d3m_ray.alignment import group_scores
+from d3m_ray.config import ExperimentConfig
+from d3m_ray.data import load_splits
+from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
+from d3m_ray.engine import Engine
+from d3m_ray.errors import InputError
+from d3m_ray.experiment import Outcome, Run, base_models, describe, query_scores, train
+from d3m_ray.keys import content_hash
+from d3m_ray.planning import make_context, plan_trials, record_plan, scores_key
+from d3m_ray.progress import Progress
+from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
+from d3m_ray.store import Store
+from d3m_ray.trial import TrialContext, TrialSpec, stored_predictions
+
+
+@dataclass(frozen=True)
+class LdsConfig:
+    """An experiment whose --methods are attribution methods, judged by how well they foretell retraining."""
+
+    experiment: ExperimentConfig
+    """The corpus, the model and the methods; --num-removed and --seeds do not apply."""
+    num_subsets: int = 100
+    """Random halves of train that are retrained on."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.experiment.methods if name not in ATTRIBUTION_SETTINGS]
+        if unknown:
+            raise InputError(
+                f"--methods are attribution methods, of {', '.join(ATTRIBUTION_SETTINGS)}; received {unknown}"
+            )
+        if self.num_subsets < MIN_SUBSETS:
+            raise InputError(f"--num-subsets is at least {MIN_SUBSETS}; received {self.num_subsets}")
+        if self.experiment.protocol != "standard":
+            raise InputError("an LDS is measured on val; leave out --protocol")
+
+
+def run_lds(config: LdsConfig, store: Store, engine: Engine, progress: Progress) -> Outcome:
+    """Bring the store to hold the LDS of every method, per val example and per group. Raises as `run_experiment`."""
+    splits = load_splits(config.experiment.corpus_options, config.experiment.data)
+    progress.stage(describe(splits))
+    subsets = dataclasses.replace(
+        config.experiment,
+        methods=("random",),
+        num_removed=(len(splits.train) // 2,),
+        seeds=tuple(range(config.num_subsets)),
+    )
+    context = make_context(subsets, splits, store)
+    if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
+        context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
+    record_plan(subsets, context)
+    run = Run(config.experiment, context, engine, progress)
+
+    progress.stage(f"experiment {context.experiment} in {store}: base models, and {config.num_subsets} halves of train")
+    trials = plan_trials(subsets, context, Evidence(splits.train.labels, splits.train.groups))
+    keep = any(not _has_scores(method, run) for method in config.experiment.methods)
+    failed = train(run, trials, base_models(run, keep_weights=keep))
+    given_up = {failure.fit_key for failure in failed}
+    trained = [trial for trial in trials if trial.fit.fit_key not in given_up]
+    if len(trained) < MIN_SUBSETS:
+        raise RuntimeError(f"an LDS takes at least {MIN_SUBSETS} subsets; all but {len(trained)} failed")
+    for method in config.experiment.methods:
+        progress.stage(f"attribution by {method}, for every val example")
+        matrix, seconds = query_scores(method, run, failed)
+        _record(method, matrix, seconds, run, trained)
+    return Outcome(context.experiment, splits, failed)
+
+
+def _has_scores(method: str, run: Run) -> bool:
+    return run.context.store.has("query_scores", scores_key(method, run.config, run.context), method)
+
+
+def _record(method: str, matrix: np.ndarray, seconds: float, run: Run, trials: Sequence[TrialSpec]) -> None:
+    """Store the LDS of one method's scores [N, Q] over the trained subsets."""
+    context, val = run.context, run.context.splits.val
+    num_groups = len(context.splits.group_names)
+    kept, margins = _retrained(context, trials)
+    by_group = group_scores(margins, val.groups, num_groups)
+    of_queries = linear_datamodeling_scores(matrix, kept, margins)
+    of_groups = linear_datamodeling_scores(group_scores(matrix, val.groups, num_groups), kept, by_group)
+    key = content_hash(scores_key(method, run.config, context), *(trial.fit.fit_key for trial in trials))
+    rows = pd.concat(
+        [
+            _rows("query", val.example_ids, of_queries),
+            _rows("group", context.splits.group_names, of_groups),
+        ],
+        ignore_index=True,
+    ).assign(lds_key=key, experiment=context.experiment, num_subsets=len(trials), scoring_seconds=seconds)
+    configuration: dict[str, Any] = {
+        "data_hash": context.data_hash,
+        "model_hash": context.model_hash,
+        "scores_key": scores_key(method, run.config, context),
+        "fits": [trial.fit.fit_key for trial in trials],
+    }
+    context.store.write("lds", key, rows, configuration, method)
+
+
+def _retrained(context: TrialContext, trials: Sequence[TrialSpec]) -> tuple[np.ndarray, np.ndarray]:
+    """[M, N] whether a subset keeps a train example, and [M, Q] the val margins of the model retrained on it."""
+    kept = np.ones((len(trials), len(context.splits.train)), dtype=bool)
+    for row, trial in zip(kept, trials, strict=True):
+        row[trial.fit.removed] = False
+    val = context.splits.val
+    margins = [stored_predictions(context.store, trial.fit.fit_key, val).margins for trial in trials]
+    return kept, np.stack(margins)
+
+
+def _rows(kind: str, targets: Sequence[str] | np.ndarray, scores: DatamodelingScores) -> pd.DataFrame:
+    """A row for each target, and one, whose target is `mean`, for the mean over them."""
+    return pd.DataFrame(
+        {
+            "kind": kind,
+            "target": [*targets, "mean"],
+            "lds": [*scores.lds, scores.mean],
+            "lds_low": [*scores.low, scores.mean_low],
+            "lds_high": [*scores.high, scores.mean_high],
+        }
+    )

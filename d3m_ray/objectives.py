@@ -1,0 +1,160 @@
+"""The ways to train a model, by name: plain, and those that look after the worst groups without removing anything.
+
+Shapes: N train examples, B of a batch, C cells that train has; a cell is a (group, label).
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from d3m_ray.batching import TokenizedExamples
+from d3m_ray.config import RobustConfig, TrainingConfig
+from d3m_ray.last_layer import layer_to_refit, refit_last_layer
+from d3m_ray.model import BaseModel
+from d3m_ray.training import Fit, Objective, fine_tune, predict
+
+ERM = "erm"
+
+FitFunction = Callable[
+    [PreTrainedModel, BaseModel, TokenizedExamples, TokenizedExamples, TrainingConfig, int, int, RobustConfig], Fit
+]
+"""(model, base, train, val, config, seed, num_full, robust) -> what was done; the chosen weights are in the model.
+
+`num_full` is the size of the full train split, of which `train` is what is kept. The final model is chosen on val by
+the one rule of `fine_tune`, which says what else holds.
+"""
+
+
+def erm(
+    model: PreTrainedModel,
+    base: BaseModel,
+    train: TokenizedExamples,
+    val: TokenizedExamples,
+    config: TrainingConfig,
+    seed: int,
+    num_full: int,
+    robust: RobustConfig,
+) -> Fit:
+    """Empirical risk minimisation: the mean loss, plainly."""
+    return fine_tune(model, base, train, val, config, seed, num_full)
+
+
+def balanced_sampling(
+    model: PreTrainedModel,
+    base: BaseModel,
+    train: TokenizedExamples,
+    val: TokenizedExamples,
+    config: TrainingConfig,
+    seed: int,
+    num_full: int,
+    robust: RobustConfig,
+) -> Fit:
+    """The mean loss over passes of N examples drawn with replacement, every cell as likely as every other."""
+    objective = Objective(sampling_weights=balanced_weights(train.cells))
+    return fine_tune(model, base, train, val, config, seed, num_full, objective)
+
+
+def group_dro(
+    model: PreTrainedModel,
+    base: BaseModel,
+    train: TokenizedExamples,
+    val: TokenizedExamples,
+    config: TrainingConfig,
+    seed: int,
+    num_full: int,
+    robust: RobustConfig,
+) -> Fit:
+    """Group DRO over the cells (Sagawa et al. 2020), on the balanced sampling that its authors train it with."""
+    worst_cells = CellWeightedLoss(train.cells, robust.dro_step_size)
+    objective = Objective(balanced_weights(train.cells), worst_cells)
+    return fine_tune(model, base, train, val, config, seed, num_full, objective)
+
+
+def jtt(
+    model: PreTrainedModel,
+    base: BaseModel,
+    train: TokenizedExamples,
+    val: TokenizedExamples,
+    config: TrainingConfig,
+    seed: int,
+    num_full: int,
+    robust: RobustConfig,
+) -> Fit:
+    """Just Train Twice (Liu et al. 2021, arXiv 2107.09044, algorithm 1): upweight what a first model gets wrong.
+
+    The first model's last epoch counts, as there, and no group label. The steps and seconds are those of both models.
+    """
+    identification = dataclasses.replace(config, num_epochs=robust.jtt_first_epochs, final_model="last")
+    first = fine_tune(model, base, train, val, identification, seed, num_full)
+    start = time.perf_counter()
+    is_wrong = predict(model, train, config.precision).margins <= 0
+    upweighted = np.repeat(np.arange(len(train)), np.where(is_wrong, robust.jtt_upweight, 1))
+    second = fine_tune(model, base, train.take(upweighted), val, config, seed, num_full)
+    return Fit(
+        num_steps=first.num_steps + second.num_steps,
+        chosen_epoch=second.chosen_epoch,
+        train_seconds=first.train_seconds + time.perf_counter() - start,
+    )
+
+
+def dfr(
+    model: PreTrainedModel,
+    base: BaseModel,
+    train: TokenizedExamples,
+    val: TokenizedExamples,
+    config: TrainingConfig,
+    seed: int,
+    num_full: int,
+    robust: RobustConfig,
+) -> Fit:
+    """Deep feature reweighting (Kirichenko et al. 2022): the plain fit, its last layer refitted to balanced cells."""
+    balanced_data = {"val": val, "train": train}[robust.dfr_data]
+    layer = layer_to_refit(model, balanced_data)  # before the training that it would make vain
+    start = time.perf_counter()
+    fit = fine_tune(model, base, train, val, config, seed, num_full)
+    refit_last_layer(model, layer, balanced_data, config.precision, seed, robust.dfr_inverse_l2)
+    return dataclasses.replace(fit, train_seconds=time.perf_counter() - start)
+
+
+OBJECTIVES: Mapping[str, FitFunction] = {
+    ERM: erm,
+    "balanced_sampling": balanced_sampling,
+    "group_dro": group_dro,
+    "jtt": jtt,
+    "dfr": dfr,
+}
+"""By the names that arms give in `Arm.objective`."""
+
+
+def balanced_weights(cells: np.ndarray) -> np.ndarray:
+    """[N] float64: one over the size of each example's cell, given the cells [N]."""
+    _, members, sizes = np.unique(cells, return_inverse=True, return_counts=True)
+    return 1 / sizes[members]
+
+
+class CellWeightedLoss:
+    """The loss of group DRO (Sagawa et al. 2020, arXiv 1911.08731, algorithm 1), whose weights q move at each batch.
+
+    With l_c the mean loss of the batch's examples of cell c, and 0 where it has none, q_c is multiplied by
+    exp(step size * l_c), q normalised, and sum_c q_c l_c is the loss. q starts uniform over the cells that train has.
+    """
+
+    def __init__(self, cells: np.ndarray, step_size: float) -> None:
+        """`cells` is [N], of the whole train set."""
+        names, members = np.unique(cells, return_inverse=True)
+        self.members = members
+        self.step_size = step_size
+        self.log_weights = torch.zeros(len(names)).log_softmax(dim=0)  # log: a large loss must not overflow
+
+    def __call__(self, losses: torch.Tensor, positions: np.ndarray) -> torch.Tensor:
+        """The loss, a scalar, of a batch of losses [B], given its positions in train [B]."""
+        is_member = self.members[positions][:, None] == np.arange(len(self.log_weights))  # [B, C]
+        shares = torch.from_numpy(is_member / is_member.sum(axis=0).clip(min=1)).to(losses)
+        means = (shares * losses[:, None]).sum(dim=0)
+        moved = self.log_weights.to(losses) + self.step_size * means.detach()
+        self.log_weights = moved.log_softmax(dim=0)
+        return (self.log_weights.exp() * means).sum()

@@ -1,0 +1,55 @@
+"""The LDS table: means and groups, of each method the rows over the most subsets."""
+
+from io import StringIO
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from d3m_ray.analysis.datamodeling import lds_table, render_lds, write_lds
+from d3m_ray.store import Store, StoreError
+
+
+def write(store: Store, method: str, num_subsets: int, shift: float) -> None:
+    targets = [("query", "v1"), ("query", "v2"), ("query", "mean"), ("group", "ant"), ("group", "mean")]
+    rows = pd.DataFrame(targets, columns=["kind", "target"]).assign(
+        lds_key=f"{method}-{num_subsets}",
+        experiment="insects",
+        lds=[0.1 + shift, 0.3 + shift, 0.2 + shift, 0.4 + shift, 0.4 + shift],
+        lds_low=0.0,
+        lds_high=0.9,
+        num_subsets=num_subsets,
+        scoring_seconds=12.3,
+    )
+    store.write("lds", f"{method}-{num_subsets}", rows, {}, method)
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    write(store, "bm25", 5, 0.0)
+    write(store, "trak", 3, 0.5)
+    write(store, "trak", 5, 0.1)
+    return store
+
+
+def test_of_each_method_the_rows_over_the_most_subsets_count(filled: Store) -> None:
+    table = lds_table(filled, "insects").set_index(["method", "kind", "target"])
+    assert table.index.is_unique
+    assert table.loc[("trak", "query", "mean"), "lds"] == pytest.approx(0.3)
+    assert set(table["num_subsets"]) == {5}
+    assert ("trak", "query", "v1") not in table.index
+    assert ("bm25", "group", "ant") in table.index
+
+
+def test_the_best_method_comes_first_with_its_interval(filled: Store, tmp_path) -> None:
+    console = Console(width=120, file=StringIO())
+    console.print(render_lds(write_lds(filled, "insects", tmp_path / "made" / "lds.csv")))
+    text = console.file.getvalue()
+    assert text.index("trak") < text.index("bm25")
+    assert "0.300 [0.000, 0.900]" in text
+    assert pd.read_csv(tmp_path / "made" / "lds.csv").shape == (6, 8)
+
+
+def test_an_experiment_without_scores_is_refused(filled: Store) -> None:
+    with pytest.raises(StoreError, match="holds no LDS of 'bees'"):
+        lds_table(filled, "bees")

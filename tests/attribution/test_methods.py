@@ -1,0 +1,64 @@
+"""What holds for every attribution method: shapes, groups as means of queries, and results that no shard changes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, shards
+from d3m_ray.config import ExperimentConfig
+from d3m_ray.data import PlantedOptions
+from d3m_ray.pool import LocalPool
+from d3m_ray.selection import ATTRIBUTION_SETTINGS
+
+pytestmark = pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")
+
+DRAWS_BY_POSITION = ("random", "ekfac", "kronfluence")
+DEFAULTS = ExperimentConfig(corpus_options=PlantedOptions())
+
+
+def _settings(method: str) -> object:
+    field = ATTRIBUTION_SETTINGS[method]
+    settings = None if field is None else getattr(DEFAULTS, field)
+    return dataclasses.replace(settings, projection_dim=64) if field == "trak" else settings
+
+
+@pytest.fixture
+def inputs(tiny_base, made_tokens) -> AttributionInputs:
+    base = tiny_base("bert")
+    return AttributionInputs(
+        checkpoints=(Checkpoint("made", base, base.weights),),
+        train=made_tokens("train", 40),
+        queries=made_tokens("val", 9, 3),
+        num_groups=3,
+        precision="float64",
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_group_scores_are_means_of_query_scores(method, inputs):
+    of_groups = METHODS[method].score_groups(inputs, _settings(method), LocalPool())
+    of_queries = METHODS[method].score_queries(inputs, _settings(method), LocalPool())
+    assert (of_groups.shape, of_queries.shape) == ((40, 3), (40, 9))
+    assert of_groups.dtype == of_queries.dtype == np.float32
+    means = np.stack([of_queries[:, inputs.queries.groups == group].mean(axis=1) for group in range(3)], axis=1)
+    np.testing.assert_allclose(of_groups, means, rtol=0, atol=1e-5 * np.abs(means).max())
+    assert np.ptp(of_groups) > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shards_change_float64_scores_by_rounding_only(method, inputs, monkeypatch):
+    whole = METHODS[method].score_groups(inputs, _settings(method), LocalPool())
+    monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 50)
+    assert len(shards.make_shards(inputs.train)) > 4
+    in_parts = METHODS[method].score_groups(inputs, _settings(method), LocalPool())
+    np.testing.assert_allclose(in_parts, whole, rtol=0, atol=1e-6 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in DRAWS_BY_POSITION])
+def test_the_order_of_the_train_examples_does_not_matter(method, inputs):
+    order = np.random.default_rng(0).permutation(40)
+    there = METHODS[method].score_groups(inputs, _settings(method), LocalPool())
+    shuffled = dataclasses.replace(inputs, train=inputs.train.take(order))
+    back = METHODS[method].score_groups(shuffled, _settings(method), LocalPool())
+    np.testing.assert_allclose(back, there[order], rtol=0, atol=1e-5 * np.abs(there).max())

@@ -1,0 +1,34 @@
+"""The thesis's protocol: its settings where the user left the sweep's, and nothing that the user chose."""
+
+import dataclasses
+
+from d3m_ray.config import ExperimentConfig
+from d3m_ray.data import HatexplainOptions, PlantedOptions, ToxigenOptions
+from d3m_ray.protocol import THESIS_NUM_REMOVED, follow_thesis
+
+DEFAULTS = ExperimentConfig(HatexplainOptions(), num_removed=(0, 50), seeds=(0, 1, 2, 3))
+
+
+def test_what_was_left_at_the_default_is_the_thesis():
+    config = follow_thesis(dataclasses.replace(DEFAULTS, protocol="thesis"), DEFAULTS)
+    assert config.num_removed == (0, *range(50, 501, 50), 600, 700)
+    assert config.methods == ("trak", "ekfac", "random")
+    assert config.seeds == (0, 1, 2)
+    assert config.alignment.group_weights == "loss"
+    assert config.ekfac.modules == ("classifier",)
+    assert config.protocol == "thesis"
+
+
+def test_what_the_user_chose_stays():
+    chosen = dataclasses.replace(DEFAULTS, num_removed=(7,), methods=("bm25",), protocol="thesis")
+    config = follow_thesis(chosen, DEFAULTS)
+    assert (config.num_removed, config.methods) == ((7,), ("bm25",))
+    assert config.ekfac.modules == ("classifier",)
+
+
+def test_each_corpus_has_its_numbers():
+    toxigen = ExperimentConfig(ToxigenOptions())
+    assert follow_thesis(toxigen, toxigen).num_removed == THESIS_NUM_REMOVED["toxigen"]
+    assert max(THESIS_NUM_REMOVED["toxigen"]) == 7000
+    planted = ExperimentConfig(PlantedOptions(), num_removed=(0, 3))
+    assert follow_thesis(planted, planted).num_removed == (0, 3)
