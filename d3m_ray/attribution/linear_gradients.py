@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from d3m_ray.batching import Batch
+from d3m_ray.errors import InputError
 from d3m_ray.model import autocast, logits_of, margins_of
 
 Caught = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
@@ -35,7 +36,7 @@ class LinearGradients:
     def forward(self, batch: Batch) -> torch.Tensor:
         """Margins [N].
 
-        Raises ValueError where a layer is passed twice, or does not keep the examples apart in its first dimension.
+        Raises InputError where a layer is passed twice.
         """
         self._inputs.clear()
         with torch.enable_grad():
@@ -45,7 +46,10 @@ class LinearGradients:
         return self._margins.detach()
 
     def backward(self, weights: torch.Tensor) -> Caught:
-        """What makes up the gradients of sum_n weights_n margin_n of the batch that went forward last."""
+        """What makes up the gradients of sum_n weights_n margin_n of the batch that went forward last.
+
+        Raises ValueError where a layer does not keep the examples of a batch apart in its first dimension.
+        """
         self._gradients.clear()
         self._margins.backward(weights.to(self._margins))
         for name, inputs in self._inputs.items():
@@ -59,8 +63,9 @@ class LinearGradients:
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[torch.Tensor], torch.Tensor], None]:
         def on_forward(_: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
             if name in self._inputs:
-                raise ValueError(
-                    f"squared gradients take layers that an example passes once; {name} stands in several places"
+                raise InputError(
+                    f"ekfac takes layers that an example passes once, and in this model {name} stands in several "
+                    "places: leave ekfac out of --methods, narrow --ekfac-modules, or take another --model"
                 )
             self._inputs[name] = args[0].detach().to(output.dtype)
             if not output.requires_grad:

@@ -137,8 +137,13 @@ def solve_gram(gram: np.ndarray, targets: np.ndarray, damping: float) -> np.ndar
     (fewer examples than dimensions) without damping gives the least-norm solution, the limit of vanishing damping.
     """
     eigenvalues, eigenvectors = linalg.eigh(gram)
-    # Features are float32: directions below its rounding, squared as eigenvalues are, carry no signal.
-    spanned = eigenvalues > eigenvalues[-1] * len(gram) * np.finfo(np.float32).eps ** 2
+    spanned = spanned_by_features(eigenvalues)
     damped = eigenvalues[spanned] + damping * eigenvalues[spanned].mean()
     basis = eigenvectors[:, spanned]
     return (basis / damped) @ (basis.T @ targets)
+
+
+def spanned_by_features(eigenvalues: np.ndarray) -> np.ndarray:
+    """[d] bool: which directions of a Gram matrix features reach, given its ascending eigenvalues [d]."""
+    # Features are float32: directions below its rounding, squared as eigenvalues are, carry no signal.
+    return eigenvalues > eigenvalues[-1] * len(eigenvalues) * np.finfo(np.float32).eps ** 2

@@ -240,7 +240,7 @@ def test_a_layer_in_several_places_is_refused(tiny_base, made_inputs, monkeypatc
         return model
 
     monkeypatch.setattr("d3m_ray.attribution.worker.build_classifier", build_shared)
-    with pytest.raises(ValueError, match=r"bert\.encoder\.layer\.0\.\S+ stands in several places"):
+    with pytest.raises(InputError, match=r"bert\.encoder\.layer\.0\.\S+ stands in several places"):
         ekfac.score_groups(inputs, CONFIG, LocalPool())
 
 

@@ -11,6 +11,7 @@ from trak import TRAKer
 from trak.projectors import BasicProjector
 
 from d3m_ray.attribution import AttributionInputs, Checkpoint, traker
+from d3m_ray.attribution.traker import margin_output
 from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import TrakConfig
 from d3m_ray.errors import InputError
@@ -37,13 +38,15 @@ def _model(checkpoint: Checkpoint):
 def _by_the_library(inputs: AttributionInputs, config: TrakConfig, folder, lambda_reg: float) -> np.ndarray:
     """[N, Q] scores of a plain `TRAKer`: its own projector, score computer and store, one batch of everything."""
     model = _model(inputs.checkpoints[0])
-    model.set_attn_implementation(traker.ATTENTION)
+    model.set_attn_implementation(margin_output.ATTENTION)
     library = TRAKer(
-        model=model, task=traker.Margin(), train_set_size=len(inputs.train), save_dir=folder, device="cpu",
+        model=model, task=margin_output.Margin(), train_set_size=len(inputs.train), save_dir=folder, device="cpu",
         proj_dim=config.projection_dim, projector_seed=config.projection_seed, lambda_reg=lambda_reg,
         use_half_precision=False, logging_level=50,
     )  # fmt: skip
-    train, queries = (traker.columns(tokens.batch(np.arange(len(tokens)))) for tokens in (inputs.train, inputs.queries))
+    train, queries = (
+        margin_output.columns(tokens.batch(np.arange(len(tokens)))) for tokens in (inputs.train, inputs.queries)
+    )
     weights = [_model(checkpoint).state_dict() for checkpoint in inputs.checkpoints]
     for model_id, state in enumerate(weights):
         library.load_checkpoint(state, model_id=model_id)
@@ -145,8 +148,8 @@ def test_the_matrix_is_drawn_in_parts_that_fit(inputs, monkeypatch):
     """60 dimensions in parts of 7, the last of 4: each normal, from a seed of its own by the library's rule."""
     model = _model(inputs.checkpoints[1])
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    gradients = traker.gradient_computer(model).compute_per_sample_grad(
-        traker.columns(inputs.train.batch(np.arange(len(inputs.train))))
+    gradients = margin_output.gradient_computer(model).compute_per_sample_grad(
+        margin_output.columns(inputs.train.batch(np.arange(len(inputs.train))))
     )
     flat = torch.cat([gradient.detach().flatten(1) for gradient in gradients.values()], dim=1)
     parts = [
@@ -190,8 +193,8 @@ def test_gradients_are_those_of_one_example_at_a_time(architecture, tiny_base, m
         margin = margins_of(logits_of(model, batch), batch.labels).sum()
         gradients = torch.autograd.grad(margin, list(model.parameters()), allow_unused=True, materialize_grads=True)
         expected.append(torch.cat([gradient.flatten() for gradient in gradients]))
-    whole = traker.columns(tokens.batch(np.arange(len(tokens))))
-    found = traker.gradient_computer(model).compute_per_sample_grad(whole)
+    whole = margin_output.columns(tokens.batch(np.arange(len(tokens))))
+    found = margin_output.gradient_computer(model).compute_per_sample_grad(whole)
     found = torch.cat([found[name].flatten(1) for name, _ in model.named_parameters()], dim=1)
     scale = torch.stack(expected).abs().max().item()
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5 * scale)

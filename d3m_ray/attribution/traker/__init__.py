@@ -20,28 +20,25 @@ import importlib.util
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from scipy import linalg
-from torch import nn
-from trak.gradient_computers import FunctionalGradientComputer
-from trak.modelout_functions import AbstractModelOutput
 from trak.projectors import AbstractProjector, BasicProjector, CudaProjector, ProjectionType
 from trak.score_computers import BasicScoreComputer
 from trak.utils import get_num_params
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedModel
 
-from d3m_ray import cpu_layers
 from d3m_ray.alignment import group_scores
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
+from d3m_ray.attribution.trak import spanned_by_features
+from d3m_ray.attribution.traker.margin_output import columns, gradient_computer
 from d3m_ray.attribution.worker import loaded_model
-from d3m_ray.batching import Batch, TokenizedExamples, budget_batches
+from d3m_ray.batching import TokenizedExamples, budget_batches
 from d3m_ray.config import TrakConfig
 from d3m_ray.errors import InputError
-from d3m_ray.model import default_device, margins_of
+from d3m_ray.model import default_device
 from d3m_ray.pool import WorkerPool
 
 GRADIENT_BYTES = 2 << 30  # of a batch's gradients [B, P]; with all else a worker peaks at about 7 GiB
@@ -50,10 +47,6 @@ BLOCK_DIMS = 100  # dimensions of that part at most: the library's default
 BATCH_TOKENS = 8192  # padded tokens of a batch at most, where a small model would let it grow without end
 MAX_SHARDS = 128  # each leaves a Gram matrix
 KERNEL_DIMS = 512  # the library's CUDA kernel writes dimensions by as many, also past the end of fewer
-ATTENTION = "d3m_ray_vmap"
-
-Tensors = dict[str, torch.Tensor]
-"""Parameters or buffers by name."""
 
 ProjectorKind = Literal["kernel", "cuda", "cpu"]
 """The library's CUDA kernel, or its plain projector on a GPU or on the CPU. Each draws other random matrices."""
@@ -87,60 +80,6 @@ class Targets:
     xtx: np.ndarray
     ridge: float
     gradients: np.ndarray
-
-
-class Margin(AbstractModelOutput):
-    """The library's text classification output over the three tensors of our batches, for models with `ATTENTION`.
-
-    The library calls `get_output` under vmap, one example without a batch dimension at a time.
-    """
-
-    def __init__(self) -> None:
-        pass
-
-    @staticmethod
-    def get_output(
-        model: nn.Module,
-        weights: Tensors,
-        buffers: Tensors,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        label: torch.Tensor,
-    ) -> torch.Tensor:
-        """The margin of one example: ids and mask [T], label []."""
-        return Margin.of_batch(model, weights, buffers, input_ids[None], attention_mask[None], label[None]).sum()
-
-    @staticmethod
-    def get_out_to_loss_grad(
-        model: nn.Module,
-        weights: Tensors,
-        buffers: Tensors,
-        batch: tuple[torch.Tensor, ...],
-    ) -> torch.Tensor:
-        """[B, 1] 1 - p: minus the derivative of the loss by the margin."""
-        return torch.sigmoid(-Margin.of_batch(model, weights, buffers, *batch)).unsqueeze(-1)
-
-    @staticmethod
-    def of_batch(
-        model: nn.Module,
-        weights: Tensors,
-        buffers: Tensors,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        labels: torch.Tensor,
-    ) -> torch.Tensor:
-        """[B] margins."""
-        keywords = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return margins_of(torch.func.functional_call(model, (weights, buffers), (), keywords).logits, labels)
-
-
-def full_mask(*arguments: Any, **options: Any) -> torch.Tensor | None:
-    """The mask that transformers makes, also where no token is padded: vmap cannot look at values to leave it out."""
-    return sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False})
-
-
-AttentionInterface.register(ATTENTION, cpu_layers.attention)
-AttentionMaskInterface.register(ATTENTION, full_mask)
 
 
 def score_groups(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool) -> np.ndarray:
@@ -258,12 +197,6 @@ def featurize_shard(task: TrakerTask, batches: list[np.ndarray]) -> TrakerFeatur
     return TrakerFeatures(np.concatenate(gradients), np.concatenate(out_to_loss))
 
 
-def gradient_computer(model: PreTrainedModel) -> FunctionalGradientComputer:
-    """The library's per-example gradients of the margin. The model's attention becomes one that vmap can follow."""
-    model.set_attn_implementation(ATTENTION)
-    return FunctionalGradientComputer(model, Margin(), get_num_params(model), model.dtype, model.device)
-
-
 def make_projector(model: PreTrainedModel, task: TrakerTask) -> AbstractProjector:
     """The projector that `TRAKer` chooses on such a device, its random matrix drawn in parts that fit in memory.
 
@@ -279,11 +212,6 @@ def make_projector(model: PreTrainedModel, task: TrakerTask) -> AbstractProjecto
     return BasicProjector(
         num_parameters, dim, seed, distribution, model.device, block, model.dtype, model_id=task.number
     )
-
-
-def columns(batch: Batch) -> tuple[torch.Tensor, ...]:
-    """The batch as the library takes it: what `Margin` takes of an example, stacked."""
-    return batch.input_ids, batch.attention_mask, batch.labels
 
 
 def xtx_of_shard(_: None, features: TrakerFeatures) -> np.ndarray:
@@ -312,8 +240,7 @@ def ridge_of(xtx: np.ndarray, damping: float) -> float:
     Raises InputError where the matrix is singular and the damping 0: the library inverts it as it is.
     """
     eigenvalues = linalg.eigvalsh(xtx)
-    # Features are float32: directions below its rounding, squared as eigenvalues are, carry no signal.
-    spanned = eigenvalues > eigenvalues[-1] * len(xtx) * np.finfo(np.float32).eps ** 2
+    spanned = spanned_by_features(eigenvalues)
     if damping == 0 and not spanned.all():
         raise InputError(
             f"--trak-damping is above 0 for traker where train examples span fewer than --projection-dim {len(xtx)} "
