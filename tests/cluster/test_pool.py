@@ -3,16 +3,18 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ray import cloudpickle
 
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, shards
+from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, kronfluence, shards, traker
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.config import EkfacConfig, TrakConfig
 from d3m_ray.pool import LocalPool
+from d3m_ray.selection import ATTRIBUTION_SETTINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_cluster")]
 
@@ -57,17 +59,23 @@ def test_the_shard_of_a_dead_worker_is_run_again(tmp_path):
     assert (tmp_path / "died-2").exists()
 
 
-@pytest.mark.parametrize("name", ["trak", "ekfac", "bm25", "embedding", "loss", "random"])
-def test_scores_are_those_of_the_local_pool(name, tiny_base, made_tokens, monkeypatch):
-    """Of the methods that the package computes itself; the two libraries have a file each."""
-    monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 60)
+@pytest.fixture(scope="module", params=[1, 2])
+def pool(request, small_cluster) -> Iterator[RayPool]:
+    with RayPool(request.param) as pool:
+        yield pool
+
+
+@pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_are_those_of_the_local_pool(name, pool, tiny_base, made_tokens, monkeypatch):
     base = tiny_base("bert")
     checkpoints = (Checkpoint("made", base, base.weights),)
     inputs = AttributionInputs(checkpoints, made_tokens("train", 60), made_tokens("val", 14, 3), 3, "auto")
-    settings = {"trak": TrakConfig(projection_dim=16), "ekfac": EkfacConfig()}.get(name)
+    monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 60)
+    monkeypatch.setattr(kronfluence, "TRAIN_PER_QUERY_TOKENS", 1)
+    monkeypatch.setattr(traker, "GRADIENT_BYTES", 4 * 8 * sum(array.size for array in base.weights.values()))
     assert len(shards.make_shards(inputs.train)) > 5
+    assert len(traker.make_batches(inputs.train, checkpoints[0], inputs.precision)) == 8
+    settings = {"trak": TrakConfig(projection_dim=128), "ekfac": EkfacConfig()}.get(ATTRIBUTION_SETTINGS[name] or "")
     for score in (METHODS[name].score_groups, METHODS[name].score_queries):
-        expected = score(inputs, settings, LocalPool())
-        for num_workers in (1, 2):
-            with RayPool(num_workers) as pool:
-                np.testing.assert_array_equal(score(inputs, settings, pool), expected)
+        np.testing.assert_array_equal(score(inputs, settings, pool), score(inputs, settings, LocalPool()))
