@@ -29,6 +29,7 @@ from d3m_ray.attribution.curvature import (
 )
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.shards import make_shards
+from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import EkfacConfig
 from d3m_ray.model import at_least_float32
 from d3m_ray.pool import WorkerPool
@@ -59,12 +60,7 @@ def _score(
     for number, checkpoint in enumerate(inputs.checkpoints, start=1):
         of = f"checkpoint {number} of {len(inputs.checkpoints)}"
         curvature = fit_curvature(of, inputs, checkpoint, config, pool)
-        bytes_per_target = sum(eigenvalues.nbytes for eigenvalues in curvature.eigenvalues.values())
-        size = max(1, BLOCK_BYTES // bytes_per_target)
-        for start in range(0, len(targets), size):
-            block = slice(start, start + size)
-            directions = _directions(of, inputs, checkpoint, config, curvature, targets[block], pool)
-            total[:, block] += _score_block(of, inputs, checkpoint, config, directions, pool)
+        total += _score_checkpoint(of, inputs, checkpoint, config, curvature, targets, pool)
     return (total / len(inputs.checkpoints)).astype(np.float32)
 
 
@@ -76,7 +72,7 @@ class DirectionTask:
     damping: float
 
 
-def _directions(
+def _score_checkpoint(
     of: str,
     inputs: AttributionInputs,
     checkpoint: Checkpoint,
@@ -84,13 +80,24 @@ def _directions(
     curvature: Curvature,
     targets: Sequence[np.ndarray],
     pool: WorkerPool,
-) -> dict[str, tuple[np.ndarray]]:
-    """By layer [K, O * I]: (F + damping)^-1 times the mean gradient of each target."""
+) -> np.ndarray:
+    """[N, targets] scores, a block of targets after another, so that their directions fit in memory."""
+
+    def over(examples: TokenizedExamples, arrays: Mapping[str, tuple[np.ndarray, ...]]) -> LayerTask:
+        return LayerTask(checkpoint, examples, config.modules, inputs.precision, arrays)
+
     arrays = {name: (*bases, curvature.eigenvalues[name]) for name, bases in curvature.bases.items()}
-    layers = LayerTask(checkpoint, inputs.queries, config.modules, inputs.precision, arrays)
-    task = pool.put(DirectionTask(layers, config.damping))
-    solved = list(pool.map(f"ekfac queries, {of}", direction_of_target, task, targets))
-    return {name: (np.stack([direction[name] for direction in solved]),) for name in arrays}
+    solving = pool.put(DirectionTask(over(inputs.queries, arrays), config.damping))
+    shards = make_shards(inputs.train)
+    size = max(1, BLOCK_BYTES // sum(eigenvalues.nbytes for eigenvalues in curvature.eigenvalues.values()))
+    blocks = []
+    for start in range(0, len(targets), size):
+        block = targets[start : start + size]
+        solved = list(pool.map(f"ekfac queries, {of}", direction_of_target, solving, block))
+        directions = {name: (np.stack([each[name] for each in solved]),) for name in arrays}
+        scoring = pool.put(over(inputs.train, directions))
+        blocks.append(np.concatenate(list(pool.map(f"ekfac scores, {of}", score_shard, scoring, shards))))
+    return np.concatenate(blocks, axis=1)[np.argsort(np.concatenate(shards))]
 
 
 def direction_of_target(task: DirectionTask, target: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,21 +125,6 @@ def _solve(
     # Where no train example has a gradient there is no score: zero, as the limit of vanishing damping is.
     solved = torch.where(damped > 0, rotated / damped, 0)
     return output_basis @ solved @ input_basis.T
-
-
-def _score_block(
-    of: str,
-    inputs: AttributionInputs,
-    checkpoint: Checkpoint,
-    config: EkfacConfig,
-    directions: Mapping[str, tuple[np.ndarray]],
-    pool: WorkerPool,
-) -> np.ndarray:
-    """[N, K] scores of every train example for the targets of a block."""
-    shards = make_shards(inputs.train)
-    task = pool.put(LayerTask(checkpoint, inputs.train, config.modules, inputs.precision, directions))
-    scores = np.concatenate(list(pool.map(f"ekfac scores, {of}", score_shard, task, shards)))
-    return scores[np.argsort(np.concatenate(shards))]
 
 
 def score_shard(task: LayerTask, positions: np.ndarray) -> np.ndarray:
