@@ -6,6 +6,7 @@ Shapes: N train examples, B of a batch, C cells that train has; a cell is a (gro
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,85 +16,60 @@ from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import RobustConfig, TrainingConfig
 from d3m_ray.last_layer import layer_to_refit, refit_last_layer
 from d3m_ray.model import BaseModel
-from d3m_ray.training import Fit, Objective, fine_tune, predict
+from d3m_ray.training import ERM_OBJECTIVE, Fit, Objective, fine_tune, predict
 
 ERM = "erm"
 
-FitFunction = Callable[
-    [PreTrainedModel, BaseModel, TokenizedExamples, TokenizedExamples, TrainingConfig, int, int, RobustConfig], Fit
-]
-"""(model, base, train, val, config, seed, num_full, robust) -> what was done; the chosen weights are in the model.
 
-`num_full` is the size of the full train split, of which `train` is what is kept. The final model is chosen on val by
-the one rule of `fine_tune`, which says what else holds.
-"""
+@dataclass(frozen=True, eq=False)
+class FitInputs:
+    """What a fit is made from; the chosen weights are left in the model."""
+
+    model: PreTrainedModel
+    base: BaseModel
+    train: TokenizedExamples
+    """What is kept of the train split."""
+    val: TokenizedExamples
+    """On which the final model is chosen, by the one rule of `fine_tune`."""
+    config: TrainingConfig
+    seed: int
+    num_full: int
+    """Size of the full train split."""
+    robust: RobustConfig
+
+    def fine_tune(self, objective: Objective = ERM_OBJECTIVE) -> Fit:
+        """One run of the plain loop, which says what else holds."""
+        return fine_tune(self.model, self.base, self.train, self.val, self.config, self.seed, self.num_full, objective)
 
 
-def erm(
-    model: PreTrainedModel,
-    base: BaseModel,
-    train: TokenizedExamples,
-    val: TokenizedExamples,
-    config: TrainingConfig,
-    seed: int,
-    num_full: int,
-    robust: RobustConfig,
-) -> Fit:
+def erm(inputs: FitInputs) -> Fit:
     """Empirical risk minimisation: the mean loss, plainly."""
-    return fine_tune(model, base, train, val, config, seed, num_full)
+    return inputs.fine_tune()
 
 
-def balanced_sampling(
-    model: PreTrainedModel,
-    base: BaseModel,
-    train: TokenizedExamples,
-    val: TokenizedExamples,
-    config: TrainingConfig,
-    seed: int,
-    num_full: int,
-    robust: RobustConfig,
-) -> Fit:
+def balanced_sampling(inputs: FitInputs) -> Fit:
     """The mean loss over passes of N examples drawn with replacement, every cell as likely as every other."""
-    objective = Objective(sampling_weights=balanced_weights(train.cells))
-    return fine_tune(model, base, train, val, config, seed, num_full, objective)
+    return inputs.fine_tune(Objective(sampling_weights=balanced_weights(inputs.train.cells)))
 
 
-def group_dro(
-    model: PreTrainedModel,
-    base: BaseModel,
-    train: TokenizedExamples,
-    val: TokenizedExamples,
-    config: TrainingConfig,
-    seed: int,
-    num_full: int,
-    robust: RobustConfig,
-) -> Fit:
+def group_dro(inputs: FitInputs) -> Fit:
     """Group DRO over the cells (Sagawa et al. 2020), on the balanced sampling that its authors train it with."""
-    worst_cells = CellWeightedLoss(train.cells, robust.dro_step_size)
-    objective = Objective(balanced_weights(train.cells), worst_cells)
-    return fine_tune(model, base, train, val, config, seed, num_full, objective)
+    cells = inputs.train.cells
+    return inputs.fine_tune(Objective(balanced_weights(cells), CellWeightedLoss(cells, inputs.robust.dro_step_size)))
 
 
-def jtt(
-    model: PreTrainedModel,
-    base: BaseModel,
-    train: TokenizedExamples,
-    val: TokenizedExamples,
-    config: TrainingConfig,
-    seed: int,
-    num_full: int,
-    robust: RobustConfig,
-) -> Fit:
+def jtt(inputs: FitInputs) -> Fit:
     """Just Train Twice (Liu et al. 2021, arXiv 2107.09044, algorithm 1): upweight what a first model gets wrong.
 
     The first model's last epoch counts, as there, and no group label. The steps and seconds are those of both models.
     """
-    identification = dataclasses.replace(config, num_epochs=robust.jtt_first_epochs, final_model="last")
-    first = fine_tune(model, base, train, val, identification, seed, num_full)
+    train, robust = inputs.train, inputs.robust
+    identification = dataclasses.replace(inputs.config, num_epochs=robust.jtt_first_epochs, final_model="last")
+    first = dataclasses.replace(inputs, config=identification).fine_tune()
     start = time.perf_counter()
-    is_wrong = predict(model, train, config.precision).margins <= 0
+    is_wrong = predict(inputs.model, train, inputs.config.precision).margins <= 0
     upweighted = np.repeat(np.arange(len(train)), np.where(is_wrong, robust.jtt_upweight, 1))
-    second = fine_tune(model, base, train.take(upweighted), val, config, seed, num_full)
+    second = dataclasses.replace(inputs, train=train.take(upweighted)).fine_tune()
     return Fit(
         num_steps=first.num_steps + second.num_steps,
         chosen_epoch=second.chosen_epoch,
@@ -101,26 +77,18 @@ def jtt(
     )
 
 
-def dfr(
-    model: PreTrainedModel,
-    base: BaseModel,
-    train: TokenizedExamples,
-    val: TokenizedExamples,
-    config: TrainingConfig,
-    seed: int,
-    num_full: int,
-    robust: RobustConfig,
-) -> Fit:
+def dfr(inputs: FitInputs) -> Fit:
     """Deep feature reweighting (Kirichenko et al. 2022): the plain fit, its last layer refitted to balanced cells."""
-    balanced_data = {"val": val, "train": train}[robust.dfr_data]
+    model, robust = inputs.model, inputs.robust
+    balanced_data = {"val": inputs.val, "train": inputs.train}[robust.dfr_data]
     layer = layer_to_refit(model, balanced_data)  # before the training that it would make vain
     start = time.perf_counter()
-    fit = fine_tune(model, base, train, val, config, seed, num_full)
-    refit_last_layer(model, layer, balanced_data, config.precision, seed, robust.dfr_inverse_l2)
+    fit = inputs.fine_tune()
+    refit_last_layer(model, layer, balanced_data, inputs.config.precision, inputs.seed, robust.dfr_inverse_l2)
     return dataclasses.replace(fit, train_seconds=time.perf_counter() - start)
 
 
-OBJECTIVES: Mapping[str, FitFunction] = {
+OBJECTIVES: Mapping[str, Callable[[FitInputs], Fit]] = {
     ERM: erm,
     "balanced_sampling": balanced_sampling,
     "group_dro": group_dro,

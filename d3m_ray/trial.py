@@ -18,7 +18,7 @@ from d3m_ray.config import RobustConfig, TrainingConfig
 from d3m_ray.keys import content_hash
 from d3m_ray.metrics import group_metrics
 from d3m_ray.model import BaseModel, build_classifier, default_device
-from d3m_ray.objectives import ERM, OBJECTIVES
+from d3m_ray.objectives import ERM, OBJECTIVES, FitInputs
 from d3m_ray.records import Examples, Predictions, Splits
 from d3m_ray.store import Store
 from d3m_ray.training import Fit, predict
@@ -96,16 +96,17 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
     """Fine-tune, predict val and test, and store the fit; the weights first, so that a stored fit is whole."""
     model = _model_for(context)
     kept = np.delete(np.arange(len(context.splits.train)), spec.removed)
-    fit = OBJECTIVES[spec.objective](
-        model,
-        context.base,
-        context.tokens["train"].take(kept),
-        context.tokens["val"],
-        context.training,
-        spec.seed,
-        len(context.splits.train),
-        context.robust,
+    inputs = FitInputs(
+        model=model,
+        base=context.base,
+        train=context.tokens["train"].take(kept),
+        val=context.tokens["val"],
+        config=context.training,
+        seed=spec.seed,
+        num_full=len(context.splits.train),
+        robust=context.robust,
     )
+    fit = OBJECTIVES[spec.objective](inputs)
     predictions = {
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }

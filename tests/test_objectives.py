@@ -12,7 +12,7 @@ from d3m_ray import last_layer, objectives
 from d3m_ray.config import RobustConfig, TrainingConfig
 from d3m_ray.last_layer import layer_inputs, layer_to_refit, refit_last_layer
 from d3m_ray.model import build_classifier, load_weights
-from d3m_ray.objectives import ERM, OBJECTIVES, CellWeightedLoss, balanced_weights
+from d3m_ray.objectives import ERM, OBJECTIVES, CellWeightedLoss, FitInputs, balanced_weights
 from d3m_ray.selection import ARMS
 from d3m_ray.training import fine_tune, predict
 
@@ -22,7 +22,7 @@ ROBUST = RobustConfig()
 
 def _trained(name, base, train, val, config=CONFIG, robust=ROBUST, seed=3):
     model = build_classifier(base)
-    fit = OBJECTIVES[name](model, base, train, val, config, seed, len(train), robust)
+    fit = OBJECTIVES[name](FitInputs(model, base, train, val, config, seed, len(train), robust))
     return model, fit
 
 
