@@ -224,3 +224,9 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     """The context of a forward pass in `precision`: "auto", "float32" or "bfloat16"."""
     enabled = supports_bfloat16(device) if precision == "auto" else precision == "bfloat16"
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def product_dtype(model: PreTrainedModel, precision: str) -> torch.dtype:
+    """The dtype in which the model multiplies matrices in that context: bfloat16, or its weights' own."""
+    with autocast(model.device, precision):
+        return torch.bfloat16 if torch.is_autocast_enabled(model.device.type) else model.dtype

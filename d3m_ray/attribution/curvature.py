@@ -26,7 +26,7 @@ from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.batching import Batch, TokenizedExamples, budget_batches
 from d3m_ray.config import EkfacConfig
-from d3m_ray.model import at_least_float32, default_device
+from d3m_ray.model import at_least_float32, default_device, product_dtype
 from d3m_ray.pool import WorkerPool
 
 GRADIENT_TOKENS = 2048  # padded tokens of a gradient batch: activations of a small model stay in cache
@@ -56,7 +56,7 @@ class LayerTask:
     modules: tuple[str, ...]
     precision: ScoringPrecision
     arrays: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
-    """By layer what the pass multiplies by: its bases, or directions. A worker moves them to its device once."""
+    """By layer what the pass multiplies by: its bases, or directions. A worker takes them to its device once."""
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Tells what a worker keeps for this pass from what it keeps for another; enters no result."""
 
@@ -143,20 +143,13 @@ def squares_of_shard(task: FisherTask, positions: np.ndarray) -> dict[str, np.nd
     totals: dict[str, torch.Tensor] = {}
     for _, caught in _at_drawn_labels(task, positions, layers):
         for name, (inputs, gradients) in caught.items():
-            rotated_gradients, rotated_inputs = rotate(gradients, inputs, *bases[name])
-            for one_gradient, one_input in zip(rotated_gradients, rotated_inputs, strict=True):
+            output_basis, input_basis = bases[name]
+            for one_gradient, one_input in zip(gradients @ output_basis, inputs @ input_basis, strict=True):
                 product = at_least_float32(one_gradient.T @ one_input)  # one example's [O, I] stays in cache
                 if name not in totals:
                     totals[name] = torch.zeros_like(product)
                 totals[name].addcmul_(product, product)
     return {name: total.cpu().numpy() for name, total in totals.items()}
-
-
-def rotate(
-    gradients: torch.Tensor, inputs: torch.Tensor, output_basis: torch.Tensor, input_basis: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output gradients [N, T, O] and inputs [N, T, I] of a layer in its eigenbases, in their own dtype."""
-    return gradients @ output_basis.to(gradients.dtype), inputs @ input_basis.to(inputs.dtype)
 
 
 def _at_drawn_labels(
@@ -178,11 +171,15 @@ def batches_of(task: LayerTask, positions: np.ndarray, layers: LinearGradients) 
 
 
 def prepared(task: LayerTask) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, ...]]]:
-    """The hooked model and the arrays on its device, both kept by the worker until another pass begins."""
+    """The hooked model, and the arrays on its device in the dtype in which it multiplies.
+
+    Both are kept by the worker until another pass begins.
+    """
 
     def prepare(model: PreTrainedModel) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, ...]]]:
+        dtype = product_dtype(model, task.precision)
         tensors = {
-            name: tuple(torch.tensor(array, device=model.device) for array in arrays)
+            name: tuple(torch.tensor(array, dtype=dtype, device=model.device) for array in arrays)
             for name, arrays in task.arrays.items()
         }
         return LinearGradients(model, tracked_linears(model, task.modules), task.precision), tensors

@@ -25,7 +25,6 @@ from d3m_ray.attribution.curvature import (
     batches_of,
     fit_curvature,
     prepared,
-    rotate,
 )
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.shards import make_shards
@@ -66,10 +65,12 @@ def _score(
 
 @dataclass(frozen=True, eq=False)
 class DirectionTask:
-    """A pass over queries, whose gradients are solved by the curvature: the arrays are U_S, U_A and E of each layer."""
+    """A pass over queries, whose gradients are solved by the curvature."""
 
     layers: LayerTask
-    damping: float
+    """Its arrays are the eigenbases."""
+    damped: Mapping[str, np.ndarray]
+    """By layer [O, I]: E + damping."""
 
 
 def _score_checkpoint(
@@ -86,15 +87,15 @@ def _score_checkpoint(
     def over(examples: TokenizedExamples, arrays: Mapping[str, tuple[np.ndarray, ...]]) -> LayerTask:
         return LayerTask(checkpoint, examples, config.modules, inputs.precision, arrays)
 
-    arrays = {name: (*bases, curvature.eigenvalues[name]) for name, bases in curvature.bases.items()}
-    solving = pool.put(DirectionTask(over(inputs.queries, arrays), config.damping))
+    damped = {name: values + config.damping * values.mean() for name, values in curvature.eigenvalues.items()}
+    solving = pool.put(DirectionTask(over(inputs.queries, curvature.bases), damped))
     shards = make_shards(inputs.train)
-    size = max(1, BLOCK_BYTES // sum(eigenvalues.nbytes for eigenvalues in curvature.eigenvalues.values()))
+    size = max(1, BLOCK_BYTES // sum(values.nbytes for values in damped.values()))
     blocks = []
     for start in range(0, len(targets), size):
         block = targets[start : start + size]
         solved = list(pool.map(f"ekfac queries, {of}", direction_of_target, solving, block))
-        directions = {name: (np.stack([each[name] for each in solved]),) for name in arrays}
+        directions = {name: (np.stack([each[name] for each in solved]),) for name in damped}
         scoring = pool.put(over(inputs.train, directions))
         blocks.append(np.concatenate(list(pool.map(f"ekfac scores, {of}", score_shard, scoring, shards))))
     return np.concatenate(blocks, axis=1)[np.argsort(np.concatenate(shards))]
@@ -102,29 +103,27 @@ def _score_checkpoint(
 
 def direction_of_target(task: DirectionTask, target: np.ndarray) -> dict[str, np.ndarray]:
     """By layer [O * I]: (F + damping)^-1 times the mean gradient of the queries at these positions."""
-    layers, arrays = prepared(task.layers)
+    layers, bases = prepared(task.layers)
     totals: dict[str, torch.Tensor] = {}
     for rows, batch in batches_of(task.layers, target, layers):
         layers.forward(batch)
         for name, (inputs, gradients) in layers.backward(torch.full([len(rows)], 1 / len(target))).items():
-            rotated_gradients, rotated_inputs = rotate(gradients, inputs, *arrays[name][:2])
-            product = at_least_float32(rotated_gradients.flatten(0, 1).T @ rotated_inputs.flatten(0, 1))
-            totals[name] = totals[name].add_(product) if name in totals else product
-    return {name: _solve(total, task.damping, *arrays[name]).flatten().cpu().numpy() for name, total in totals.items()}
+            output_basis, input_basis = bases[name]
+            rotated = (gradients @ output_basis).flatten(0, 1).T @ (inputs @ input_basis).flatten(0, 1)
+            totals[name] = totals.get(name, 0) + at_least_float32(rotated)
+    return {
+        name: _solve(total, torch.tensor(task.damped[name], device=total.device), *bases[name])
+        for name, total in totals.items()
+    }
 
 
 def _solve(
-    rotated: torch.Tensor,
-    damping: float,
-    output_basis: torch.Tensor,
-    input_basis: torch.Tensor,
-    eigenvalues: torch.Tensor,
-) -> torch.Tensor:
-    """[O, I] back in the layer's own coordinates, given the gradient in its eigenbases; see `EkfacConfig.damping`."""
-    damped = eigenvalues + damping * eigenvalues.mean()
+    rotated: torch.Tensor, damped: torch.Tensor, output_basis: torch.Tensor, input_basis: torch.Tensor
+) -> np.ndarray:
+    """[O * I]: a gradient [O, I] that is given in the eigenbases, solved, and back in the layer's own coordinates."""
     # Where no train example has a gradient there is no score: zero, as the limit of vanishing damping is.
-    solved = torch.where(damped > 0, rotated / damped, 0)
-    return output_basis @ solved @ input_basis.T
+    solved = torch.where(damped > 0, rotated / damped, 0).to(output_basis.dtype)
+    return at_least_float32(output_basis @ solved @ input_basis.T).flatten().cpu().numpy()
 
 
 def score_shard(task: LayerTask, positions: np.ndarray) -> np.ndarray:
@@ -145,5 +144,5 @@ def _products(inputs: torch.Tensor, gradients: torch.Tensor, directions: torch.T
     for start in range(0, len(inputs), EXAMPLES_AT_ONCE):
         chosen = slice(start, start + EXAMPLES_AT_ONCE)
         each = torch.bmm(gradients[chosen].transpose(1, 2), inputs[chosen])
-        products.append(at_least_float32(each).flatten(1) @ directions.T)
+        products.append(at_least_float32(each.flatten(1) @ directions.T))
     return torch.cat(products)
