@@ -99,7 +99,10 @@ class Store:
         Raises StoreError where it is not stored or its file is damaged.
         """
         frame = to_pandas(table, self._read_parquet(_result_file(table, key, method)))
-        return frame if method is None else frame.assign(method=pd.Series(method, frame.index, dtype="str"))
+        if method is None:
+            return frame
+        # Not by assignment, which pandas warns of in a frame of as many columns as query scores have.
+        return pd.concat([frame, pd.Series(method, frame.index, dtype="str", name="method")], axis=1)
 
     def read_all(
         self, table: str, columns: list[str] | None = None, filters: pc.Expression | list[Any] | None = None
