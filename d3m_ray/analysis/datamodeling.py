@@ -44,11 +44,12 @@ def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
     """The means over val examples and over groups, best method first, for the terminal."""
     rendered = Table(
         title=title,
-        caption="Spearman correlation of foretold and retrained margins, mean and 95% bootstrap interval over subsets",
+        caption="Spearman correlation of foretold and retrained margins, mean and 95% bootstrap interval over subsets; "
+        "seconds of scoring",
         box=SIMPLE_HEAD,
     )
-    for column in ("method", "LDS per example", "LDS per group", "subsets", "scoring seconds"):
-        rendered.add_column(column, justify="left" if column == "method" else "right")
+    for column in ("method", "LDS per example", "LDS per group", "subsets", "seconds"):
+        rendered.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     means = table[table["target"] == MEAN]
     per_group = {row["method"]: row for _, row in means[means["kind"] == "group"].iterrows()}
     per_query = means[means["kind"] == "query"].set_index("method").sort_values("lds", ascending=False)
@@ -61,4 +62,4 @@ def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
 def _with_interval(row: pd.Series) -> Text:
     if pd.isna(row["lds"]):
         return Text("-", style="dim")
-    return Text(f"{row['lds']:.3f}").append(f" [{row['lds_low']:.3f}, {row['lds_high']:.3f}]", style="dim")
+    return Text(f"{row['lds']:.2f}").append(f" [{row['lds_low']:.2f}, {row['lds_high']:.2f}]", style="dim")

@@ -46,7 +46,7 @@ def test_the_best_method_comes_first_with_its_interval(filled: Store, tmp_path) 
     console.print(render_lds(write_lds(filled, "insects", tmp_path / "made" / "lds.csv")))
     text = console.file.getvalue()
     assert text.index("trak") < text.index("bm25")
-    assert "0.300 [0.000, 0.900]" in text
+    assert "0.30 [0.00, 0.90]" in text
     assert pd.read_csv(tmp_path / "made" / "lds.csv").shape == (6, 8)
 
 
