@@ -22,6 +22,7 @@ from d3m_ray.experiment import Outcome, Run, base_models, describe, query_scores
 from d3m_ray.keys import content_hash
 from d3m_ray.planning import make_context, plan_trials, record_plan, scores_key
 from d3m_ray.progress import Progress
+from d3m_ray.records import Splits
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext, TrialSpec, stored_predictions
@@ -72,10 +73,12 @@ def run_lds(config: LdsConfig, store: Store, engine: Engine, progress: Progress)
     trained = [trial for trial in trials if trial.fit.fit_key not in given_up]
     if len(trained) < MIN_SUBSETS:
         raise RuntimeError(f"an LDS takes at least {MIN_SUBSETS} subsets; all but {len(trained)} failed")
+    kept, margins = _retrained(context, trained)
+    fit_keys = [trial.fit.fit_key for trial in trained]
     for method in config.experiment.methods:
         progress.stage(f"attribution by {method}, for every val example")
         matrix, seconds = query_scores(method, run, failed)
-        _record(method, matrix, seconds, run, trained)
+        _record(method, run, _lds_rows(matrix, kept, margins, splits).assign(scoring_seconds=seconds), fit_keys)
     return Outcome(context.experiment, splits, failed)
 
 
@@ -83,29 +86,27 @@ def _has_scores(method: str, run: Run) -> bool:
     return run.context.store.has("query_scores", scores_key(method, run.config, run.context), method)
 
 
-def _record(method: str, matrix: np.ndarray, seconds: float, run: Run, trials: Sequence[TrialSpec]) -> None:
-    """Store the LDS of one method's scores [N, Q] over the trained subsets."""
-    context, val = run.context, run.context.splits.val
-    num_groups = len(context.splits.group_names)
-    kept, margins = _retrained(context, trials)
-    by_group = group_scores(margins, val.groups, num_groups)
+def _lds_rows(matrix: np.ndarray, kept: np.ndarray, margins: np.ndarray, splits: Splits) -> pd.DataFrame:
+    """The LDS of one method's scores [N, Q] for each val example and each group, given what `_retrained` gives."""
+    groups, names = splits.val.groups, splits.group_names
+    scores_by_group, margins_by_group = (group_scores(values, groups, len(names)) for values in (matrix, margins))
     of_queries = linear_datamodeling_scores(matrix, kept, margins)
-    of_groups = linear_datamodeling_scores(group_scores(matrix, val.groups, num_groups), kept, by_group)
-    key = content_hash(scores_key(method, run.config, context), *(trial.fit.fit_key for trial in trials))
-    rows = pd.concat(
-        [
-            _rows("query", val.example_ids, of_queries),
-            _rows("group", context.splits.group_names, of_groups),
-        ],
-        ignore_index=True,
-    ).assign(lds_key=key, experiment=context.experiment, num_subsets=len(trials), scoring_seconds=seconds)
+    of_groups = linear_datamodeling_scores(scores_by_group, kept, margins_by_group)
+    rows = [_rows("query", splits.val.example_ids, of_queries), _rows("group", names, of_groups)]
+    return pd.concat(rows, ignore_index=True).assign(num_subsets=len(kept))
+
+
+def _record(method: str, run: Run, rows: pd.DataFrame, fit_keys: Sequence[str]) -> None:
+    """Store the LDS of one method over the subsets that these fits were trained on."""
+    context, of_scores = run.context, scores_key(method, run.config, run.context)
+    key = content_hash(of_scores, *fit_keys)
     configuration: dict[str, Any] = {
         "data_hash": context.data_hash,
         "model_hash": context.model_hash,
-        "scores_key": scores_key(method, run.config, context),
-        "fits": [trial.fit.fit_key for trial in trials],
+        "scores_key": of_scores,
+        "fits": list(fit_keys),
     }
-    context.store.write("lds", key, rows, configuration, method)
+    context.store.write("lds", key, rows.assign(lds_key=key, experiment=context.experiment), configuration, method)
 
 
 def _retrained(context: TrialContext, trials: Sequence[TrialSpec]) -> tuple[np.ndarray, np.ndarray]:

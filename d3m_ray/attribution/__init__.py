@@ -15,7 +15,7 @@ Score = Callable[[AttributionInputs, Any, WorkerPool], np.ndarray]
 
 @dataclass(frozen=True)
 class Method:
-    """How a method scores. The second argument is its part of the configuration, `config.ATTRIBUTION_METHODS`."""
+    """How a method scores. The second argument is its settings: see `selection.ATTRIBUTION_SETTINGS`."""
 
     score_groups: Score
     """[N, G] float32: how much each train example raises the mean margin of each group's queries."""
@@ -33,6 +33,6 @@ METHODS: Mapping[str, Method] = {
     "loss": Method(controls.loss_groups, controls.loss_queries),
     "random": Method(controls.random_groups, controls.random_queries),
 }
-"""The methods by name, the names of `config.ATTRIBUTION_METHODS`."""
+"""The methods by name, those of `selection.ATTRIBUTION_SETTINGS`."""
 
 __all__ = ["METHODS", "AttributionInputs", "Checkpoint", "Method"]

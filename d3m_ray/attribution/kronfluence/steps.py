@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,13 +75,7 @@ class ScoreTask:
 def fit_covariances(task: FactorTask, partition: int) -> Factors:
     """Sums over the partition's tokens of each layer's inputs' products [I, I], its gradients' [O, O], and counts."""
     with _analyzer(task) as analyzer:
-        analyzer.fit_covariance_matrices(
-            task.name,
-            task.train,
-            per_device_batch_size=_train_batch(task, partition, task.num_partitions),
-            factor_args=_factor_arguments(task),
-            target_data_partitions=_target(partition, task.num_partitions),
-        )
+        analyzer.fit_covariance_matrices(**_fitting(task, partition))
         folder = analyzer.factors_output_dir(task.name)
         return _as_arrays(load_covariance_matrices(folder, _stored(partition, task.num_partitions)))
 
@@ -99,13 +94,7 @@ def decompose_layer(_: None, covariances: Factors) -> Factors:
 def fit_lambdas(task: FactorTask, partition: int) -> Factors:
     """Sums over the partition of each layer's squared gradients in its eigenbasis [O, I], and the examples' number."""
     with _analyzer(task) as analyzer:
-        analyzer.fit_lambda_matrices(
-            task.name,
-            task.train,
-            per_device_batch_size=_train_batch(task, partition, task.num_partitions),
-            factor_args=_factor_arguments(task),
-            target_data_partitions=_target(partition, task.num_partitions),
-        )
+        analyzer.fit_lambda_matrices(**_fitting(task, partition))
         folder = analyzer.factors_output_dir(task.name)
         return _as_arrays(load_lambda_matrices(folder, _stored(partition, task.num_partitions)))
 
@@ -174,6 +163,17 @@ def _write_factors(task: FactorTask, folder: Path) -> None:
     save_json(_factor_arguments(task).to_dict(), folder / f"{FACTOR_ARGUMENTS_NAME}_arguments.json")
     for name, matrices in task.factors.items():
         save_file(matrices, folder / f"{name}.safetensors")
+
+
+def _fitting(task: FactorTask, partition: int) -> dict[str, Any]:
+    """The library's arguments for fitting factors to one partition."""
+    return {
+        "factors_name": task.name,
+        "dataset": task.train,
+        "per_device_batch_size": _train_batch(task, partition, task.num_partitions),
+        "factor_args": _factor_arguments(task),
+        "target_data_partitions": _target(partition, task.num_partitions),
+    }
 
 
 def _factor_arguments(task: FactorTask) -> FactorArguments:
