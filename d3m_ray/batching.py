@@ -3,6 +3,7 @@
 Shapes: N examples, T tokens of the longest example of a batch, B examples of a batch.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from d3m_ray.records import NUM_LABELS, Examples
+from d3m_ray.records import BINARY_LABELS, Examples, cells_of
 
 SORT_WINDOW_BATCHES = 25  # batches that are sorted by length together: like lengths, and still a fresh mix each epoch
 
@@ -37,6 +38,8 @@ class TokenizedExamples:
     labels: np.ndarray
     groups: np.ndarray
     pad_id: int
+    num_labels: int = len(BINARY_LABELS)
+    """L, of the corpus: a split need not have all of them."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,19 +51,18 @@ class TokenizedExamples:
 
     @property
     def cells(self) -> np.ndarray:
-        """[N] int64: each example's cell, group * number of labels + label."""
-        return self.groups * NUM_LABELS + self.labels
+        """[N] int64: each example's cell."""
+        return cells_of(self.groups, self.labels, self.num_labels)
 
     def take(self, indices: np.ndarray) -> "TokenizedExamples":
         """The examples at these positions, in the order given."""
         rows = [self.flat_ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
-        return TokenizedExamples(
-            split=self.split,
+        return dataclasses.replace(
+            self,
             flat_ids=np.concatenate([self.flat_ids[:0], *rows]),
             offsets=_offsets(rows),
             labels=self.labels[indices],
             groups=self.groups[indices],
-            pad_id=self.pad_id,
         )
 
     def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> "Batch":
@@ -86,7 +88,9 @@ class Batch:
     labels: torch.Tensor
 
 
-def tokenize(examples: Examples, tokenizer: Tokenizer, max_length: int) -> TokenizedExamples:
+def tokenize(
+    examples: Examples, tokenizer: Tokenizer, max_length: int, num_labels: int = len(BINARY_LABELS)
+) -> TokenizedExamples:
     """Token ids of the texts, special tokens included, cut at `max_length` tokens."""
     encoded = (
         tokenizer(list(examples.texts), truncation=True, max_length=max_length) if len(examples) else {"input_ids": []}
@@ -99,6 +103,7 @@ def tokenize(examples: Examples, tokenizer: Tokenizer, max_length: int) -> Token
         labels=examples.labels,
         groups=examples.groups,
         pad_id=tokenizer.pad_token_id or 0,
+        num_labels=num_labels,
     )
 
 

@@ -35,7 +35,7 @@ from d3m_ray.planning import (
     shared_settings,
 )
 from d3m_ray.progress import Progress
-from d3m_ray.records import NUM_LABELS, Examples, Predictions, Splits
+from d3m_ray.records import Examples, Predictions, Splits, cells_of
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
 from d3m_ray.store import SCORE_PREFIX, Store
 from d3m_ray.trial import FitSpec, TrialContext, TrialSpec, fit_is_stored, record_trial, stored_predictions
@@ -109,6 +109,7 @@ def gather_evidence(run: Run) -> Evidence:
     return Evidence(
         labels=train_split.labels,
         groups=train_split.groups,
+        num_labels=run.context.splits.num_labels,
         alignments=_stored_alignments(run),
         cell_losses=_val_cell_losses(run) if stored else None,
     )
@@ -215,9 +216,10 @@ def attribute(method: str, run: Run, failed: Sequence[FailedFit], each_query: bo
 
 def _val_cell_losses(run: Run) -> np.ndarray:
     """[G, L] val loss of each cell, mean over the base models."""
-    val, num_groups = run.context.splits.val, len(run.context.splits.group_names)
-    cells = val.groups * NUM_LABELS + val.labels
-    return np.mean([cell_losses(p, cells, num_groups) for p in _base_predictions(run, val)], axis=0)
+    splits = run.context.splits
+    cells = cells_of(splits.val.groups, splits.val.labels, splits.num_labels)
+    sizes = len(splits.group_names), splits.num_labels
+    return np.mean([cell_losses(p, cells, *sizes) for p in _base_predictions(run, splits.val)], axis=0)
 
 
 def _base_predictions(run: Run, examples: Examples) -> list[Predictions]:

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from d3m_ray.batching import TokenizedExamples, budget_batches
 from d3m_ray.model import at_least_float32, autocast, logits_of
-from d3m_ray.records import NUM_LABELS
 from d3m_ray.selection import balancing
 from d3m_ray.training import PREDICTION_TOKENS
 
@@ -22,21 +21,22 @@ MAX_ITERATIONS = 10_000
 
 
 def layer_to_refit(model: nn.Module, examples: TokenizedExamples) -> nn.Linear:
-    """The last linear layer of two outputs, which makes the logits.
+    """The last linear layer of as many outputs as there are labels, which makes the logits.
 
-    Raises ValueError where the model has none with a bias, or the examples to refit it to have one label only.
+    Raises ValueError where the model has none with a bias, or the examples to refit it to lack a label.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == NUM_LABELS]
+    num_labels = examples.num_labels
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == num_labels]
     if not layers or layers[-1].bias is None:
         raise ValueError(
-            f"dfr refits the last linear layer of {NUM_LABELS} outputs and a bias, and {type(model).__name__} has "
+            f"dfr refits the last linear layer of {num_labels} outputs and a bias, and {type(model).__name__} has "
             "none: leave dfr out of --methods, or take another --model"
         )
     labels = np.unique(examples.labels)
-    if len(labels) < NUM_LABELS:
+    if len(labels) < num_labels:
         raise ValueError(
-            f"dfr tells label 0 from label 1, so the split that it refits to has both; {examples.split} has "
-            f"{labels.tolist()}: name the other of val and train by --dfr-data"
+            f"dfr tells the {num_labels} labels apart, so the split that it refits to has all of them; "
+            f"{examples.split} has {labels.tolist()}: name the other of val and train by --dfr-data"
         )
     return layers[-1]
 
@@ -53,7 +53,8 @@ def refit_last_layer(
 
     Kirichenko et al. 2022 (arXiv 2204.02937), section 4, with their code's average over 10 subsets, in each of which
     every cell has as many examples, drawn at random, as the smallest that has any; here under an L2 penalty of strength
-    1 / `inverse_l2`. The margins are the regression's decision function: the two logits are minus and plus half of it.
+    1 / `inverse_l2`. Of two labels, the logits are minus and plus half of the regression's decision function, so that
+    the margin is all of it; of more, they are the multinomial regression's.
     """
     scaler = StandardScaler()
     features = scaler.fit_transform(layer_inputs(model, layer, examples, precision).astype(np.float64))
@@ -62,13 +63,15 @@ def refit_last_layer(
         rows = np.delete(np.arange(len(examples)), balancing(examples.cells, seed, _FIRST_STREAM + subset))
         regression = LogisticRegression(C=inverse_l2, max_iter=MAX_ITERATIONS)
         regression.fit(features[rows], examples.labels[rows])
-        weights.append(regression.coef_[0])
-        biases.append(regression.intercept_[0])
+        weights.append(regression.coef_)
+        biases.append(regression.intercept_)
     weight = np.mean(weights, axis=0) / scaler.scale_
-    bias = np.mean(biases) - weight @ scaler.mean_
+    bias = np.mean(biases, axis=0) - weight @ scaler.mean_
+    if len(bias) == 1:  # two labels: scikit-learn gives one decision function for both
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(np.stack([-weight, weight]) / 2))
-        layer.bias.copy_(torch.from_numpy(np.array([-bias, bias]) / 2))
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
 
 
 def layer_inputs(model: PreTrainedModel, layer: nn.Linear, examples: TokenizedExamples, precision: str) -> np.ndarray:

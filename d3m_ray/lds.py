@@ -66,7 +66,7 @@ def run_lds(config: LdsConfig, store: Store, engine: Engine, progress: Progress)
     run = Run(config.experiment, context, engine, progress)
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and {config.num_subsets} halves of train")
-    trials = plan_trials(subsets, context, Evidence(splits.train.labels, splits.train.groups))
+    trials = plan_trials(subsets, context, Evidence(splits.train.labels, splits.train.groups, splits.num_labels))
     keep = any(not _has_scores(method, run) for method in config.experiment.methods)
     failed = train(run, trials, base_models(run, keep_weights=keep))
     given_up = {failure.fit_key for failure in failed}

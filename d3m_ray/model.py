@@ -32,7 +32,7 @@ from d3m_ray import cpu_layers
 from d3m_ray.batching import Batch, TokenizedExamples
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
-from d3m_ray.records import NUM_LABELS
+from d3m_ray.records import BINARY_LABELS
 
 TINY_MODEL = "tiny"
 """The model name that stands for a two-layer BERT of random weights over the train split's own words."""
@@ -59,19 +59,22 @@ class BaseModel:
         return content_hash(json.dumps(config, sort_keys=True, default=str), *self.new_modules, *arrays)
 
 
-def load_base_model(name_or_dir: str, train_texts: Iterable[str]) -> tuple[BaseModel, PreTrainedTokenizerBase]:
+def load_base_model(
+    name_or_dir: str, train_texts: Iterable[str], num_labels: int = len(BINARY_LABELS)
+) -> tuple[BaseModel, PreTrainedTokenizerBase]:
     """The classifier and its tokenizer, from a folder, from the hub, or made here where the name is "tiny".
 
-    Raises InputError where the model cannot be loaded, or has a head for another number of labels.
+    A head for another number of labels is left out, and drawn from each fit's seed as a missing one is. Raises
+    InputError where the model cannot be loaded.
     """
     if name_or_dir == TINY_MODEL:
-        return _tiny_bert(train_texts)
+        return _tiny_bert(train_texts, num_labels)
     try:
         # Quiet: the head is always new. Seeded: its weights are drawn here too, and enter the hash.
         with _quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
-            config = AutoConfig.from_pretrained(name_or_dir, num_labels=NUM_LABELS)
+            config = AutoConfig.from_pretrained(name_or_dir, num_labels=num_labels)
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 name_or_dir, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
             )
@@ -106,7 +109,7 @@ def _as_base_model(name: str, model: PreTrainedModel, new_modules: Iterable[str]
     )
 
 
-def _tiny_bert(train_texts: Iterable[str]) -> tuple[BaseModel, PreTrainedTokenizerBase]:
+def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[BaseModel, PreTrainedTokenizerBase]:
     words = sorted({word for text in train_texts for word in text.lower().split()})
     vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
     backend = FastTokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -120,7 +123,7 @@ def _tiny_bert(train_texts: Iterable[str]) -> tuple[BaseModel, PreTrainedTokeniz
         vocab_size=len(vocabulary), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=128, max_position_embeddings=128,
     )  # fmt: skip
-    config.num_labels = NUM_LABELS
+    config.num_labels = num_labels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BertForSequenceClassification(config)
@@ -206,6 +209,12 @@ def margins_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     correct = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], float("-inf"))
     return correct - others.logsumexp(dim=1)
+
+
+def margin_slopes(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """[B, C] derivatives of `margins_of` by the logits: 1 at the label, minus the softmax of the others elsewhere."""
+    others = logits.scatter(1, labels[:, None], float("-inf")).softmax(dim=1)
+    return (-others).scatter(1, labels[:, None], 1.0)
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:

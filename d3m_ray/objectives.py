@@ -67,7 +67,7 @@ def jtt(inputs: FitInputs) -> Fit:
     identification = dataclasses.replace(inputs.config, num_epochs=robust.jtt_first_epochs, final_model="last")
     first = dataclasses.replace(inputs, config=identification).fine_tune()
     start = time.perf_counter()
-    is_wrong = predict(inputs.model, train, inputs.config.precision).margins <= 0
+    is_wrong = ~predict(inputs.model, train, inputs.config.precision).is_correct
     upweighted = np.repeat(np.arange(len(train)), np.where(is_wrong, robust.jtt_upweight, 1))
     second = dataclasses.replace(inputs, train=train.take(upweighted)).fine_tune()
     return Fit(

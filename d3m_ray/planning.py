@@ -24,9 +24,10 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     most = max(config.num_removed)
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
-    whole_model, tokenizer = load_base_model(config.model, splits.train.texts)
+    whole_model, tokenizer = load_base_model(config.model, splits.train.texts, splits.num_labels)
     whole_tokens = {
-        name: tokenize(examples, tokenizer, config.training.max_length) for name, examples in splits.by_name().items()
+        name: tokenize(examples, tokenizer, config.training.max_length, splits.num_labels)
+        for name, examples in splits.by_name().items()
     }
     data_hash = splits.content_hash()
     model_hash = content_hash(whole_model.content_hash(), tokenizer.backend_tokenizer.to_str())
@@ -49,6 +50,7 @@ def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
         "model": context.base.name,
         "data_hash": context.data_hash,
         "model_hash": context.model_hash,
+        "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
         **shared_settings(config),
     }

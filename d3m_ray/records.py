@@ -12,7 +12,12 @@ import numpy as np
 from d3m_ray.keys import content_hash
 
 SPLIT_NAMES = ("train", "val", "test")
-NUM_LABELS = 2  # label 1 is the hateful, toxic or otherwise positive one; fpr and fnr need the two
+BINARY_LABELS = ("0", "1")  # label 1 is the hateful, toxic or otherwise positive one
+
+
+def cells_of(groups: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """[N] int64: the cell, a (group, label), of each example: group * L + label, given both [N]."""
+    return groups * num_labels + labels
 
 
 def _frozen(values: Any, dtype: Any) -> np.ndarray:
@@ -25,7 +30,7 @@ def _frozen(values: Any, dtype: Any) -> np.ndarray:
 class Examples:
     """One split, or a part of one. Arrays are read-only.
 
-    Raises ValueError where the fields differ in length, an id repeats, or a label is not 0 or 1.
+    Raises ValueError where the fields differ in length, an id repeats, or a label is below 0.
     """
 
     split: str
@@ -35,7 +40,7 @@ class Examples:
     texts: tuple[str, ...]
     """N strings."""
     labels: np.ndarray
-    """[N] int64, 0 or 1."""
+    """[N] int64 indices into `Splits.label_names`."""
     groups: np.ndarray
     """[N] int64 indices into the vocabulary `Splits.group_names`."""
 
@@ -51,8 +56,8 @@ class Examples:
             raise ValueError(f"ids, texts, labels and groups have one length, received {sorted(lengths)}")
         if len(np.unique(self.example_ids)) != len(self.example_ids):
             raise ValueError(f"example ids are unique within a split; {self.split} repeats one")
-        if not np.isin(self.labels, range(NUM_LABELS)).all():
-            raise ValueError(f"labels are 0 or 1, received {np.unique(self.labels).tolist()} in {self.split}")
+        if len(self.labels) and self.labels.min() < 0:
+            raise ValueError(f"labels count from 0, received {np.unique(self.labels).tolist()} in {self.split}")
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -79,13 +84,13 @@ class Examples:
     def content_hash(self) -> str:
         """Hash of everything that a model can see of these examples, and of their ids and groups."""
         return content_hash(
-            self.split, "\0".join(self.example_ids), "\0".join(self.texts), self.labels.tobytes(), self.groups.tobytes()
+            self.split, self.example_ids.tolist(), self.texts, self.labels.tobytes(), self.groups.tobytes()
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A corpus: disjoint train, val and test examples whose groups come from one vocabulary.
+    """A corpus: disjoint train, val and test examples whose groups and labels come from one vocabulary each.
 
     One text may stand in one split several times, once per group that it targets; it never stands in two splits.
     Raises ValueError where that, or a non-empty group in val and test, does not hold.
@@ -101,13 +106,19 @@ class Splits:
     """Rows left out by the loader, by reason, for example {"train text also in test": 12}."""
     harmful_ids: frozenset[str] = frozenset()
     """Train ids known to be harmful: made corpora only, empty for real ones."""
+    label_names: tuple[str, ...] = BINARY_LABELS
+    """What the labels are called, L names; of two, the second is the positive one, which fpr, fnr and auc speak of."""
 
     def __post_init__(self) -> None:
+        if len(self.label_names) < 2 or len(set(self.label_names)) != len(self.label_names):
+            raise ValueError(f"a corpus has at least two labels of different names, received {self.label_names}")
         for split, examples in self.by_name().items():
             if examples.split != split:
                 raise ValueError(f"field {split!r} holds {split} examples, received {examples.split!r} examples")
             if len(examples) and not 0 <= examples.groups.min() <= examples.groups.max() < len(self.group_names):
                 raise ValueError(f"{split} holds a group index outside the vocabulary of {len(self.group_names)}")
+            if len(examples) and examples.labels.max() >= self.num_labels:
+                raise ValueError(f"{split} holds a label outside the vocabulary of {self.num_labels}")
         for split in ("val", "test"):
             counts = np.bincount(self.by_name()[split].groups, minlength=len(self.group_names))
             empty = [name for name, count in zip(self.group_names, counts, strict=True) if count == 0]
@@ -118,24 +129,38 @@ class Splits:
             if shared:
                 raise ValueError(f"a text stands in one split only; {len(shared)} stand in {left} and in {right}")
 
+    @property
+    def num_labels(self) -> int:
+        return len(self.label_names)
+
     def by_name(self) -> dict[str, Examples]:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def content_hash(self) -> str:
-        """Hash of the content of all splits and of the vocabulary; the corpus name does not enter."""
-        return content_hash("\0".join(self.group_names), *(e.content_hash() for e in self.by_name().values()))
+        """Hash of the content of all splits and of the vocabularies; the corpus name does not enter."""
+        of_splits = [examples.content_hash() for examples in self.by_name().values()]
+        return content_hash(self.group_names, self.label_names, of_splits)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a model says of N examples.
 
-    `margins` is [N] float32, correct logit minus logsumexp of the others, > 0 where the answer is correct;
-    `probabilities` is [N] float32, that of label 1.
+    `labels` is [N] int64, the true ones. `margins` is [N] float32, correct logit minus logsumexp of the others: above 0
+    where the model gives the true label more than half of the probability. `predicted` is [N] int64, the label of the
+    largest logit; of a tie with the true label, the other one. `probabilities` is [N] float32, that of label 1; NaN
+    where there are more than two labels.
     """
 
+    labels: np.ndarray
     margins: np.ndarray
+    predicted: np.ndarray
     probabilities: np.ndarray
+
+    @property
+    def is_correct(self) -> np.ndarray:
+        """[N] bool: whether the predicted label is the true one; with two labels, whether the margin is above 0."""
+        return self.predicted == self.labels
 
     @property
     def losses(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from d3m_ray.records import NUM_LABELS
+from d3m_ray.records import BINARY_LABELS, cells_of
 
 ATTRIBUTION_SETTINGS: Mapping[str, str | None] = {
     "trak": "trak",
@@ -39,6 +39,8 @@ class Evidence:
     """[N] int64."""
     groups: np.ndarray
     """[N] int64."""
+    num_labels: int = len(BINARY_LABELS)
+    """L."""
     alignments: Mapping[str, np.ndarray] = field(default_factory=dict)
     """[N] float64 by alignment name, those that were made already."""
     cell_losses: np.ndarray | None = None
@@ -49,8 +51,8 @@ class Evidence:
 
     @property
     def cells(self) -> np.ndarray:
-        """[N] int64: each train example's cell, group * L + label."""
-        return self.groups * NUM_LABELS + self.labels
+        """[N] int64: each train example's cell."""
+        return cells_of(self.groups, self.labels, self.num_labels)
 
 
 def lowest(alignment: np.ndarray, num_removed: int) -> np.ndarray:

@@ -171,7 +171,7 @@ class _Choice:
         if self.rule == "val_wga":
             figure = worst_group_accuracy(predictions, val.groups, int(val.groups.max()) + 1)
         else:
-            figure = float((predictions.margins > 0).mean())
+            figure = float(predictions.is_correct.mean())
         if self.best is None or figure > self.best[0]:
             self.best = (figure, epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()})
 
@@ -184,13 +184,27 @@ class _Choice:
 
 
 def predict(model: PreTrainedModel, examples: TokenizedExamples, precision: str) -> Predictions:
-    """Margins and probabilities of N examples in their order, without dropout. Leaves the model in evaluation mode."""
+    """What the model says of N examples in their order, without dropout. Leaves the model in evaluation mode."""
     margins = np.zeros(len(examples), dtype=np.float32)
+    predicted = np.zeros(len(examples), dtype=np.int64)
     model.eval()
     with torch.inference_mode(), autocast(model.device, precision):
         for indices in budget_batches(examples.lengths, PREDICTION_TOKENS):
             batch = examples.batch(indices, model.device)
-            margins[indices] = margins_of(logits_of(model, batch), batch.labels).cpu().numpy()
+            logits = logits_of(model, batch)
+            margins[indices] = margins_of(logits, batch.labels).cpu().numpy()
+            predicted[indices] = _predicted_labels(logits, batch.labels).cpu().numpy()
     # With two labels the margin is the difference of the logits, so its sigmoid is the correct label's probability.
     signed = np.where(examples.labels == 1, margins, -margins).astype(np.float64)
-    return Predictions(margins, expit(signed).astype(np.float32))
+    probabilities = expit(signed) if examples.num_labels == 2 else np.full(len(examples), np.nan)
+    return Predictions(examples.labels, margins, predicted, probabilities.astype(np.float32))
+
+
+def _predicted_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """[B] the label of the largest of the logits [B, C]; a tie with the true label goes to the other one.
+
+    So a model that tells nothing apart is wrong, whatever the order of the labels.
+    """
+    best_other = logits.scatter(1, labels[:, None], float("-inf")).max(dim=1)
+    is_correct = logits.gather(1, labels[:, None]).squeeze(1) > best_other.values
+    return torch.where(is_correct, labels, best_other.indices)

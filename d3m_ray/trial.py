@@ -48,7 +48,7 @@ class TrialContext:
         kept = np.delete(self.splits.train.example_ids, removed)
         otherwise = () if objective == ERM else (objective, asdict(self.robust))
         return content_hash(
-            self.data_hash, "\0".join(kept), asdict(self.training), self.model_hash, str(seed), *otherwise
+            self.data_hash, kept.tolist(), asdict(self.training), self.model_hash, str(seed), *otherwise
         )
 
     def trial_key(self, fit_key: str, method: str, num_removed: int) -> str:
@@ -126,7 +126,8 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
     for split in EVALUATED_SPLITS:
         examples = context.splits.by_name()[split]
         predictions = _predictions_of(fitted, examples)
-        frames.append(group_metrics(predictions, examples, context.splits.group_names).assign(split=split))
+        names = context.splits.group_names, context.splits.label_names
+        frames.append(group_metrics(predictions, examples, *names).assign(split=split))
     rows = pd.concat(frames, ignore_index=True).assign(
         trial_key=trial.trial_key,
         fit_key=fit_key,
@@ -156,7 +157,7 @@ def stored_predictions(store: Store, fit_key: str, examples: Examples) -> Predic
 
 def _predictions_of(fitted: pd.DataFrame, examples: Examples) -> Predictions:
     rows = fitted[fitted["split"] == examples.split].set_index("example_id").loc[examples.example_ids]
-    return Predictions(rows["margin"].to_numpy(), rows["probability"].to_numpy())
+    return Predictions(*(rows[name].to_numpy() for name in ("label", "margin", "predicted", "probability")))
 
 
 def record_failure(context: TrialContext, trial: TrialSpec, error: str, traceback: str) -> None:
@@ -189,6 +190,7 @@ def _fit_rows(context: TrialContext, fit_key: str, examples: Examples, predictio
             "group": np.array(context.splits.group_names)[examples.groups],
             "label": examples.labels,
             "margin": predictions.margins,
+            "predicted": predictions.predicted,
             "probability": predictions.probabilities,
         }
     )
@@ -200,6 +202,7 @@ def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit
         "model_hash": context.model_hash,
         "model": context.base.name,
         "dataset": context.splits.name,
+        "label_names": list(context.splits.label_names),
         "training": asdict(context.training),
         "objective": spec.objective,
         **({} if spec.objective == ERM else {"robust": asdict(context.robust)}),

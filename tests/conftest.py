@@ -77,8 +77,8 @@ def architecture(request: pytest.FixtureRequest) -> str:
 def tiny_base() -> Callable[..., BaseModel]:
     """Makes a base model of random weights: `tiny_base("bert")`, dropout off unless `dropout=` says otherwise."""
 
-    def make(architecture: str, dropout: float = 0.0, seed: int = 0) -> BaseModel:
-        config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    def make(architecture: str, dropout: float = 0.0, seed: int = 0, num_labels: int = 2) -> BaseModel:
+        config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture] | {"num_labels": num_labels})
         for name in config.to_dict():
             if "dropout" in name and isinstance(getattr(config, name), float):
                 setattr(config, name, dropout)
@@ -95,16 +95,19 @@ def tiny_base() -> Callable[..., BaseModel]:
 def made_tokens() -> Callable[..., TokenizedExamples]:
     """Makes N examples of random tokens between 5 and 99 and of 3 to 12 tokens, labels and groups in turn."""
 
-    def make(split: str = "train", num_examples: int = 12, num_groups: int = 2, seed: int = 0) -> TokenizedExamples:
+    def make(
+        split: str = "train", num_examples: int = 12, num_groups: int = 2, seed: int = 0, num_labels: int = 2
+    ) -> TokenizedExamples:
         rng = np.random.default_rng([seed, *split.encode()])
         lengths = rng.integers(3, 13, size=num_examples)
         return TokenizedExamples(
             split=split,
             flat_ids=rng.integers(5, 100, size=lengths.sum()).astype(np.int32),
             offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            labels=rng.permutation(np.arange(num_examples) % 2),
+            labels=rng.permutation(np.arange(num_examples) % num_labels),
             groups=rng.permutation(np.arange(num_examples) % num_groups),
             pad_id=0,
+            num_labels=num_labels,
         )
 
     return make

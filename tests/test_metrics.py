@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, roc_auc_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, roc_auc_score
 
 from d3m_ray.metrics import cell_losses, group_losses, group_metrics, worst_group_accuracy
 from d3m_ray.records import Examples, Predictions
@@ -16,8 +16,12 @@ def make_examples(labels: list[int], groups: list[int]) -> Examples:
 
 def predict(logits: np.ndarray, labels: np.ndarray) -> Predictions:
     """Predictions of a model whose logit of label 1 over label 0 is given."""
-    margins = np.where(labels == 1, logits, -logits)
-    return Predictions(margins.astype(np.float32), (1 / (1 + np.exp(-logits))).astype(np.float32))
+    return of_two_labels(labels, np.where(labels == 1, logits, -logits), 1 / (1 + np.exp(-logits)))
+
+
+def of_two_labels(labels: np.ndarray, margins: np.ndarray, probabilities: np.ndarray) -> Predictions:
+    predicted = np.where(margins > 0, labels, 1 - labels)
+    return Predictions(labels, margins.astype(np.float32), predicted, probabilities.astype(np.float32))
 
 
 @pytest.fixture
@@ -42,6 +46,7 @@ def test_every_metric_agrees_with_sklearn(random_case: tuple[Predictions, Exampl
             "fpr": false_1 / (false_1 + true_0),
             "fnr": false_0 / (false_0 + true_1),
             "auc": roc_auc_score(labels, probabilities),
+            "macro_f1": f1_score(labels, probabilities > 0.5, average="macro"),
         }
         np.testing.assert_allclose(table.loc[name, list(expected)].astype(float), list(expected.values()), rtol=1e-6)
 
@@ -50,7 +55,8 @@ def test_rows_worked_out_by_hand() -> None:
     examples = make_examples(labels=[0, 0, 1, 1, 1, 1], groups=[0, 0, 0, 1, 1, 1])
     margins = np.array([1.0, -1.0, 2.0, 0.0, -3.0, 1.0], dtype=np.float32)
     probabilities = np.array([0.3, 0.7, 0.9, 0.5, 0.05, 0.7], dtype=np.float32)
-    table = group_metrics(Predictions(margins, probabilities), examples, ["ant", "bee"]).set_index("group")
+    predictions = of_two_labels(examples.labels, margins, probabilities)
+    table = group_metrics(predictions, examples, ["ant", "bee"]).set_index("group")
 
     assert table.index.tolist() == ["ant", "bee", "ant/0", "ant/1", "bee/1", "all", "worst", "worst_cell"]
     assert table["num_examples"].tolist() == [3, 3, 2, 1, 3, 6, 3, 3]
@@ -60,11 +66,38 @@ def test_rows_worked_out_by_hand() -> None:
     # One positive above both negatives; over all, 4 of the 8 pairs are in order and one is a tie.
     np.testing.assert_allclose(table["auc"], [1, np.nan, np.nan, np.nan, np.nan, 4.5 / 8, np.nan, np.nan])
     np.testing.assert_allclose(table.loc["bee", "loss"], np.log1p(np.exp([0.0, 3.0, -1.0])).mean())
+    # Over all: label 0 has 1 of 2 found among 3 told, label 1 has 2 of 4 among 3 told. A cell has one label.
+    np.testing.assert_allclose(table.loc["all", "macro_f1"], (2 / 5 + 4 / 7) / 2)
+    assert table.loc[["ant/0", "ant/1", "bee/1", "bee"], "macro_f1"].isna().all()
+
+
+def test_three_labels_agree_with_sklearn_and_have_no_rates_of_two() -> None:
+    generator = np.random.default_rng(1)
+    labels, groups = generator.integers(0, 3, 200), np.repeat([0, 1], 100)
+    logits = generator.normal(size=(200, 3)) + 0.5 * np.eye(3)[labels]
+    others = np.where(np.eye(3, dtype=bool)[labels], -np.inf, logits)
+    margins = logits[np.arange(200), labels] - np.log(np.exp(others).sum(axis=1))
+    unknown = np.full(200, np.nan, dtype=np.float32)
+    predictions = Predictions(labels, margins.astype(np.float32), logits.argmax(axis=1), unknown)
+    examples = make_examples(labels.tolist(), groups.tolist())
+    table = group_metrics(predictions, examples, ["ant", "bee"], ["no", "maybe", "yes"]).set_index("group")
+
+    cells = [f"{group}/{label}" for group in ("ant", "bee") for label in ("no", "maybe", "yes")]
+    assert table.index.tolist() == ["ant", "bee", *cells, "all", "worst", "worst_cell"]
+    assert table[["fpr", "fnr", "auc"]].isna().all(axis=None)
+    for group, name in enumerate(["ant", "bee"]):
+        rows = groups == group
+        predicted = logits[rows].argmax(axis=1)
+        assert table.loc[name, "accuracy"] == pytest.approx(accuracy_score(labels[rows], predicted))
+        assert table.loc[name, "macro_f1"] == pytest.approx(f1_score(labels[rows], predicted, average="macro"))
+        probabilities = np.exp(logits[rows]) / np.exp(logits[rows]).sum(axis=1, keepdims=True)
+        assert table.loc[name, "loss"] == pytest.approx(log_loss(labels[rows], probabilities, labels=[0, 1, 2]))
+    assert (margins < 0)[predictions.is_correct].any(), "of three labels, the largest may have less than half"
 
 
 def test_a_margin_of_zero_is_wrong() -> None:
     examples = make_examples(labels=[0, 1], groups=[0, 0])
-    even = Predictions(np.zeros(2, dtype=np.float32), np.full(2, 0.5, dtype=np.float32))
+    even = of_two_labels(examples.labels, np.zeros(2), np.full(2, 0.5))
     row = group_metrics(even, examples, ["ant"]).iloc[0]
     assert (row["accuracy"], row["fpr"], row["fnr"], row["auc"]) == (0, 1, 1, 0.5)
     assert worst_group_accuracy(even, examples.groups, 1) == 0

@@ -182,6 +182,20 @@ def test_dfr_is_the_logistic_regression_of_balanced_cells(tiny_base, made_tokens
     np.testing.assert_allclose(predict(model, examples, "float32").margins, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_dfr_of_three_labels_is_the_multinomial_regression(tiny_base, made_tokens, monkeypatch):
+    base, examples = tiny_base("bert", num_labels=3), made_tokens("val", 45, num_labels=3)
+    model = build_classifier(base)
+    load_weights(model, base.weights)
+    layer = layer_to_refit(model, examples)
+    features = layer_inputs(model, layer, examples, "float32")
+    monkeypatch.setattr(last_layer, "balancing", lambda cells, seed, stream: np.zeros(0, dtype=np.int64))
+    refit_last_layer(model, layer, examples, "float32", seed=0, inverse_l2=0.7)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    regression = LogisticRegression(C=0.7, max_iter=10_000).fit(standard, examples.labels)
+    expected = -regression.predict_log_proba(standard)[np.arange(45), examples.labels]
+    np.testing.assert_allclose(predict(model, examples, "float32").losses, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_dfr_averages_over_balanced_subsets(tiny_base, made_tokens, monkeypatch):
     base = tiny_base("bert")
     examples = made_tokens("val", 40)

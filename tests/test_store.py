@@ -65,10 +65,13 @@ def test_an_empty_table_has_the_columns_and_types_of_a_full_one(store: Store, ta
 
 def test_the_columns_are_the_contracts() -> None:
     names = {table: set(spec.schema.names) for table, spec in TABLES.items()}
-    assert names["fits"] == {"fit_key", "split", "example_id", "group", "label", "margin", "probability"}
+    assert names["fits"] == {"fit_key", "split", "example_id", "group", "label", "margin", "predicted", "probability"}
     trial = {"trial_key", "fit_key", "experiment", "dataset", "model", "objective", "num_removed", "seed"}
     cost = {"train_seconds", "num_train", "num_steps", "created_at"}
-    assert names["trials"] == trial | {"split", "group", "num_examples", "accuracy", "loss", "fpr", "fnr", "auc"} | cost
+    assert (
+        names["trials"]
+        == trial | {"split", "group", "num_examples", "accuracy", "loss", "fpr", "fnr", "auc", "macro_f1"} | cost
+    )
     assert names["alignments"] == {"alignment_key", "example_id", "group", "label", "alignment"}
     assert names["query_scores"] == {"scores_key", "example_id", "group", "label"}
     interval = {"lds", "lds_low", "lds_high", "num_subsets", "scoring_seconds"}

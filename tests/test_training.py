@@ -146,6 +146,31 @@ def test_predictions_do_not_depend_on_the_batch(tiny_base, made_tokens, architec
     np.testing.assert_allclose(whole.probabilities > 0.5, (whole.margins > 0) == (val.labels == 1))
 
 
+def test_many_labels_are_predicted_by_the_largest_logit(tiny_base, made_tokens):
+    base, examples = tiny_base("bert", num_labels=3), made_tokens("val", 30, num_labels=3)
+    model = build_classifier(base)
+    weights = {**base.weights, "classifier.weight": 20 * base.weights["classifier.weight"]}
+    load_weights(model, weights)
+    found = predict(model, examples, "float32")
+    batch = examples.batch(np.arange(30))
+    with torch.no_grad():
+        logits = model.eval()(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    np.testing.assert_array_equal(found.predicted, logits.argmax(dim=1))
+    losses = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+    np.testing.assert_allclose(found.losses, losses, rtol=1e-3, atol=1e-5)
+    assert np.isnan(found.probabilities).all()
+    assert len(set(found.predicted)) > 1
+
+
+def test_a_tie_is_wrong_whatever_the_label(tiny_base, made_tokens):
+    base, examples = tiny_base("bert"), made_tokens("val", 6)
+    model = build_classifier(base)
+    load_weights(model, {**base.weights, "classifier.weight": 0 * base.weights["classifier.weight"]})
+    found = predict(model, examples, "float32")
+    assert not found.is_correct.any()
+    np.testing.assert_array_equal(found.predicted, 1 - examples.labels)
+
+
 def test_nothing_to_train_on_is_refused(tiny_base, made_tokens):
     base = tiny_base("bert")
     with pytest.raises(ValueError, match="at least one train example"):

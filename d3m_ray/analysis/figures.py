@@ -12,7 +12,6 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from d3m_ray.analysis.statistics import bootstrap_interval
 from d3m_ray.analysis.tables import read_trials
 from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
-from d3m_ray.records import NUM_LABELS
 from d3m_ray.store import Store
 
 # Okabe and Ito's colours, told apart with any colour vision; a method looks the same in every figure.
@@ -46,6 +45,7 @@ METRIC_TITLES = {
     "fpr": "false positive rate",
     "fnr": "false negative rate",
     "auc": "area under the ROC curve",
+    "macro_f1": "macro F1",
 }
 PERCENT_METRICS = ("accuracy", "fpr", "fnr")
 GROUP_TITLES = {"all": "all examples", "worst": "worst group", "worst_cell": "worst cell"}
@@ -94,14 +94,14 @@ def metric_figure(trials: pd.DataFrame, metric: str, groups: Sequence[str] = ())
 
 
 def write_figures(store: Store, experiment: str, folder: Path, split: str = "test") -> list[Path]:
-    """Write `accuracy`, `loss`, `fpr`, `fnr`, `auc` (every group) and `headline` (accuracy of `all` and `worst`).
+    """Write each of `METRICS` that a trial has (every group) and `headline` (accuracy of `all` and `worst`).
 
     Each as PDF and as PNG into the folder, made where there is none; returns the paths. Raises StoreError where the
     experiment has no trial.
     """
     trials = read_trials(store, experiment, split)
     figures = {HEADLINE: metric_figure(trials, "accuracy", ["worst", "all"])}
-    figures |= {metric: metric_figure(trials, metric) for metric in METRICS}
+    figures |= {metric: metric_figure(trials, metric) for metric in METRICS if trials[metric].notna().any()}
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for name in figures for suffix in ("pdf", "png")]
     for path in paths:
@@ -111,7 +111,7 @@ def write_figures(store: Store, experiment: str, folder: Path, split: str = "tes
 
 def identity_names(groups: Collection[str]) -> list[str]:
     """The identities among the groups of the trials table, sorted; neither their cells nor the summary rows."""
-    cells = {f"{group}{CELL_SEPARATOR}{label}" for group in groups for label in range(NUM_LABELS)}
+    cells = {group for group in groups if any(group.startswith(f"{other}{CELL_SEPARATOR}") for other in groups)}
     return sorted(set(groups) - cells - set(SUMMARY_GROUPS))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit
+from torch.nn.functional import one_hot
 from transformers import PreTrainedModel
 
 from d3m_ray.attribution.fisher import drawn_labels, uniform_draws
@@ -155,13 +155,15 @@ def squares_of_shard(task: FisherTask, positions: np.ndarray) -> dict[str, np.nd
 def _at_drawn_labels(
     task: FisherTask, positions: np.ndarray, layers: LinearGradients
 ) -> Iterator[tuple[Batch, Caught]]:
-    """Batches, and what makes up the gradients of their losses at drawn labels, but for signs, which squares lose."""
+    """Batches, and what makes up the gradients of their losses at drawn labels."""
     for rows, batch in batches_of(task.layers, positions, layers):
-        margins = layers.forward(batch).double().cpu().numpy()
-        labels = task.layers.examples.labels[positions[rows]]
-        is_other = drawn_labels(margins, labels, task.draws[positions[rows]]) != labels
-        # The loss falls by 1 - p for each unit of the true label's margin, and rises by p for the other label.
-        yield batch, layers.backward(torch.from_numpy(expit(np.where(is_other, margins, -margins))))
+        probabilities = layers.forward(batch).double().softmax(dim=1)
+        drawn = drawn_labels(probabilities.cpu().numpy(), task.draws[positions[rows]])
+        # The slope of the cross-entropy over the logits: the probabilities, less 1 at the drawn label.
+        yield (
+            batch,
+            layers.backward(probabilities - one_hot(torch.from_numpy(drawn), probabilities.shape[1]).to(probabilities)),
+        )
 
 
 def batches_of(task: LayerTask, positions: np.ndarray, layers: LinearGradients) -> Iterator[tuple[np.ndarray, Batch]]:

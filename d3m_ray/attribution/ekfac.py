@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.functional import one_hot
 
 from d3m_ray.attribution.curvature import (
     Curvature,
@@ -30,7 +31,7 @@ from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import EkfacConfig
-from d3m_ray.model import at_least_float32
+from d3m_ray.model import at_least_float32, margin_slopes
 from d3m_ray.pool import WorkerPool
 
 BLOCK_BYTES = 2**30  # of directions that train examples meet in one pass; each worker holds them
@@ -105,9 +106,9 @@ def direction_of_target(task: DirectionTask, target: np.ndarray) -> dict[str, np
     """By layer [O * I]: (F + damping)^-1 times the mean gradient of the queries at these positions."""
     layers, bases = prepared(task.layers)
     totals: dict[str, torch.Tensor] = {}
-    for rows, batch in batches_of(task.layers, target, layers):
-        layers.forward(batch)
-        for name, (inputs, gradients) in layers.backward(torch.full([len(rows)], 1 / len(target))).items():
+    for _, batch in batches_of(task.layers, target, layers):
+        slopes = margin_slopes(layers.forward(batch), batch.labels) / len(target)
+        for name, (inputs, gradients) in layers.backward(slopes).items():
             output_basis, input_basis = bases[name]
             rotated = (gradients @ output_basis).flatten(0, 1).T @ (inputs @ input_basis).flatten(0, 1)
             totals[name] = totals.get(name, 0) + at_least_float32(rotated)
@@ -132,7 +133,9 @@ def score_shard(task: LayerTask, positions: np.ndarray) -> np.ndarray:
     num_targets, dtype = next((len(directions), directions.dtype) for (directions,) in task.arrays.values())
     scores = np.zeros((len(positions), num_targets), dtype=dtype)
     for rows, batch in batches_of(task, positions, layers):
-        slopes = torch.sigmoid(-layers.forward(batch))  # 1 - p: minus the slope of the loss over the margin
+        logits = layers.forward(batch)
+        # minus the slope of the cross-entropy over the logits: 1 at the label, less the probabilities
+        slopes = one_hot(batch.labels, logits.shape[1]) - logits.softmax(dim=1)
         for name, (inputs, gradients) in layers.backward(slopes).items():
             scores[rows] += _products(inputs, gradients, *arrays[name]).cpu().numpy()
     return scores

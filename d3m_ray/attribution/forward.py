@@ -1,6 +1,6 @@
 """Forward passes over shards of examples: what each example's loss, margin or embedding is made from.
 
-Shapes: n examples of a shard.
+Shapes: n examples of a shard, C labels.
 """
 
 from collections.abc import Callable
@@ -44,10 +44,16 @@ def forward_pass(
 
 def margins_of_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
     """[n] float64 margins of the examples at these positions."""
-    model, _ = loaded_model(task.checkpoint, "margins", task.precision, lambda model: None)
-    margins = np.zeros(len(positions))
+    logits = torch.from_numpy(logits_of_shard(task, positions))
+    return margins_of(logits, torch.from_numpy(task.examples.labels[positions])).numpy()
+
+
+def logits_of_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
+    """[n, C] float64 logits of the examples at these positions."""
+    model, _ = loaded_model(task.checkpoint, "logits", task.precision, lambda model: None)
+    logits = np.zeros((len(positions), task.examples.num_labels))
     for batch in budget_batches(task.examples.lengths[positions], FORWARD_TOKENS):
         padded = task.examples.batch(positions[batch], model.device)
         with torch.inference_mode(), autocast(model.device, task.precision):
-            margins[batch] = margins_of(logits_of(model, padded), padded.labels).double().cpu().numpy()
-    return margins
+            logits[batch] = logits_of(model, padded).double().cpu().numpy()
+    return logits

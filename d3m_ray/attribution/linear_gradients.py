@@ -1,7 +1,7 @@
 """What per-example gradients of linear layers are made of: each layer's inputs and output gradients, caught by hooks.
 
-Shapes: N examples of a batch, T tokens, O outputs of a layer, I its inputs with a trailing 1 where it has a bias. The
-gradient of example n is [O, I], sum_t gradients[n, t] inputs[n, t]^T, weight and bias side by side.
+Shapes: N examples of a batch, T tokens, C labels, O outputs of a layer, I its inputs with a trailing 1 where it has a
+bias. The gradient of example n is [O, I], sum_t gradients[n, t] inputs[n, t]^T, weight and bias side by side.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from d3m_ray.batching import Batch
 from d3m_ray.errors import InputError
-from d3m_ray.model import autocast, logits_of, margins_of
+from d3m_ray.model import autocast, logits_of
 
 Caught = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """By layer: inputs [N, T, I] and output gradients [N, T, O], in the dtype in which the layer multiplies."""
@@ -27,36 +27,34 @@ class LinearGradients:
     def __init__(self, model: PreTrainedModel, names: Sequence[str], precision: str) -> None:
         self.model = model.eval().requires_grad_(False)
         self.precision = precision
-        self._margins = torch.empty(0)
+        self._logits = torch.empty(0)
         self._inputs: dict[str, torch.Tensor] = {}
         self._gradients: dict[str, torch.Tensor] = {}
         for name in names:
             model.get_submodule(name).register_forward_hook(self._hook(name))
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Margins [N].
+        """Logits [N, C].
 
         Raises InputError where a layer is passed twice.
         """
         self._inputs.clear()
-        with torch.enable_grad():
-            with autocast(self.model.device, self.precision):
-                logits = logits_of(self.model, batch)
-            self._margins = margins_of(logits, batch.labels)
-        return self._margins.detach()
+        with torch.enable_grad(), autocast(self.model.device, self.precision):
+            self._logits = logits_of(self.model, batch)
+        return self._logits.detach()
 
-    def backward(self, weights: torch.Tensor) -> Caught:
-        """What makes up the gradients of sum_n weights_n margin_n of the batch that went forward last.
+    def backward(self, slopes: torch.Tensor) -> Caught:
+        """What makes up the gradients of sum_n,c slopes_nc logit_nc [N, C] of the batch that went forward last.
 
         Raises ValueError where a layer does not keep the examples of a batch apart in its first dimension.
         """
         self._gradients.clear()
-        self._margins.backward(weights.to(self._margins))
+        self._logits.backward(slopes.to(self._logits))
         for name, inputs in self._inputs.items():
-            if inputs.shape[0] != len(weights):
+            if inputs.shape[0] != len(slopes):
                 raise ValueError(
                     f"a layer keeps the examples of a batch apart in its first dimension; {name} received shape "
-                    f"{tuple(inputs.shape)} for {len(weights)} examples"
+                    f"{tuple(inputs.shape)} for {len(slopes)} examples"
                 )
         return {name: (self._layer_inputs(name), _per_token(self._gradients[name])) for name in self._gradients}
 

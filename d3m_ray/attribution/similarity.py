@@ -107,16 +107,21 @@ def embedding_queries(inputs: AttributionInputs, settings: None, pool: WorkerPoo
 
 
 def _embedding_scores(inputs: AttributionInputs, pool: WorkerPool, group_means: bool) -> np.ndarray:
-    """s_i h_i . s_q h_q with s = +-1 by label: linear in s_q h_q, so a group's score is that of its queries' mean."""
+    """+- h_i . h_q by label agreement: linear in h_q, so a group's score is that of its queries' signed mean."""
     total = np.zeros(())
     for number, checkpoint in enumerate(inputs.checkpoints, start=1):
         label = f"embeddings, checkpoint {number} of {len(inputs.checkpoints)}"
         train, queries = (
-            (2 * examples.labels - 1)[:, None] * forward_pass(label, embed_shard, inputs, checkpoint, examples, pool)
+            forward_pass(label, embed_shard, inputs, checkpoint, examples, pool)
             for examples in (inputs.train, inputs.queries)
         )
-        targets = group_scores(queries.T, inputs.queries.groups, inputs.num_groups) if group_means else queries.T
-        total = total + train @ targets
+        scores = np.zeros((len(train), inputs.num_groups if group_means else len(queries)))
+        for name in np.unique(inputs.train.labels):
+            of_label = inputs.train.labels == name
+            signed = (np.where(inputs.queries.labels == name, 1, -1)[:, None] * queries).T
+            targets = group_scores(signed, inputs.queries.groups, inputs.num_groups) if group_means else signed
+            scores[of_label] = train[of_label] @ targets
+        total = total + scores
     return (total / len(inputs.checkpoints)).astype(np.float32)
 
 

@@ -1,5 +1,6 @@
 """The checks at the edge: rows, groups and texts that stand in two splits; each error names the place and the mend."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,9 +9,10 @@ import pandas as pd
 
 from d3m_ray.errors import InputError
 from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
-from d3m_ray.records import NUM_LABELS, SPLIT_NAMES, Examples, Splits
+from d3m_ray.records import BINARY_LABELS, SPLIT_NAMES, Examples, Splits
 
 ROW_COLUMNS = ("text", "label", "group")
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class DataError(InputError):
@@ -59,9 +61,8 @@ def parse_rows(table: Table) -> pd.DataFrame:
     labels, groups = rows["label"].str.strip(), rows["group"].str.strip()
     table.refuse(rows["text"].str.strip() == "", "an example has a text, this one is blank", "fill it in or leave out")
     table.refuse(groups == "", "an example has a group, this one is blank", "fill it in or leave out the row")
-    known = [str(label) for label in range(NUM_LABELS)]
     mend = "write 1 for hateful (toxic, positive), 0 for neutral"
-    table.refuse(~labels.isin(known), "a label is 0 or 1", mend, rows["label"])
+    table.refuse(~labels.isin(BINARY_LABELS), "a label is 0 or 1", mend, rows["label"])
     return rows.assign(label=labels.astype("int64"), group=groups)
 
 
@@ -70,19 +71,23 @@ def make_splits(
     frames: Mapping[str, pd.DataFrame],
     num_dropped: Mapping[str, int] | None = None,
     harmful_ids: frozenset[str] = frozenset(),
+    label_names: Sequence[str] = BINARY_LABELS,
 ) -> Splits:
     """Splits from one frame per split, with columns `example_id`, `text`, `label` and `group`.
 
-    The vocabulary is that of train. Raises DataError where a split has no rows, val or test has a group that train
-    lacks or lacks one that train has, or a group bears a name that results use for something else.
+    `label` is an index into `label_names`. The vocabulary of groups is that of train. Raises DataError where a split
+    has no rows, a text is no Unicode or holds a NUL, train lacks a label, val or test has a group that train lacks or
+    lacks one that train has, or a group bears a name that results use for something else.
     """
     for split, frame in frames.items():
         if frame.empty:
             raise DataError(f"every split has examples, {split} of {name} has none; give it some")
+        _check_characters(name, split, frame)
     vocabulary = sorted(set(frames["train"]["group"]))
     _check_group_names(vocabulary)
     for split in SPLIT_NAMES[1:]:
         _check_same_groups(name, split, set(frames[split]["group"]), set(vocabulary))
+    _check_train_labels(name, frames["train"]["label"], label_names)
     indices = {group: index for index, group in enumerate(vocabulary)}
     examples = {
         split: Examples(
@@ -95,12 +100,40 @@ def make_splits(
         for split, frame in frames.items()
     }
     dropped = {reason: count for reason, count in (num_dropped or {}).items() if count}
-    return Splits(name, tuple(vocabulary), **examples, num_dropped=dropped, harmful_ids=harmful_ids)
+    return Splits(
+        name,
+        tuple(vocabulary),
+        **examples,
+        num_dropped=dropped,
+        harmful_ids=harmful_ids,
+        label_names=tuple(label_names),
+    )
+
+
+def _check_characters(name: str, split: str, frame: pd.DataFrame) -> None:
+    """A NUL ends a text for some tokenizers and tables, and a lone surrogate can be written by none."""
+    for column in ("example_id", "text", "group"):
+        for example_id, value in zip(frame["example_id"], frame[column], strict=True):
+            found = UNSTORABLE.search(value)
+            if found:
+                raise DataError(
+                    f"{name}, {split} example {example_id!a}: its {column} is Unicode text without NUL, received "
+                    f"character {ord(found.group()):#06x}; remove the character, or leave the example out"
+                )
+
+
+def _check_train_labels(name: str, labels: pd.Series, label_names: Sequence[str]) -> None:
+    absent = [label_name for label, label_name in enumerate(label_names) if not (labels == label).any()]
+    if absent:
+        raise DataError(
+            f"train of {name} has examples of every label, it has none of {', '.join(absent)}: a model cannot learn "
+            "a label that it never sees; give it some"
+        )
 
 
 def _check_group_names(names: Sequence[str]) -> None:
-    cells = {f"{name}{CELL_SEPARATOR}{label}" for name in names for label in range(NUM_LABELS)}
-    taken = sorted(set(names) & ({*SUMMARY_GROUPS} | cells))
+    like_cells = {name for name in names if any(name.startswith(f"{other}{CELL_SEPARATOR}") for other in names)}
+    taken = sorted(set(names) & {*SUMMARY_GROUPS} | like_cells)
     if taken:
         raise DataError(
             f"a group is not called {', '.join(SUMMARY_GROUPS)}, nor like a group's cell (black{CELL_SEPARATOR}1): "

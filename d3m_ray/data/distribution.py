@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from d3m_ray.records import NUM_LABELS, Splits
+from d3m_ray.records import Splits
 
 
 def distribution_table(splits: Splits) -> pd.DataFrame:
@@ -18,6 +18,6 @@ def distribution_table(splits: Splits) -> pd.DataFrame:
         }
         for split, examples in splits.by_name().items()
         for group, name in enumerate(names)
-        for label in range(NUM_LABELS)
+        for label in range(splits.num_labels)
     ]
     return pd.DataFrame(rows)

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.data.checks import DataError, make_splits
-from d3m_ray.data.sampling import CELL, cell_counts, drop_repeats, drop_texts_of, sample_cells
+from d3m_ray.data.sampling import CELL, NUM_LABELS, cell_counts, drop_repeats, drop_texts_of, sample_cells
 from d3m_ray.data.tables import load_from_hub
 from d3m_ray.errors import InputError
-from d3m_ray.records import NUM_LABELS, SPLIT_NAMES, Splits
+from d3m_ray.records import SPLIT_NAMES, Splits
 
 HUB_NAME = "Hate-speech-CNERG/hatexplain"
 HUB_REVISION = "refs/convert/parquet"  # the main branch is a script, which is never run

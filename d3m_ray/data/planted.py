@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.data.checks import make_splits
+from d3m_ray.data.sampling import NUM_LABELS
 from d3m_ray.errors import InputError
-from d3m_ray.records import NUM_LABELS, SPLIT_NAMES, Splits
+from d3m_ray.records import SPLIT_NAMES, Splits
 
 # Every group has places, and words of praise and blame of its own. All but the harmed group use the shared ones too, so
 # that nothing but its own train rows teaches what its words mean.

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.data.checks import text_keys
-from d3m_ray.records import NUM_LABELS
+from d3m_ray.records import BINARY_LABELS
 
+NUM_LABELS = len(BINARY_LABELS)  # of ToxiGen, HateXplain and planted text
 VAL_FRACTION = 0.2
 CELL = ["group", "label"]
 

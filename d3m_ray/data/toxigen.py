@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.data.checks import DataError, Table, make_splits
-from d3m_ray.data.sampling import cell_counts, drop_repeats, drop_texts_of, sample_cells, split_off_val
+from d3m_ray.data.sampling import NUM_LABELS, cell_counts, drop_repeats, drop_texts_of, sample_cells, split_off_val
 from d3m_ray.data.tables import as_table, load_from_hub, read_csv, read_parquet
 from d3m_ray.errors import InputError
-from d3m_ray.records import NUM_LABELS, Splits
+from d3m_ray.records import Splits
 
 HUB_NAME = "toxigen/toxigen-data"
 GENERATED_COLUMNS = ("generation", "generation_method", "group", "prompt_label")

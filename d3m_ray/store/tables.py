@@ -36,7 +36,8 @@ TABLES: Mapping[str, TableSpec] = {
     "fits": TableSpec(
         _schema(
             {"fit_key": _TEXT, "split": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT}
-            | {"margin": pa.float32(), "probability": pa.float32()}
+            | {"margin": pa.float32(), "predicted": _COUNT, "probability": pa.float32()},
+            nullable=("probability",),  # undefined where there are more than two labels
         ),
         by_method=False,
     ),
@@ -51,9 +52,9 @@ TABLES: Mapping[str, TableSpec] = {
                 "group": _TEXT,
                 "num_examples": _COUNT,
             }
-            | {"accuracy": _REAL, "loss": _REAL, "fpr": _REAL, "fnr": _REAL, "auc": _REAL}
+            | {"accuracy": _REAL, "loss": _REAL, "fpr": _REAL, "fnr": _REAL, "auc": _REAL, "macro_f1": _REAL}
             | {"train_seconds": _REAL, "num_train": _COUNT, "num_steps": _COUNT, "created_at": _TIME},
-            nullable=("fpr", "fnr", "auc"),  # undefined where the rows have one label only
+            nullable=("fpr", "fnr", "auc", "macro_f1"),  # undefined where the rows have one label only
         )
     ),
     "alignments": TableSpec(

@@ -72,10 +72,19 @@ def test_identities_are_told_from_cells_and_summaries() -> None:
 @pytest.mark.slow
 def test_every_figure_is_written_as_pdf_and_png(filled_store: Store, tmp_path: Path) -> None:
     paths = write_figures(filled_store, EXPERIMENT, tmp_path / "figures")
-    names = ["headline", "accuracy", "loss", "fpr", "fnr", "auc"]
+    names = ["headline", "accuracy", "loss", "fpr", "fnr", "auc", "macro_f1"]
     assert [path.name for path in paths] == [f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")]
     assert all(path.read_bytes().startswith(b"%PDF") for path in paths[::2])
     assert all(imread(path)[..., :3].std() > 0.01 for path in paths[1::2]), "a picture is not blank"
+
+
+@pytest.mark.slow
+def test_a_metric_that_no_trial_has_is_not_drawn(
+    store: Store, write_trial: Callable[..., None], tmp_path: Path
+) -> None:
+    write_trial("trak", 50, 0, fpr=np.nan, fnr=np.nan, auc=np.nan)
+    paths = write_figures(store, EXPERIMENT, tmp_path / "figures")
+    assert [path.stem for path in paths[::2]] == ["headline", "accuracy", "loss", "macro_f1"]
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2])

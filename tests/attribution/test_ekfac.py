@@ -33,13 +33,13 @@ def _telling(base: BaseModel) -> BaseModel:
 
 @pytest.fixture
 def made_inputs(tiny_base, made_tokens):
-    def make(architecture="bert", num_train=24, num_queries=6, precision="float64", num_checkpoints=1):
-        bases = [_telling(tiny_base(architecture, seed=seed)) for seed in range(num_checkpoints)]
+    def make(architecture="bert", num_train=24, num_queries=6, precision="float64", num_checkpoints=1, num_labels=2):
+        bases = [_telling(tiny_base(architecture, seed=seed, num_labels=num_labels)) for seed in range(num_checkpoints)]
         pad = bases[0].config["pad_token_id"]
         return AttributionInputs(
             checkpoints=tuple(Checkpoint(f"c{i}-{architecture}", b, b.weights) for i, b in enumerate(bases)),
-            train=dataclasses.replace(made_tokens(num_examples=num_train), pad_id=pad),
-            queries=dataclasses.replace(made_tokens("val", num_queries), pad_id=pad),
+            train=dataclasses.replace(made_tokens(num_examples=num_train, num_labels=num_labels), pad_id=pad),
+            queries=dataclasses.replace(made_tokens("val", num_queries, num_labels=num_labels), pad_id=pad),
             num_groups=2,
             precision=precision,
         )
@@ -63,7 +63,7 @@ def _linears(model, modules=()) -> dict[str, torch.nn.Linear]:
 
 @dataclasses.dataclass
 class Caught:
-    """Of one example and layer: inputs [T, I], output gradients [T, O] and the gradient [O, I], all of the margin."""
+    """Of one example and layer: inputs [T, I], output gradients [T, O] and the gradient [O, I], all of one number."""
 
     rows: np.ndarray
     slopes: np.ndarray
@@ -75,8 +75,19 @@ def _with_ones(layer, rows: torch.Tensor) -> torch.Tensor:
     return rows if layer.bias is None else torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], dim=1)
 
 
-def _one_by_one(model, linears, examples: TokenizedExamples) -> list[tuple[float, dict[str, Caught]]]:
-    """Of each example alone, by an ordinary backward pass: its margin, and what the layers saw."""
+def _margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return margins_of(logits, labels).sum()
+
+
+def _minus_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return -torch.nn.functional.cross_entropy(logits, labels)
+
+
+def _one_by_one(
+    model, linears, examples: TokenizedExamples, number_of=_margin, labels=None
+) -> list[tuple[float, dict[str, Caught]]]:
+    """Of each example alone, by an ordinary backward pass: its margin or another number, and what the layers saw."""
+    labels = examples.labels if labels is None else labels
     seen = {}
 
     def hook(layer, args, output):
@@ -88,15 +99,16 @@ def _one_by_one(model, linears, examples: TokenizedExamples) -> list[tuple[float
     for index in range(len(examples)):
         batch = examples.batch(np.array([index]))
         model.zero_grad()
-        margin = margins_of(model(batch.input_ids, attention_mask=batch.attention_mask).logits, batch.labels).sum()
-        margin.backward()
+        logits = model(batch.input_ids, attention_mask=batch.attention_mask).logits
+        number = number_of(logits, torch.from_numpy(labels[index : index + 1]))
+        number.backward()
         caught = {}
         for name, layer in linears.items():
             rows, output = seen[layer]
             gradient = [layer.weight.grad] + ([] if layer.bias is None else [layer.bias.grad[:, None]])
             slopes = output.grad.reshape(-1, layer.out_features)
             caught[name] = Caught(rows.numpy(), slopes.numpy(), torch.cat(gradient, dim=1).numpy().copy())
-        found.append((margin.item(), caught))
+        found.append((number.item(), caught))
     for handle in handles:
         handle.remove()
     return found
@@ -106,28 +118,30 @@ def _by_hand(inputs: AttributionInputs, config: EkfacConfig, modules=()) -> np.n
     """[N, Q] scores of the first checkpoint by explicit matrices, one example at a time."""
     model = _model(inputs.checkpoints[0])
     linears = _linears(model, modules)
-    train, queries = (_one_by_one(model, linears, examples) for examples in (inputs.train, inputs.queries))
-    margins = np.array([margin for margin, _ in train])
-    labels = inputs.train.labels
-    drawn = drawn_labels(margins, labels, uniform_draws(len(labels), config.label_seed))
-    slopes = np.where(drawn == labels, -expit(-margins), expit(margins))
-    scores = np.zeros((len(train), len(queries)))
+    with torch.no_grad():
+        batch = inputs.train.batch(np.arange(len(inputs.train)))
+        probabilities = model(batch.input_ids, attention_mask=batch.attention_mask).logits.softmax(dim=1).numpy()
+    drawn = drawn_labels(probabilities, uniform_draws(len(inputs.train), config.label_seed))
+    of_fisher = _one_by_one(model, linears, inputs.train, _minus_loss, drawn)
+    of_train = _one_by_one(model, linears, inputs.train, _minus_loss)
+    of_queries = _one_by_one(model, linears, inputs.queries)
+    scores = np.zeros((len(of_train), len(of_queries)))
     for name in linears:
-        of_train = [caught[name] for _, caught in train]
-        A = sum(c.rows.T @ c.rows for c in of_train)
-        S = sum(slope**2 * c.slopes.T @ c.slopes for slope, c in zip(slopes, of_train, strict=True))
-        U_A, U_S = np.linalg.eigh(A)[1], np.linalg.eigh(S)[1]
-        gradients = np.stack([c.gradient for c in of_train])
-        eigenvalues = np.mean([(slope * U_S.T @ G @ U_A) ** 2 for slope, G in zip(slopes, gradients, strict=True)], 0)
+        at_drawn = [caught[name] for _, caught in of_fisher]
+        U_A = np.linalg.eigh(sum(c.rows.T @ c.rows for c in at_drawn))[1]
+        U_S = np.linalg.eigh(sum(c.slopes.T @ c.slopes for c in at_drawn))[1]
+        eigenvalues = np.mean([(U_S.T @ c.gradient @ U_A) ** 2 for c in at_drawn], axis=0)
         damped = eigenvalues + config.damping * eigenvalues.mean()
-        for q, (_, caught) in enumerate(queries):
+        gradients = np.stack([caught[name].gradient for _, caught in of_train])
+        for q, (_, caught) in enumerate(of_queries):
             direction = U_S @ ((U_S.T @ caught[name].gradient @ U_A) / damped) @ U_A.T
-            scores[:, q] += expit(-margins) * (gradients * direction).sum(axis=(1, 2))
+            scores[:, q] += (gradients * direction).sum(axis=(1, 2))
     return scores
 
 
-def test_scores_are_those_of_explicit_matrices(architecture, made_inputs):
-    inputs = made_inputs(architecture)
+@pytest.mark.parametrize("num_labels", [2, 3])
+def test_scores_are_those_of_explicit_matrices(num_labels, architecture, made_inputs):
+    inputs = made_inputs(architecture, num_labels=num_labels)
     expected = _by_hand(inputs, CONFIG)
     scores = ekfac.score_queries(inputs, CONFIG, LocalPool())
     assert scores.dtype == np.float32
@@ -211,23 +225,25 @@ def test_another_label_seed_draws_another_fisher_matrix(made_inputs):
     assert np.abs(first - other).max() > 1e-3 * np.abs(first).max()
 
 
-@pytest.mark.parametrize(("precision", "correlation"), [("float64", 0.999_999), ("float32", 0.999), ("bfloat16", 0.99)])
-def test_scores_are_those_of_kronfluence(precision, correlation, architecture, made_inputs):
+@pytest.mark.parametrize(
+    ("precision", "num_labels", "correlation"),
+    [("float64", 2, 0.999_999), ("float64", 3, 0.999_999), ("float32", 2, 0.999), ("bfloat16", 2, 0.99)],
+)
+def test_scores_are_those_of_kronfluence(precision, num_labels, correlation, architecture, made_inputs):
     """The same modules, damping and drawn labels; in float64 but for rounding. The library has no bfloat16."""
-    inputs = made_inputs(architecture, num_train=64, precision=precision)
+    inputs = made_inputs(architecture, num_train=64, precision=precision, num_labels=num_labels)
     native, library = (method.score_groups(inputs, CONFIG, LocalPool()) for method in (ekfac, kronfluence))
     assert np.corrcoef(native.ravel(), library.ravel())[0, 1] > correlation
     if precision == "float64":
         np.testing.assert_allclose(native, library, atol=1e-6 * np.abs(library).max(), rtol=0)
 
 
-def test_labels_are_drawn_from_the_models_probabilities():
+@pytest.mark.parametrize("probabilities", [[0.12, 0.88], [0.2, 0.5, 0.3]])
+def test_labels_are_drawn_from_the_models_probabilities(probabilities):
     num_draws = 20_000
-    margins, labels = np.repeat([2.0, -1.0], num_draws), np.repeat([1, 0], num_draws)
-    drawn = drawn_labels(margins, labels, uniform_draws(2 * num_draws, 0))
-    shares = [drawn[:num_draws].mean(), drawn[num_draws:].mean()]
-    # Label 1 has probability sigmoid(2); label 0 has sigmoid(-1), so label 1 has sigmoid(1).
-    np.testing.assert_allclose(shares, expit([2.0, 1.0]), atol=0.01)
+    drawn = drawn_labels(np.tile(probabilities, (num_draws, 1)), uniform_draws(num_draws, 0))
+    shares = np.bincount(drawn, minlength=len(probabilities)) / num_draws
+    np.testing.assert_allclose(shares, probabilities, atol=0.01)
 
 
 def test_a_layer_in_several_places_is_refused(tiny_base, made_inputs, monkeypatch):

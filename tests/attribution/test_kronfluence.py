@@ -43,8 +43,8 @@ def _drawn(inputs: AttributionInputs, config: EkfacConfig) -> np.ndarray:
     """The labels that the Fisher matrix is made with, from one batch of all examples."""
     batch = inputs.train.batch(np.arange(len(inputs.train)))
     with torch.no_grad():
-        margins = margins_of(logits_of(_model(inputs.checkpoints[0]), batch), batch.labels).numpy()
-    return drawn_labels(margins, inputs.train.labels, uniform_draws(len(inputs.train), config.label_seed))
+        probabilities = logits_of(_model(inputs.checkpoints[0]), batch).softmax(dim=1).numpy()
+    return drawn_labels(probabilities, uniform_draws(len(inputs.train), config.label_seed))
 
 
 def _assert_close(scores: np.ndarray, expected: np.ndarray, tolerance: float = 1e-6) -> None:

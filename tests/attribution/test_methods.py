@@ -23,13 +23,13 @@ def _settings(method: str) -> object:
     return dataclasses.replace(settings, projection_dim=64) if field == "trak" else settings
 
 
-@pytest.fixture
-def inputs(tiny_base, made_tokens) -> AttributionInputs:
-    base = tiny_base("bert")
+@pytest.fixture(params=[2, 3], ids=["two labels", "three labels"])
+def inputs(request, tiny_base, made_tokens) -> AttributionInputs:
+    base = tiny_base("bert", num_labels=request.param)
     return AttributionInputs(
         checkpoints=(Checkpoint("made", base, base.weights),),
-        train=made_tokens("train", 40),
-        queries=made_tokens("val", 9, 3),
+        train=made_tokens("train", 40, num_labels=request.param),
+        queries=made_tokens("val", 9, 3, num_labels=request.param),
         num_groups=3,
         precision="float64",
     )

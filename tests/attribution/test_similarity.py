@@ -186,6 +186,15 @@ def test_shards_change_no_score(make_inputs, monkeypatch, of_groups, of_queries)
         np.testing.assert_allclose(score(inputs, None, LocalPool()), before, atol=1e-6)
 
 
+def test_embeddings_of_many_labels_are_signed_by_agreement(make_inputs):
+    inputs = make_inputs("bert", "float64")
+    three = dataclasses.replace(
+        inputs, train=dataclasses.replace(inputs.train, labels=np.arange(len(inputs.train)) % 3)
+    )
+    scores = similarity.embedding_queries(three, None, LocalPool())
+    np.testing.assert_allclose(scores, by_definition(three), atol=1e-7)
+
+
 @pytest.mark.parametrize("of_queries", [similarity.bm25_queries, similarity.embedding_queries])
 def test_another_label_turns_the_sign_alone(make_inputs, of_queries):
     inputs = make_inputs()

@@ -20,9 +20,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from kronfluence.utils.constants import LAMBDA_MATRIX_NAME, NUM_LAMBDA_PROCESSED
+from scipy.special import softmax
 
 from d3m_ray.attribution.fisher import drawn_labels, uniform_draws
-from d3m_ray.attribution.forward import forward_pass, margins_of_shard
+from d3m_ray.attribution.forward import forward_pass, logits_of_shard
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.kronfluence.margin_task import BATCH_EXAMPLES, SortedExamples
 from d3m_ray.attribution.kronfluence.steps import (
@@ -88,8 +89,8 @@ def _begin(
     """A checkpoint's task before any factor: its layers, and the train examples with labels for the Fisher matrix."""
     with torch.device("meta"):  # names alone
         layers = tracked_linears(build_classifier(checkpoint.base, "meta"), config.modules)
-    margins = forward_pass(f"kronfluence margins, {of}", margins_of_shard, inputs, checkpoint, inputs.train, pool)
-    drawn = drawn_labels(margins, inputs.train.labels, uniform_draws(len(inputs.train), config.label_seed))
+    logits = forward_pass(f"kronfluence labels, {of}", logits_of_shard, inputs, checkpoint, inputs.train, pool)
+    drawn = drawn_labels(softmax(logits, axis=1), uniform_draws(len(inputs.train), config.label_seed))
     settings = {"precision": inputs.precision, "layers": layers, "damping": config.damping}
     contents = (inputs.train.flat_ids, inputs.train.offsets, inputs.train.labels, drawn)
     return FactorTask(
