@@ -1,26 +1,24 @@
-"""The command line of a sweep: flags, the experiment on Ray, then its table and figures."""
+"""The command line of a sweep: flags, checks, the experiment on Ray, then its table and figures.
+
+torch, transformers, matplotlib and Ray are imported where they are first needed: they take seconds, and what is wrong
+with a flag is said without them, what is wrong with the corpus or the model without Ray.
+"""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 from rich.console import Console
 
-from d3m_ray.analysis.datamodeling import render_lds, write_lds
-from d3m_ray.analysis.distributions import draw_group_distribution
-from d3m_ray.analysis.figures import write_figures
-from d3m_ray.analysis.tables import render_summary, write_summary
-from d3m_ray.cluster.engine import connected
-from d3m_ray.config import ExperimentConfig
-from d3m_ray.data import distribution_table
+from d3m_ray.config import ExperimentConfig, LdsConfig
 from d3m_ray.errors import InputError
-from d3m_ray.experiment import Outcome, run_experiment
-from d3m_ray.lds import LdsConfig, run_lds
-from d3m_ray.progress import Progress
 from d3m_ray.protocol import WARNING, follow_thesis
 from d3m_ray.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from d3m_ray.experiment import Outcome
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -53,7 +51,7 @@ def _main(description: str, defaults: Config, arguments: list[str] | None, run: 
         )
         status = run(config)
     except (InputError, StoreError, ConnectionError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False)
+        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         status = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         console.print("interrupted: what was done is stored, the same command goes on from there")
@@ -66,24 +64,36 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
         config = follow_thesis(config, defaults)
         Console(stderr=True).print(WARNING, style="yellow", highlight=False)
     store = Store(config.store)
-    with connected(config.execution, store) as engine, Progress() as progress:
-        outcome = run_experiment(config, store, engine, progress)
+    from d3m_ray.experiment import run_experiment
+    from d3m_ray.planning import prepare
+    from d3m_ray.progress import Progress
+
+    with Progress() as progress:
+        prepared = prepare(config, store, progress)
+        from d3m_ray.cluster.engine import connected
+
+        with connected(config.execution, store) as engine:
+            outcome = run_experiment(prepared, engine, progress)
     show_results(store, outcome, config.figures or default_figures(store))
     return _report_failures(outcome)
 
 
 def _lds_sweep(config: LdsConfig) -> int:
     store = Store(config.experiment.store)
-    with connected(config.experiment.execution, store) as engine, Progress() as progress:
-        outcome = run_lds(config, store, engine, progress)
-    folder = (config.experiment.figures or default_figures(store)) / outcome.experiment
-    table = write_lds(store, outcome.experiment, folder / "lds.csv")
-    Console().print(render_lds(table, title=f"{outcome.experiment}, val"))
-    print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")
+    from d3m_ray.lds import prepare_lds, run_lds
+    from d3m_ray.progress import Progress
+
+    with Progress() as progress:
+        prepared = prepare_lds(config, store, progress)
+        from d3m_ray.cluster.engine import connected
+
+        with connected(config.experiment.execution, store) as engine:
+            outcome = run_lds(prepared, engine, progress)
+    show_lds(store, outcome, config.experiment.figures or default_figures(store))
     return _report_failures(outcome)
 
 
-def _report_failures(outcome: Outcome) -> int:
+def _report_failures(outcome: "Outcome") -> int:
     for failure in outcome.failed:
         print(f"failed: fit {failure.fit_key}: {failure.error}", file=sys.stderr)
     if outcome.failed:
@@ -96,8 +106,13 @@ def default_figures(store: Store) -> Path:
     return Path("figures") if "://" in str(store) else Path(str(store)) / "figures"
 
 
-def show_results(store: Store, outcome: Outcome, parent: Path) -> None:
+def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
     """Print the summary table, and write it, the figures and the group distribution below `parent`."""
+    from d3m_ray.analysis.distributions import draw_group_distribution
+    from d3m_ray.analysis.figures import write_figures
+    from d3m_ray.analysis.tables import render_summary, write_summary
+    from d3m_ray.data import distribution_table
+
     folder = parent / outcome.experiment
     summary = write_summary(store, outcome.experiment, folder / "summary.csv")
     distribution_table(outcome.splits).to_csv(folder / "distribution.csv", index=False)
@@ -105,3 +120,13 @@ def show_results(store: Store, outcome: Outcome, parent: Path) -> None:
     write_figures(store, outcome.experiment, folder)
     Console().print(render_summary(summary, title=f"{outcome.experiment}, test"))
     print(f"results: {store}/trials (pandas.read_parquet)\ntable and figures: {folder}")
+
+
+def show_lds(store: Store, outcome: "Outcome", parent: Path) -> None:
+    """Print the table of linear datamodeling scores, and write it below `parent`."""
+    from d3m_ray.analysis.datamodeling import render_lds, write_lds
+
+    folder = parent / outcome.experiment
+    table = write_lds(store, outcome.experiment, folder / "lds.csv")
+    Console().print(render_lds(table, title=f"{outcome.experiment}, val"))
+    print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")

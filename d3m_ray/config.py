@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from d3m_ray.data import CorpusOptions
+from d3m_ray.datamodeling import MIN_SUBSETS
 from d3m_ray.errors import InputError
-from d3m_ray.selection import ARMS
+from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Protocol = Literal["standard", "thesis"]
@@ -190,3 +191,24 @@ class ExperimentConfig:
         _check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
         for name in ("methods", "num_removed", "seeds"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+
+
+@dataclass(frozen=True)
+class LdsConfig:
+    """An experiment whose --methods are attribution methods, judged by how well they foretell retraining."""
+
+    experiment: ExperimentConfig
+    """The corpus, the model and the methods; --num-removed and --seeds do not apply."""
+    num_subsets: int = 100
+    """Random halves of train that are retrained on."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.experiment.methods if name not in ATTRIBUTION_SETTINGS]
+        if unknown:
+            raise InputError(
+                f"--methods are attribution methods, of {', '.join(ATTRIBUTION_SETTINGS)}; received {unknown}"
+            )
+        if self.num_subsets < MIN_SUBSETS:
+            raise InputError(f"--num-subsets is at least {MIN_SUBSETS}; received {self.num_subsets}")
+        if self.experiment.protocol != "standard":
+            raise InputError("an LDS is measured on val; leave out --protocol")

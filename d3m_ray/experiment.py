@@ -17,16 +17,15 @@ from safetensors.numpy import load as from_safetensors
 from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
 from d3m_ray.config import ExperimentConfig
-from d3m_ray.data import load_splits
 from d3m_ray.engine import Engine, FailedFit, PlannedFit
 from d3m_ray.metrics import cell_losses, group_losses
 from d3m_ray.planning import (
     NOTHING,
+    Prepared,
     alignment_key,
     alignment_names,
     attribution_method,
     checkpoint_keys,
-    make_context,
     plan_trials,
     query_split,
     reads_base_models,
@@ -37,7 +36,7 @@ from d3m_ray.planning import (
 from d3m_ray.progress import Progress
 from d3m_ray.records import Examples, Predictions, Splits, cells_of
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
-from d3m_ray.store import SCORE_PREFIX, Store
+from d3m_ray.store import SCORE_PREFIX
 from d3m_ray.trial import FitSpec, TrialContext, TrialSpec, fit_is_stored, record_trial, stored_predictions
 
 
@@ -60,12 +59,11 @@ class Run:
     progress: Progress
 
 
-def run_experiment(config: ExperimentConfig, store: Store, engine: Engine, progress: Progress) -> Outcome:
-    """Bring the store to hold every trial of the configuration. Raises InputError where an input breaks a rule."""
-    splits = load_splits(config.corpus_options, config.data)
-    progress.stage(describe(splits))
-    context = make_context(config, splits, store)
-    record_plan(config, context)
+def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Outcome:
+    """Bring the store to hold every trial of an experiment that `planning.prepare` has checked."""
+    config, context = prepared.config, prepared.context
+    store, splits = context.store, context.splits
+    record_plan(prepared)
     run = Run(config, context, engine, progress)
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and trials that wait for no attribution")
@@ -83,15 +81,6 @@ def run_experiment(config: ExperimentConfig, store: Store, engine: Engine, progr
         progress.stage("trials that remove what alignment or the base models' losses select")
         failed += train(run, waiting, ())
     return Outcome(context.experiment, splits, failed)
-
-
-def describe(splits: Splits) -> str:
-    """How many examples a corpus has, and what its loader left out and why, in one line."""
-    sizes = ", ".join(f"{len(examples)} {name}" for name, examples in splits.by_name().items())
-    dropped = "; ".join(f"{count} {reason}" for reason, count in splits.num_dropped.items() if count)
-    return f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups" + (
-        f"; left out: {dropped}" if dropped else ""
-    )
 
 
 def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:

@@ -13,44 +13,39 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.alignment import group_scores
-from d3m_ray.config import ExperimentConfig
+from d3m_ray.config import LdsConfig
 from d3m_ray.data import load_splits
 from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
 from d3m_ray.engine import Engine
-from d3m_ray.errors import InputError
-from d3m_ray.experiment import Outcome, Run, base_models, describe, query_scores, train
+from d3m_ray.experiment import Outcome, Run, base_models, query_scores, train
 from d3m_ray.keys import content_hash
-from d3m_ray.planning import make_context, plan_trials, record_plan, scores_key
+from d3m_ray.planning import (
+    Prepared,
+    check_name_is_free,
+    describe,
+    make_context,
+    plan_trials,
+    record_plan,
+    scores_key,
+)
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
-from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
+from d3m_ray.selection import Evidence
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext, TrialSpec, stored_predictions
 
 
-@dataclass(frozen=True)
-class LdsConfig:
-    """An experiment whose --methods are attribution methods, judged by how well they foretell retraining."""
+@dataclass(frozen=True, eq=False)
+class PreparedLds:
+    """An LDS that may begin: every input was checked, and nothing of it is stored yet."""
 
-    experiment: ExperimentConfig
-    """The corpus, the model and the methods; --num-removed and --seeds do not apply."""
-    num_subsets: int = 100
-    """Random halves of train that are retrained on."""
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.experiment.methods if name not in ATTRIBUTION_SETTINGS]
-        if unknown:
-            raise InputError(
-                f"--methods are attribution methods, of {', '.join(ATTRIBUTION_SETTINGS)}; received {unknown}"
-            )
-        if self.num_subsets < MIN_SUBSETS:
-            raise InputError(f"--num-subsets is at least {MIN_SUBSETS}; received {self.num_subsets}")
-        if self.experiment.protocol != "standard":
-            raise InputError("an LDS is measured on val; leave out --protocol")
+    config: LdsConfig
+    subsets: Prepared
+    """The halves of train, as an experiment of random removal."""
 
 
-def run_lds(config: LdsConfig, store: Store, engine: Engine, progress: Progress) -> Outcome:
-    """Bring the store to hold the LDS of every method, per val example and per group. Raises as `run_experiment`."""
+def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> PreparedLds:
+    """As `planning.prepare`, for the halves of train that the scores are judged by."""
     splits = load_splits(config.experiment.corpus_options, config.experiment.data)
     progress.stage(describe(splits))
     subsets = dataclasses.replace(
@@ -62,7 +57,15 @@ def run_lds(config: LdsConfig, store: Store, engine: Engine, progress: Progress)
     context = make_context(subsets, splits, store)
     if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
-    record_plan(subsets, context)
+    check_name_is_free(subsets, context)
+    return PreparedLds(config, Prepared(subsets, context))
+
+
+def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcome:
+    """Bring the store to hold the LDS of every method, per val example and per group."""
+    config, subsets, context = prepared.config, prepared.subsets.config, prepared.subsets.context
+    store, splits = context.store, context.splits
+    record_plan(prepared.subsets)
     run = Run(config.experiment, context, engine, progress)
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and {config.num_subsets} halves of train")

@@ -1,22 +1,53 @@
-"""What an experiment asks for: its context, its settings, its plan, and the trials that can be run already."""
+"""What an experiment asks for: every input checked, its context, its plan, and the trials that can be run already."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from d3m_ray.batching import tokenize
 from d3m_ray.config import ExperimentConfig
+from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.model import load_base_model, trim_vocabulary
+from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An experiment that may begin: every input was checked, and nothing of it is stored yet."""
+
+    config: ExperimentConfig
+    context: TrialContext
+
+
+def prepare(config: ExperimentConfig, store: Store, progress: Progress) -> Prepared:
+    """Load the corpus and the model and check all that was asked for, before a cluster is joined; writes nothing.
+
+    Raises InputError where an input breaks a rule, StoreError where the store cannot be used.
+    """
+    splits = load_splits(config.corpus_options, config.data)
+    progress.stage(describe(splits))
+    context = make_context(config, splits, store)
+    check_name_is_free(config, context)
+    return Prepared(config, context)
+
+
+def describe(splits: Splits) -> str:
+    """How many examples a corpus has, and what its loader left out and why, in one line."""
+    sizes = ", ".join(f"{len(examples)} {name}" for name, examples in splits.by_name().items())
+    dropped = "; ".join(f"{count} {reason}" for reason, count in splits.num_dropped.items() if count)
+    return f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups" + (
+        f"; left out: {dropped}" if dropped else ""
+    )
 
 
 def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> TrialContext:
@@ -43,8 +74,26 @@ def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     return {**settings, "num_checkpoints": config.num_checkpoints, "protocol": config.protocol}
 
 
-def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
-    """Write what this experiment is and plans. Raises InputError where its name stands for other settings already."""
+def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
+    """Raises InputError where the experiment's name stands for other settings in the store already."""
+    configuration = _recorded(config, context)
+    begun = context.store.read_experiments().get(context.experiment)
+    if begun is not None and dict(begun.configuration) != configuration:
+        differing = sorted(key for key in configuration if begun.configuration.get(key) != configuration[key])
+        raise InputError(
+            f"an experiment's trials share their settings; {context.experiment!r} was begun with other values of "
+            f"{', '.join(differing)}: give this one another --experiment"
+        )
+
+
+def record_plan(prepared: Prepared) -> None:
+    """Write what this experiment is and plans."""
+    config, context = prepared.config, prepared.context
+    context.store.write_experiment(context.experiment, _recorded(config, context), _asked(config))
+
+
+def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
+    """What the store keeps of an experiment's configuration."""
     configuration = {
         "dataset": context.splits.name,
         "model": context.base.name,
@@ -54,15 +103,8 @@ def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
         "num_dropped": dict(context.splits.num_dropped),
         **shared_settings(config),
     }
-    configuration = json.loads(json.dumps(configuration))  # as it will be read again: JSON has no tuples
-    begun = context.store.read_experiments().get(context.experiment)
-    if begun is not None and dict(begun.configuration) != configuration:
-        differing = sorted(key for key in configuration if begun.configuration.get(key) != configuration[key])
-        raise InputError(
-            f"an experiment's trials share their settings; {context.experiment!r} was begun with other values of "
-            f"{', '.join(differing)}: give this one another --experiment"
-        )
-    context.store.write_experiment(context.experiment, configuration, _asked(config))
+    as_read_again: dict[str, Any] = json.loads(json.dumps(configuration))  # JSON has no tuples
+    return as_read_again
 
 
 def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:

@@ -1,9 +1,8 @@
 """How well does each attribution method foretell retraining? The linear datamodeling score on HateXplain."""
 
 from d3m_ray.command import run_lds_sweep
-from d3m_ray.config import ExperimentConfig
+from d3m_ray.config import ExperimentConfig, LdsConfig
 from d3m_ray.data import HatexplainOptions
-from d3m_ray.lds import LdsConfig
 
 if __name__ == "__main__":
     run_lds_sweep(

@@ -13,6 +13,7 @@ from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import LocalEngine
 from d3m_ray.errors import InputError
 from d3m_ray.experiment import Outcome, run_experiment
+from d3m_ray.planning import prepare
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 
@@ -31,7 +32,7 @@ PASSING = ["created_at", "train_seconds"]  # what may differ between two runs of
 
 def run(config: ExperimentConfig, store: Store, engine=None) -> Outcome:
     with Progress() as progress:
-        return run_experiment(config, store, engine or LocalEngine(), progress)
+        return run_experiment(prepare(config, store, progress), engine or LocalEngine(), progress)
 
 
 def rows(store: Store, table: str) -> pd.DataFrame:

@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from d3m_ray import engine as engine_module
-from d3m_ray.config import ExperimentConfig, TrainingConfig, TrakConfig
+from d3m_ray.config import ExperimentConfig, LdsConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import LocalEngine
 from d3m_ray.errors import InputError
-from d3m_ray.lds import LdsConfig, run_lds
+from d3m_ray.lds import prepare_lds, run_lds
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 
@@ -29,7 +29,7 @@ SMALL = LdsConfig(
 
 def run(config: LdsConfig, store: Store):
     with Progress() as progress:
-        return run_lds(config, store, LocalEngine(), progress)
+        return run_lds(prepare_lds(config, store, progress), LocalEngine(), progress)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from d3m_ray.config import ExecutionConfig, ExperimentConfig, TrainingConfig, Tr
 from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import FitEvent, LocalEngine, PlannedFit
 from d3m_ray.experiment import run_experiment
-from d3m_ray.planning import make_context
+from d3m_ray.planning import make_context, prepare
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 from d3m_ray.trial import plan_trial
@@ -39,7 +39,7 @@ def test_ray_and_this_process_give_equal_results(tmp_path, assert_same_results):
     stores = [Store(tmp_path / "local"), Store(tmp_path / "ray")]
     for store, engine in zip(stores, (LocalEngine(), RayEngine(SMALL.execution)), strict=True):
         with Progress() as progress:
-            assert run_experiment(SMALL, store, engine, progress).failed == []
+            assert run_experiment(prepare(SMALL, store, progress), engine, progress).failed == []
     assert_same_results(*stores)
 
 
@@ -95,5 +95,5 @@ def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path, assert_same_res
     config = dataclasses.replace(SMALL, num_removed=(0, 5, 10))
     undisturbed = Store(tmp_path / "undisturbed")
     with Progress() as progress:
-        run_experiment(config, undisturbed, LocalEngine(), progress)
+        run_experiment(prepare(config, undisturbed, progress), LocalEngine(), progress)
     assert_same_results(store, undisturbed)
