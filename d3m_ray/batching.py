@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from d3m_ray.errors import InputError
 from d3m_ray.records import NUM_LABELS, Examples
 
 SORT_WINDOW_BATCHES = 25  # batches that are sorted by length together: like lengths, and still a fresh mix each epoch
@@ -86,8 +87,14 @@ class Batch:
     labels: torch.Tensor
 
 
-def tokenize(examples: Examples, tokenizer: Tokenizer, max_length: int) -> TokenizedExamples:
-    """Token ids of the texts, special tokens included, cut at `max_length` tokens."""
+def tokenize(examples: Examples, tokenizer: Tokenizer, max_length: int, pad_id: int | None = None) -> TokenizedExamples:
+    """Token ids of the texts, special tokens included, cut at `max_length` tokens; `pad_id` left out, the tokenizer's.
+
+    Raises InputError where that has none: id 0 is a word of most vocabularies.
+    """
+    pad_id = tokenizer.pad_token_id if pad_id is None else pad_id
+    if pad_id is None:
+        raise InputError("a tokenizer has a padding token, since texts of a batch differ in length; this one has none")
     encoded = (
         tokenizer(list(examples.texts), truncation=True, max_length=max_length) if len(examples) else {"input_ids": []}
     )
@@ -98,7 +105,7 @@ def tokenize(examples: Examples, tokenizer: Tokenizer, max_length: int) -> Token
         offsets=_offsets(rows),
         labels=examples.labels,
         groups=examples.groups,
-        pad_id=tokenizer.pad_token_id or 0,
+        pad_id=pad_id,
     )
 
 

@@ -65,6 +65,8 @@ def run_experiment(config: ExperimentConfig, store: Store, engine: Engine, progr
     splits = load_splits(config.corpus_options, config.data)
     progress.stage(describe(splits))
     context = make_context(config, splits, store)
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
     record_plan(config, context)
     run = Run(config, context, engine, progress)
 

@@ -60,6 +60,8 @@ def run_lds(config: LdsConfig, store: Store, engine: Engine, progress: Progress)
         seeds=tuple(range(config.num_subsets)),
     )
     context = make_context(subsets, splits, store)
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
     if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
     record_plan(subsets, context)
