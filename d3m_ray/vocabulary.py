@@ -165,6 +165,6 @@ def _token_tables(base: BaseModel) -> list[str]:
     except (NotImplementedError, AttributeError, RuntimeError):  # as transformers says that there is none
         return []
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    as_long = {name for name, value in parameters.items() if value.ndim > 1 and len(value) == num_rows}
+    as_long = {name for name, value in base.weights.items() if value.shape[:1] == (num_rows,)}  # I-BERT has two
     tables = [name for name, parameter in parameters.items() if parameter is table]
     return tables if as_long == set(tables) else []
