@@ -55,6 +55,8 @@ def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> Prepared
         seeds=tuple(range(config.num_subsets)),
     )
     context = make_context(subsets, splits, store)
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
     if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
     check_name_is_free(subsets, context)

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from d3m_ray.batching import tokenize
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
-from d3m_ray.model import load_base_model, trim_vocabulary
+from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence
@@ -37,6 +36,8 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress) -> Prepa
     splits = load_splits(config.corpus_options, config.data)
     progress.stage(describe(splits))
     context = make_context(config, splits, store)
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
     check_name_is_free(config, context)
     return Prepared(config, context)
 
@@ -55,17 +56,22 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     most = max(config.num_removed)
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
-    whole_model, tokenizer = load_base_model(config.model, splits.train.texts, splits.num_labels)
-    whole_tokens = {
-        name: tokenize(examples, tokenizer, config.training.max_length, splits.num_labels)
-        for name, examples in splits.by_name().items()
-    }
-    data_hash = splits.content_hash()
-    model_hash = content_hash(whole_model.content_hash(), tokenizer.backend_tokenizer.to_str())
-    base, tokens = trim_vocabulary(whole_model, whole_tokens)
+    prepared = prepare_model(config.model, splits, config.training.max_length)
+    data_hash, model_hash = splits.content_hash(), prepared.content_hash
     settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
     experiment = config.experiment or f"{splits.name}-{settings}"
-    return TrialContext(experiment, store, splits, tokens, base, config.training, config.robust, data_hash, model_hash)
+    return TrialContext(
+        experiment=experiment,
+        store=store,
+        splits=splits,
+        tokens=prepared.tokens,
+        base=prepared.base,
+        training=config.training,
+        robust=config.robust,
+        data_hash=data_hash,
+        model_hash=model_hash,
+        warnings=prepared.warnings,
+    )
 
 
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
@@ -101,6 +107,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "model_hash": context.model_hash,
         "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
+        **({"warnings": context.warnings} if context.warnings else {}),
         **shared_settings(config),
     }
     as_read_again: dict[str, Any] = json.loads(json.dumps(configuration))  # JSON has no tuples

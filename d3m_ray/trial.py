@@ -39,6 +39,8 @@ class TrialContext:
     robust: RobustConfig
     data_hash: str
     model_hash: str
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the model on this corpus; enters no key."""
 
     def fit_key(self, removed: np.ndarray, seed: int, objective: str = ERM) -> str:
         """Hash of the data, the kept ids, the training configuration, the model and the seed; nothing else.
@@ -111,7 +113,8 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }
     if spec.keeps_weights:
-        weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+        # Copies: the format refuses tensors that share memory, as tied weights do (T5, BART).
+        weights = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         context.store.write_checkpoint(spec.fit_key, to_safetensors(weights))
     frames = [_fit_rows(context, spec.fit_key, context.splits.by_name()[s], p) for s, p in predictions.items()]
     context.store.write("fits", spec.fit_key, pd.concat(frames), _fit_configuration(context, spec, len(kept), fit))
