@@ -53,14 +53,30 @@ def record_plan(config: ExperimentConfig, context: TrialContext) -> None:
         **shared_settings(config),
     }
     configuration = json.loads(json.dumps(configuration))  # as it will be read again: JSON has no tuples
-    begun = context.store.read_experiments().get(context.experiment)
+    begun = context.store.read_experiment(context.experiment)
     if begun is not None and dict(begun.configuration) != configuration:
         differing = sorted(key for key in configuration if begun.configuration.get(key) != configuration[key])
         raise InputError(
             f"an experiment's trials share their settings; {context.experiment!r} was begun with other values of "
             f"{', '.join(differing)}: give this one another --experiment"
         )
-    context.store.write_experiment(context.experiment, configuration, _asked(config))
+    context.store.write_experiment(context.experiment, configuration, _asked(config), _shared_keys(config, context))
+
+
+def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, dict[str, str]]:
+    """By table, the keys of what the trials share: a reader of the store finds an experiment's own rows by them."""
+    names = alignment_names(config)
+    base_fits = checkpoint_keys(config, context) if reads_base_models(config) else []
+    return {
+        "fits": {f"base model, seed {seed}": key for seed, key in enumerate(base_fits)},
+        "scores": {name: group_scores_key(name, config, context) for name in names},
+        "query_scores": {
+            method: scores_key(method, config, context)
+            for name in names
+            if (method := attribution_method(name)) != name
+        },
+        "alignments": {name: alignment_key(name, config, context) for name in names},
+    }
 
 
 def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
@@ -107,6 +123,13 @@ def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> 
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
     return content_hash(method, *checkpoint_keys(config, context), query_split(config), own)
+
+
+def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
+    """Hash of what the scores of an alignment's groups, or pseudo-groups, are made from; their weights do not enter."""
+    method = attribution_method(name)
+    of_queries = scores_key(method, config, context)
+    return of_queries if name == method else content_hash(name, of_queries)
 
 
 def alignment_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
