@@ -83,7 +83,7 @@ def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
 def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
     """Raises InputError where the experiment's name stands for other settings in the store already."""
     configuration = _recorded(config, context)
-    begun = context.store.read_experiments().get(context.experiment)
+    begun = context.store.read_experiment(context.experiment)
     if begun is not None and dict(begun.configuration) != configuration:
         differing = sorted(key for key in configuration if begun.configuration.get(key) != configuration[key])
         raise InputError(
@@ -95,7 +95,8 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
 def record_plan(prepared: Prepared) -> None:
     """Write what this experiment is and plans."""
     config, context = prepared.config, prepared.context
-    context.store.write_experiment(context.experiment, _recorded(config, context), _asked(config))
+    recorded, keys = _recorded(config, context), _shared_keys(config, context)
+    context.store.write_experiment(context.experiment, recorded, _asked(config), keys)
 
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
@@ -112,6 +113,22 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
     }
     as_read_again: dict[str, Any] = json.loads(json.dumps(configuration))  # JSON has no tuples
     return as_read_again
+
+
+def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, dict[str, str]]:
+    """By table, the keys of what the trials share: a reader of the store finds an experiment's own rows by them."""
+    names = alignment_names(config)
+    base_fits = checkpoint_keys(config, context) if reads_base_models(config) else []
+    return {
+        "fits": {f"base model, seed {seed}": key for seed, key in enumerate(base_fits)},
+        "scores": {name: group_scores_key(name, config, context) for name in names},
+        "query_scores": {
+            method: scores_key(method, config, context)
+            for name in names
+            if (method := attribution_method(name)) != name
+        },
+        "alignments": {name: alignment_key(name, config, context) for name in names},
+    }
 
 
 def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
@@ -158,6 +175,13 @@ def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> 
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
     return content_hash(method, *checkpoint_keys(config, context), query_split(config), own)
+
+
+def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
+    """Hash of what the scores of an alignment's groups, or pseudo-groups, are made from; their weights do not enter."""
+    method = attribution_method(name)
+    of_queries = scores_key(method, config, context)
+    return of_queries if name == method else content_hash(name, of_queries)
 
 
 def alignment_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
