@@ -16,6 +16,8 @@ from safetensors.numpy import load as from_safetensors
 
 from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
+from d3m_ray.attribution.support import coverage
+from d3m_ray.compatibility import supported
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import load_splits
 from d3m_ray.engine import Engine, FailedFit, PlannedFit
@@ -39,6 +41,8 @@ from d3m_ray.records import NUM_LABELS, Examples, Predictions, Splits
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
 from d3m_ray.store import SCORE_PREFIX, Store
 from d3m_ray.trial import FitSpec, TrialContext, TrialSpec, fit_is_stored, record_trial, stored_predictions
+
+WELL_COVERED = 0.9  # of the parameters: what a method leaves out is said below
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,7 @@ def run_experiment(config: ExperimentConfig, store: Store, engine: Engine, progr
     splits = load_splits(config.corpus_options, config.data)
     progress.stage(describe(splits))
     context = make_context(config, splits, store)
-    for warning in context.warnings:
-        progress.stage(f"warning: {warning}")
+    config = keep_supported(config, context, progress)
     record_plan(config, context)
     run = Run(config, context, engine, progress)
 
@@ -94,6 +97,13 @@ def describe(splits: Splits) -> str:
     return f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups" + (
         f"; left out: {dropped}" if dropped else ""
     )
+
+
+def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
+    """The configuration with the arms that can serve the model; says what is doubtful. Raises as `supported`."""
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
+    return supported(config, context.base, context.tokens, progress.stage)
 
 
 def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:
@@ -206,6 +216,9 @@ def attribute(method: str, run: Run, failed: Sequence[FailedFit], each_query: bo
         precision=config.training.precision,
         explains_test=query_split(config) == "test",
     )
+    share = coverage(method, context.base, config.ekfac)
+    if share is not None and share < WELL_COVERED:
+        run.progress.stage(f"{method} reads the gradients of linear layers, {share:.0%} of the model's parameters")
     field = ATTRIBUTION_SETTINGS[method]
     settings = None if field is None else getattr(config, field)
     score = METHODS[method].score_queries if each_query else METHODS[method].score_groups
@@ -234,6 +247,7 @@ def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, A
         "data_hash": run.context.data_hash,
         "model_hash": run.context.model_hash,
         "attribution": method,
+        "coverage": coverage(method, run.context.base, run.config.ekfac),
         "checkpoints": checkpoint_keys(run.config, run.context),
         "query_split": query_split(run.config),
         "scoring_seconds": seconds,

@@ -18,7 +18,7 @@ from d3m_ray.data import load_splits
 from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
 from d3m_ray.engine import Engine
 from d3m_ray.errors import InputError
-from d3m_ray.experiment import Outcome, Run, base_models, describe, query_scores, train
+from d3m_ray.experiment import Outcome, Run, base_models, describe, keep_supported, query_scores, train
 from d3m_ray.keys import content_hash
 from d3m_ray.planning import make_context, plan_trials, record_plan, scores_key
 from d3m_ray.progress import Progress
@@ -60,8 +60,7 @@ def run_lds(config: LdsConfig, store: Store, engine: Engine, progress: Progress)
         seeds=tuple(range(config.num_subsets)),
     )
     context = make_context(subsets, splits, store)
-    for warning in context.warnings:
-        progress.stage(f"warning: {warning}")
+    config = dataclasses.replace(config, experiment=keep_supported(config.experiment, context, progress))
     if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
     record_plan(subsets, context)
