@@ -6,6 +6,7 @@ Shapes: V vocabulary entries.
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,11 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         return backend.to_str()
-    options = {
-        name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool | int | float | None)
-    }
+    options = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool | int | None)}
     parts = (type(tokenizer).__name__, tokenizer.get_vocab(), tokenizer.special_tokens_map, options)
-    return content_hash(*(json.dumps(part, sort_keys=True, default=str) for part in parts))
+    files = [getattr(tokenizer, name, None) for name in tokenizer.vocab_files_names]  # merges are no vocabulary
+    contents = [Path(file).read_bytes() for file in files if isinstance(file, str) and Path(file).is_file()]
+    return content_hash(*(json.dumps(part, sort_keys=True) for part in parts), *contents)
 
 
 def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
