@@ -157,15 +157,24 @@ def model_folder(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def made_tokens() -> Callable[..., TokenizedExamples]:
-    """Makes N examples of random tokens between 5 and 99 and of 3 to 12 tokens, labels and groups in turn."""
+    """Makes N examples of random tokens between 5 and 99 and of 3 to 12 tokens, labels and groups in turn.
 
-    def make(split: str = "train", num_examples: int = 12, num_groups: int = 2, seed: int = 0) -> TokenizedExamples:
+    `end` is the last token of every text, left out one like the others.
+    """
+
+    def make(
+        split: str = "train", num_examples: int = 12, num_groups: int = 2, seed: int = 0, end: int | None = None
+    ) -> TokenizedExamples:
         rng = np.random.default_rng([seed, *split.encode()])
         lengths = rng.integers(3, 13, size=num_examples)
+        ids = rng.integers(5, 100, size=lengths.sum()).astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        if end is not None:
+            ids[offsets[1:] - 1] = end
         return TokenizedExamples(
             split=split,
-            flat_ids=rng.integers(5, 100, size=lengths.sum()).astype(np.int32),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            flat_ids=ids,
+            offsets=offsets,
             labels=rng.permutation(np.arange(num_examples) % 2),
             groups=rng.permutation(np.arange(num_examples) % num_groups),
             pad_id=0,

@@ -122,6 +122,8 @@ def _try_linears(trying: Trying, kinds: tuple[type[nn.Module], ...]) -> list[str
     largest = _largest(gradients)
     for name in names:
         layer = model.get_submodule(name)
+        if f"{name}.weight" not in gradients:
+            raise ValueError(f"EK-FAC takes layers with weights of their own, and {name} shares its with another")
         weight = gradients[f"{name}.weight"]
         expected = [weight if type(layer) is nn.Linear else weight.T]
         if layer.bias is not None:
