@@ -3,12 +3,15 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import numpy as np
+import torch
+
 from d3m_ray.attribution.support import reasons_against
 from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.errors import InputError
 from d3m_ray.last_layer import layer_to_refit
-from d3m_ray.model import BaseModel, build_classifier
+from d3m_ray.model import BaseModel, build_classifier, load_weights, logits_of
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX
 
 
@@ -55,7 +58,20 @@ def _reasons(
     for method in methods:
         if ARMS[method].objective == "dfr":
             try:
-                layer_to_refit(build_classifier(base), tokens[config.robust.dfr_data])
+                _try_dfr(base, tokens[config.robust.dfr_data])
             except ValueError as error:
                 reasons[method] = str(error)
     return reasons
+
+
+def _try_dfr(base: BaseModel, examples: TokenizedExamples) -> None:
+    """Raises ValueError where there is no last layer to refit, or it is not what gives an example its logits."""
+    model = build_classifier(base).eval()
+    load_weights(model, base.weights)
+    layer = layer_to_refit(model, examples)
+    outputs: list[torch.Tensor] = []
+    layer.register_forward_hook(lambda _, inputs, output: outputs.append(output))
+    with torch.inference_mode():
+        logits = logits_of(model, examples.batch(np.arange(1)))
+    if len(outputs) != 1 or outputs[0].shape != logits.shape or not torch.equal(outputs[0], logits):
+        raise ValueError("dfr refits the layer whose outputs are the logits, and the last linear one here is another")

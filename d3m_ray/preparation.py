@@ -14,7 +14,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.model import BaseModel, build_classifier, load_base_model, load_weights, logits_of
 from d3m_ray.records import Splits
-from d3m_ray.vocabulary import check_ids, check_tokenizer, tokenizer_hash, trim_vocabulary, with_padding
+from d3m_ray.vocabulary import check_ids, check_inputs, check_tokenizer, tokenizer_hash, trim_vocabulary, with_padding
 
 WARNED_DRAWN_SHARE = 0.1  # of the parameters: a head and a pooler are a few hundredths of the smallest encoders
 ROUNDING = 1e-4  # of the largest logit: float32 stays below a hundredth of it, every type that mixes texts is above
@@ -46,6 +46,7 @@ def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> Prepared
     whole_tokens = {
         name: tokenize(examples, tokenizer, max_length, pad_id) for name, examples in splits.by_name().items()
     }
+    check_inputs(whole, tokenizer, splits.train.texts[:1])
     warnings = [*_drawn(whole), *check_ids(whole, tokenizer, whole_tokens)]
     logits = try_model(whole, whole_tokens, max_length)
     base, tokens = trim_vocabulary(whole, whole_tokens)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from d3m_ray.batching import tokenize
 from d3m_ray.errors import InputError
@@ -194,6 +194,37 @@ def test_a_text_without_tokens_is_refused(model_folder):
     path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
     with pytest.raises(InputError, match="makes none of 1 texts of val"):
         prepare(folder, made_splits(val=("red", " ")))
+
+
+def test_what_a_tokenizer_gives_besides_ids_is_not_dropped(model_folder):
+    folder = model_folder("bert")
+    path = folder / "tokenizer.json"
+    made = json.loads(path.read_text())
+    single = [{"SpecialToken": {"id": "[CLS]", "type_id": 2}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    tokens = {"[CLS]": {"id": "[CLS]", "ids": [1], "tokens": ["[CLS]"]}}
+    made["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": tokens}
+    path.write_text(json.dumps(made))
+    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps({**tokenizer_config, "model_input_names": names}))
+    with pytest.raises(InputError, match="gives token_type_ids besides"):
+        prepare(folder)
+
+
+def test_an_end_token_inside_a_text_is_refused_where_ends_are_counted(model_folder):
+    folder = model_folder("bart")
+    prepare(folder)
+    with pytest.raises(InputError, match=r"most have 1, others the text 1 of val"):
+        prepare(folder, made_splits(val=("red", "green [SEP] apple")))
+
+
+def test_a_model_stored_in_low_precision_is_float32(model_folder):
+    folder = model_folder("bert")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    base = prepare(folder).base
+    assert build_classifier(base).dtype == torch.float32
+    assert {value.dtype for value in base.weights.values()} == {np.dtype(np.float32)}
 
 
 # --- padding ----------------------------------------------------------------------------------------------------------
