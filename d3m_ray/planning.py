@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from d3m_ray.compatibility import supported
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
@@ -36,10 +37,16 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress) -> Prepa
     splits = load_splits(config.corpus_options, config.data)
     progress.stage(describe(splits))
     context = make_context(config, splits, store)
-    for warning in context.warnings:
-        progress.stage(f"warning: {warning}")
+    config = keep_supported(config, context, progress)
     check_name_is_free(config, context)
     return Prepared(config, context)
+
+
+def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
+    """The configuration with the arms that can serve the model; says what is doubtful. Raises as `supported`."""
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
+    return supported(config, context.base, context.tokens, progress.stage)
 
 
 def describe(splits: Splits) -> str:
