@@ -74,6 +74,8 @@ def load_base_model(
         return _tiny_bert(train_texts, num_labels)
     if _is_path(name_or_dir) and not Path(name_or_dir).is_dir():  # before the hub is asked for it, again and again
         raise InputError(f"{_RULE}, received {name_or_dir!r}, which is no folder: download the model to one first")
+    if difflib.get_close_matches(name_or_dir.lower(), [TINY_MODEL], cutoff=0.75):
+        raise InputError(f"{_RULE}, received {name_or_dir!r}: did you mean {TINY_MODEL!r}?")
     # Code that a repository brings along is never run, nor is anybody asked whether it may be.
     own_code = {"trust_remote_code": False}
     try:
@@ -109,9 +111,8 @@ def _why_not_loaded(name_or_dir: str, error: Exception) -> str:
         )
     if Path(name_or_dir).is_dir():
         return f"{_RULE}, and the folder {name_or_dir!r} cannot be read: {reason[:400]}; save or download it again"
-    near = f"did you mean {TINY_MODEL!r}? " if difflib.get_close_matches(name_or_dir.lower(), [TINY_MODEL]) else ""
     return (
-        f"{_RULE}, received {name_or_dir!r}: {near}{reason[:400]} "
+        f"{_RULE}, received {name_or_dir!r}: {reason[:400]} "
         "Without a network, download the model first and name its folder."
     )
 

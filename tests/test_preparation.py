@@ -156,9 +156,11 @@ def test_a_path_is_never_looked_for_on_the_hub(name, monkeypatch):
         load_base_model(name, [])
 
 
-def test_a_name_near_tiny_is_asked_about():
+@pytest.mark.parametrize("name", ["tinny", "Tin", "tiny1"])
+def test_a_name_near_tiny_is_asked_about_before_the_hub_is(name, monkeypatch):
+    monkeypatch.setattr("d3m_ray.model.AutoConfig", None)
     with pytest.raises(InputError, match="did you mean 'tiny'"):
-        load_base_model("tinny", [])
+        load_base_model(name, [])
 
 
 # --- tokenizers -------------------------------------------------------------------------------------------------------
