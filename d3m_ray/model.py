@@ -32,6 +32,7 @@ from d3m_ray import cpu_layers
 from d3m_ray.batching import Batch, TokenizedExamples
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
+from d3m_ray.model_name import name_of_folder
 from d3m_ray.records import NUM_LABELS
 
 TINY_MODEL = "tiny"
@@ -98,12 +99,14 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _as_base_model(name: str, model: PreTrainedModel, new_modules: Iterable[str]) -> BaseModel:
-    return BaseModel(
-        name=Path(name).name if Path(name).is_dir() else name,
+    base = BaseModel(
+        name=name,
         config=model.config.to_dict(),
         weights={key: value.detach().float().cpu().numpy().copy() for key, value in model.state_dict().items()},
         new_modules=tuple(sorted(new_modules)),
     )
+    folder = Path(name)
+    return dataclasses.replace(base, name=name_of_folder(folder, base.content_hash())) if folder.is_dir() else base
 
 
 def _tiny_bert(train_texts: Iterable[str]) -> tuple[BaseModel, PreTrainedTokenizerBase]:
