@@ -21,7 +21,7 @@ from d3m_ray.experiment import Outcome, run_experiment
 from d3m_ray.lds import LdsConfig, run_lds
 from d3m_ray.progress import Progress
 from d3m_ray.protocol import WARNING, follow_thesis
-from d3m_ray.store import Store, StoreError
+from d3m_ray.store import Store, StoreError, refused
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -80,6 +80,7 @@ def _lds_sweep(config: LdsConfig) -> int:
     folder = (config.experiment.figures or default_figures(store)) / outcome.experiment
     table = write_lds(store, outcome.experiment, folder / "lds.csv")
     Console().print(render_lds(table, title=f"{outcome.experiment}, val"))
+    _show_caveats(store, outcome.experiment, folder)
     print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")
     return _report_failures(outcome)
 
@@ -97,21 +98,23 @@ def default_figures(store: Store) -> Path:
     return Path("figures") if "://" in str(store) else Path(str(store)) / "figures"
 
 
+@refused("the folder of tables and figures", "written")
 def show_results(store: Store, outcome: Outcome, parent: Path) -> None:
-    """Print the summary table and what speaks against it; write both, the figures and the group distribution.
-
-    They go below `parent`; the caveats go into the experiment's record in the store, too.
-    """
+    """Print the summary table and what speaks against it; write both, figures and group distribution below `parent`."""
     folder = parent / outcome.experiment
     summary = write_summary(store, outcome.experiment, folder / "summary.csv")
     distribution_table(outcome.splits).to_csv(folder / "distribution.csv", index=False)
     draw_group_distribution(outcome.splits, folder)
     write_figures(store, outcome.experiment, folder)
-    caveats = find_caveats(store, outcome.experiment)
-    write_caveats(caveats, folder / "caveats.txt")
-    store.write_caveats(outcome.experiment, caveats)
-    console = Console()
-    console.print(render_summary(summary, title=f"{outcome.experiment}, test"))
-    for caveat in caveats:
-        console.print(f"caution: {caveat}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    Console().print(render_summary(summary, title=f"{outcome.experiment}, test"))
+    _show_caveats(store, outcome.experiment, folder)
     print(f"results: {store}/trials (pandas.read_parquet)\ntable and figures: {folder}")
+
+
+def _show_caveats(store: Store, experiment: str, folder: Path) -> None:
+    """Print what speaks against a finding, and write it into the folder and into the experiment's record."""
+    caveats = find_caveats(store, experiment)
+    write_caveats(caveats, folder / "caveats.txt")
+    store.write_caveats(experiment, caveats)
+    for caveat in caveats:
+        Console().print(f"caution: {caveat}", style="yellow", highlight=False, markup=False, soft_wrap=True)

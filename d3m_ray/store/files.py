@@ -111,6 +111,8 @@ def refused(what: str, done: str) -> Iterator[None]:
     """Turns what the file system refuses within the block into a StoreError of one line."""
     try:
         yield
+    except BrokenPipeError:  # the reader of the standard output has gone: nothing to do with what is written here
+        raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
         mend = MENDS.get(error.errno or 0, "see to it, or name another place")
