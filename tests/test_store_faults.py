@@ -74,6 +74,7 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(
     store = Store(tmp_path / "some" / "store")
     if begun:
         store.write_checkpoint("k1", WEIGHTS)
+        assert listing(tmp_path / "some" / "store") == {".unfinished", "checkpoints", "checkpoints/k1.safetensors"}
     before = listing(tmp_path)
     monkeypatch.setattr(owner, name, refuses(number))
     with pytest.raises(StoreError, match=rf"the store {store} cannot be written {line}"):
@@ -127,7 +128,7 @@ def test_a_sweep_whose_disk_fills_up_ends_in_one_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "fsync", fills_up)
     with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"), Progress() as progress:
         run_experiment(SMALL, store, LocalEngine(), progress)
-    assert not [path for path in listing(tmp_path) if path.rpartition("/")[2].startswith((".", "_"))]
+    assert list((tmp_path / ".unfinished").iterdir()) == []
     for table in ("fits", "trials", "alignments", "scores", "removals", "failures"):
         store.read_all(table)
 

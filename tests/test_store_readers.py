@@ -94,6 +94,21 @@ def two_corpora(tmp_path_factory: pytest.TempPathFactory, csv_folder: Path) -> S
     return store
 
 
+def test_a_killed_writer_disturbs_no_reader(
+    two_corpora: Store, reader: Callable[[str], pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "replace", must_not_finish)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        two_corpora.write_scores("scores", "k9", np.ones((1, 1)), ["a"], ["elm"], {}, "trak")
+    assert list(Path(f"{two_corpora}/.unfinished").iterdir())
+    assert "k9" not in set(reader(f"{two_corpora}/scores")["scores_key"])
+
+
+def must_not_finish(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_row_of_every_table_is_seen(
     table: str, two_corpora: Store, reader: Callable[[str], pd.DataFrame]
