@@ -237,8 +237,8 @@ def test_a_method_is_scored_anew_for_its_own_settings_only(every_arm, tmp_path, 
     methods = ("trak_helpful", "ekfac")
     config = dataclasses.replace(SMALL, methods=methods, num_removed=(10,), seeds=(0,), ekfac=EkfacConfig(damping=0.2))
     run(config, every_arm)
-    assert len(every_arm.keys("alignments", "ekfac")) == 2
-    assert len(every_arm.keys("alignments", "trak")) == 1
+    assert len(every_arm.keys("scores", "ekfac")) == 2
+    assert len(every_arm.keys("scores", "trak")) == 1
 
 
 def test_the_thesis_alone_explains_test(every_arm):

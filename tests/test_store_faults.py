@@ -229,8 +229,8 @@ def test_a_flipped_bit_or_a_lost_end_is_never_a_result(tmp_path: Path) -> None:
     for name, read in (("scores/method=trak/k1.parquet", read_scores), ("checkpoints/k1.safetensors", read_weights)):
         path, whole = tmp_path / name, read()
         data, num_told = path.read_bytes(), 0
-        changed = [flipped(data, position) for position in range(len(data))]
-        changed += [data[:length] for length in range(0, len(data), 7)]
+        changed = [flipped(data, position) for position in range(0, len(data), 3)]
+        changed += [data[:length] for length in range(0, len(data), 20)]
         for content in changed:
             path.write_bytes(content)
             try:
