@@ -106,8 +106,9 @@ def _of_base_models(models: Sequence[_Answers]) -> list[str]:
         recalls = ", ".join(f"{label} {recall:.1%}" for label, recall in model.recalls.items())
         sentences.append(
             f"{_how_many(at_chance, models)} did no better on val, by accuracy, than always answering "
-            f"{model.top_label}: accuracy {model.accuracy:.1%} of {model.num_examples:,} examples against "
-            f"{model.top_label_share:.1%} (one-sided binomial test, p = {model.p_value:.2g}; recall: {recalls})."
+            f"{model.top_label}: accuracy {model.accuracy:.1%} of {model.num_examples:,} examples "
+            f"against {model.top_label_share:.1%} (one-sided binomial test, p = {model.p_value:.2g}; "
+            f"recall: {recalls})."
         )
     return sentences
 

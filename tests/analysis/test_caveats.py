@@ -56,9 +56,9 @@ def test_a_base_model_at_chance_is_named_with_its_recalls(filled_store: Store) -
     write_base_fits(filled_store, HALVES, *[answers] * 5)
     (caveat,) = find_caveats(filled_store, EXPERIMENT)
     assert caveat == (
-        "5 of 5 base models did no better on val, by accuracy, than always answering label 0: accuracy "
-        f"56.0% of 100 examples against 50.0% (one-sided "
-        f"binomial test, p = {binom.sf(55, 100, 0.5):.2g}; recall: label 0 52.0%, label 1 60.0%)."
+        "5 of 5 base models did no better on val, by accuracy, than always answering label 0: accuracy 56.0% "
+        f"of 100 examples against 50.0% (one-sided binomial test, p = {binom.sf(55, 100, 0.5):.2g}; "
+        "recall: label 0 52.0%, label 1 60.0%)."
     )
 
 
