@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def _as_base_model(name: str, model: PreTrainedModel, new_modules: Iterable[str]
         new_modules=tuple(sorted(new_modules)),
     )
     folder = Path(name)
-    return dataclasses.replace(base, name=name_of_folder(folder, base.content_hash())) if folder.is_dir() else base
+    return replace(base, name=name_of_folder(folder, base.content_hash())) if folder.is_dir() else base
 
 
 def _tiny_bert(train_texts: Iterable[str]) -> tuple[BaseModel, PreTrainedTokenizerBase]:
