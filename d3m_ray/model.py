@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from d3m_ray import cpu_layers
 from d3m_ray.batching import Batch
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
+from d3m_ray.model_name import name_of_folder
 from d3m_ray.records import BINARY_LABELS
 
 TINY_MODEL = "tiny"
@@ -131,12 +132,14 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _as_base_model(name: str, model: PreTrainedModel, new_modules: Iterable[str]) -> BaseModel:
-    return BaseModel(
-        name=Path(name).name if Path(name).is_dir() else name,
+    base = BaseModel(
+        name=name,
         config=model.config.to_dict(),
         weights={key: value.detach().float().cpu().numpy().copy() for key, value in model.state_dict().items()},
         new_modules=tuple(sorted(new_modules)),
     )
+    folder = Path(name)
+    return replace(base, name=name_of_folder(folder, base.content_hash())) if folder.is_dir() else base
 
 
 def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[BaseModel, PreTrainedTokenizerBase]:

@@ -125,9 +125,8 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
 def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, dict[str, str]]:
     """By table, the keys of what the trials share: a reader of the store finds an experiment's own rows by them."""
     names = alignment_names(config)
-    base_fits = checkpoint_keys(config, context) if reads_base_models(config) else []
     return {
-        "fits": {f"base model, seed {seed}": key for seed, key in enumerate(base_fits)},
+        "fits": {f"base model, seed {seed}": key for seed, key in enumerate(checkpoint_keys(config, context))},
         "scores": {name: group_scores_key(name, config, context) for name in names},
         "query_scores": {
             method: scores_key(method, config, context)
