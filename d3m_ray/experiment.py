@@ -5,8 +5,10 @@ one score per group. Alignment weighs the groups by their val loss. Selection na
 retrain without them, over seeds, beside random removals of the same size. Every result lands in the store.
 """
 
+import functools
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,9 @@ from safetensors.numpy import load as from_safetensors
 from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
 from d3m_ray.config import ExperimentConfig
-from d3m_ray.engine import Engine, FailedFit, PlannedFit
+from d3m_ray.engine import Engine, FailedFit, PlannedFit, reason
+from d3m_ray.errors import RunError
+from d3m_ray.failures import Unscored, lost_base_models, settle_unselected
 from d3m_ray.metrics import cell_losses, group_losses
 from d3m_ray.planning import (
     NOTHING,
@@ -36,17 +40,18 @@ from d3m_ray.planning import (
 from d3m_ray.progress import Progress
 from d3m_ray.records import NUM_LABELS, Examples, Predictions, Splits
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
-from d3m_ray.store import SCORE_PREFIX
+from d3m_ray.store import SCORE_PREFIX, StoreError
 from d3m_ray.trial import FitSpec, TrialContext, TrialSpec, fit_is_stored, record_trial, stored_predictions
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: the experiment's name in the store, and the fits that failed."""
+    """What a run leaves: the experiment's name in the store, the fits that failed, and what could not be scored."""
 
     experiment: str
     splits: Splits
     failed: Sequence[FailedFit]
+    unscored: Sequence[Unscored] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +75,37 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
     ready = plan_trials(config, context, gather_evidence(run))
     failed = train(run, ready, base_models(run) if reads_base_models(config) else ())
 
+    unscored: list[Unscored] = []
     for name in alignment_names(config):
         if not store.has("alignments", alignment_key(name, config, context), name):
-            progress.stage(f"attribution by {attribution_method(name)}, and group alignment")
-            _attribute_and_align(name, run, failed)
+            unscored += unless_it_fails(name, run, failed, functools.partial(_attribute_and_align, name, run))
 
     begun = {trial.trial_key for trial in ready}
-    waiting = [t for t in plan_trials(config, context, gather_evidence(run)) if t.trial_key not in begun]
+    evidence = gather_evidence(run)
+    waiting = [t for t in plan_trials(config, context, evidence) if t.trial_key not in begun]
     if waiting:
         progress.stage("trials that remove what alignment or the base models' losses select")
         failed += train(run, waiting, ())
-    return Outcome(context.experiment, splits, failed)
+    settle_unselected(config, context, evidence, failed, unscored)
+    return Outcome(context.experiment, splits, failed, unscored)
+
+
+def unless_it_fails(
+    name: str, run: Run, failed: Sequence[FailedFit], score: Callable[[], None]
+) -> tuple[Unscored, ...]:
+    """Make the scores of one method; where that fails, why: it ends what reads them, the other methods go on."""
+    lost = lost_base_models(run.config, run.context, failed)
+    try:
+        if lost is None:
+            score()
+    except (RunError, StoreError):  # no other method would fare better
+        raise
+    except Exception as error:
+        lost = reason(error), traceback.format_exc()
+    if lost is None:
+        return ()
+    run.progress.stage(f"{name} has no scores: the others go on")
+    return (Unscored(name, *lost),)
 
 
 def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:
@@ -137,16 +162,17 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
     return run.engine.run_fits(context, planned, run.progress.fit)
 
 
-def _attribute_and_align(name: str, run: Run, failed: Sequence[FailedFit]) -> None:
+def _attribute_and_align(name: str, run: Run) -> None:
     """Score the train split for each group, or pseudo-group, weigh the groups, and store the alignment."""
     context, config = run.context, run.config
     method = attribution_method(name)
+    run.progress.stage(f"attribution by {method}, and group alignment")
     queries = context.splits.by_name()[query_split(config)]
     if name == method:
-        scores, seconds = attribute(method, run, failed)
+        scores, seconds = attribute(method, run)
         groups, names = queries.groups, list(context.splits.group_names)
     else:
-        matrix, seconds = query_scores(method, run, failed)
+        matrix, seconds = query_scores(method, run)
         groups = pseudo_groups(matrix, queries.labels)
         scores = group_scores(matrix, groups, int(groups.max()) + 1)
         names = [f"pseudo_{number}" for number in range(scores.shape[1])]
@@ -164,12 +190,12 @@ def _attribute_and_align(name: str, run: Run, failed: Sequence[FailedFit]) -> No
     run.progress.stage(f"{name}: {len(scores)} train examples scored for {len(names)} groups in {seconds:.1f} s")
 
 
-def query_scores(method: str, run: Run, failed: Sequence[FailedFit]) -> tuple[np.ndarray, float]:
+def query_scores(method: str, run: Run) -> tuple[np.ndarray, float]:
     """[N, Q] float32 scores of every query, from the store or made and stored, and the seconds that making took."""
     store, key = run.context.store, scores_key(method, run.config, run.context)
     ids = run.context.splits.by_name()[query_split(run.config)].example_ids
     if not store.has("query_scores", key, method):
-        matrix, seconds = attribute(method, run, failed, each_query=True)
+        matrix, seconds = attribute(method, run, each_query=True)
         rows = _train_rows(run.context, {"scores_key": key}, ids, matrix)
         store.write("query_scores", key, rows, _scoring_configuration(run, method, seconds), method)
     stored = store.read("query_scores", key, method)
@@ -177,13 +203,10 @@ def query_scores(method: str, run: Run, failed: Sequence[FailedFit]) -> tuple[np
     return stored[[f"{SCORE_PREFIX}{name}" for name in ids]].to_numpy(np.float32), seconds
 
 
-def attribute(method: str, run: Run, failed: Sequence[FailedFit], each_query: bool = False) -> tuple[np.ndarray, float]:
+def attribute(method: str, run: Run, each_query: bool = False) -> tuple[np.ndarray, float]:
     """[N, G] float32 scores of every group, or [N, Q] of each query, and the seconds that they took."""
     context, config = run.context, run.config
     keys = checkpoint_keys(config, context)
-    errors = [failure.error for failure in failed if failure.fit_key in keys]
-    if errors:
-        raise RuntimeError(f"attribution reads the base models, and one could not be trained: {errors[0]}")
     checkpoints = [Checkpoint(key, context.base, from_safetensors(context.store.read_checkpoint(key))) for key in keys]
     inputs = AttributionInputs(
         checkpoints=tuple(checkpoints),

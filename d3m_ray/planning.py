@@ -15,7 +15,7 @@ from d3m_ray.model import load_base_model, trim_vocabulary
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence
-from d3m_ray.store import Store
+from d3m_ray.store import PlannedTrial, Store
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
@@ -88,7 +88,7 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
 def record_plan(prepared: Prepared) -> None:
     """Write what this experiment is and plans."""
     config, context = prepared.config, prepared.context
-    context.store.write_experiment(context.experiment, _recorded(config, context), _asked(config))
+    context.store.write_experiment(context.experiment, _recorded(config, context), asked_trials(config))
 
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
@@ -105,10 +105,10 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
     return as_read_again
 
 
-def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
-    """(method, num_removed, seed) of every trial, fewest removed first; None where the arm decides the number."""
+def asked_trials(config: ExperimentConfig) -> list[PlannedTrial]:
+    """Every trial that is asked for, fewest removed first; of no number removed where the arm decides it."""
     return [
-        (method, number, seed)
+        PlannedTrial(method, number, seed)
         for number in (*sorted(config.num_removed), None)
         for seed in config.seeds
         for method in config.methods
@@ -119,7 +119,7 @@ def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
 def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evidence) -> list[TrialSpec]:
     """Every trial whose selection can be made: all but those whose arm waits for what the evidence lacks."""
     trials = []
-    for method, number, seed in _asked(config):
+    for method, number, seed in asked_trials(config):
         arm = ARMS[method]
         if number == 0:
             trials.append(plan_trial(context, method, NOTHING, seed))

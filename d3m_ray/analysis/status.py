@@ -57,7 +57,8 @@ def _render(experiment: Experiment, status: pd.DataFrame) -> list[Table | Text]:
     ]
     for row in status[status["state"] == "failed"].itertuples(index=False):
         removed = _removed_label(row.num_removed)
-        parts.append(Text(f"failed: {row.method}, removed {removed}, seed {row.seed}: {row.error}", style="red"))
+        line = f"failed: {row.method}, removed {removed}, seed {row.seed}: {row.error}"
+        parts.append(Text(line, style="red", no_wrap=True, overflow="ignore"))
     return [*parts, Text("")]
 
 
