@@ -4,9 +4,10 @@ torch, transformers, matplotlib and Ray are imported where they are first needed
 with a flag is said without them, what is wrong with the corpus or the model without Ray.
 """
 
+import contextlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -88,7 +89,7 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
         prepared = prepare(config, store, progress)
         from d3m_ray.cluster.engine import connected
 
-        with connected(config.execution, store, progress.stage) as engine:
+        with _failing(), connected(config.execution, store, progress.stage) as engine:
             outcome = run_experiment(prepared, engine, progress)
     return _finish(config, store, outcome, show_results, "test trial")
 
@@ -103,7 +104,7 @@ def _lds_sweep(config: LdsConfig) -> int:
         prepared = prepare_lds(config, store, progress)
         from d3m_ray.cluster.engine import connected
 
-        with connected(experiment.execution, store, progress.stage) as engine:
+        with _failing(), connected(experiment.execution, store, progress.stage) as engine:
             outcome = run_lds(prepared, engine, progress)
     return _finish(experiment, store, outcome, show_lds, "LDS")
 
@@ -118,6 +119,15 @@ def _open(config: ExperimentConfig) -> Store:
     return store
 
 
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """From here on a store that cannot be used is a failure: it could be when the inputs were checked."""
+    try:
+        yield
+    except StoreError as error:
+        raise RunError(f"{error}; what was done is stored, the same command goes on from there") from error
+
+
 Show = Callable[[Store, "Outcome", Path], None]
 
 
@@ -129,7 +139,11 @@ def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", show: Sh
     if store.read_all(table, columns=["experiment"], filters=[("experiment", "==", outcome.experiment)]).empty:
         say(f"no {kind} of {outcome.experiment} could be made: there is no table to show")
     else:
-        show(store, outcome, config.figures or default_figures(store))
+        folder = config.figures or default_figures(store)
+        try:
+            show(store, outcome, folder)
+        except OSError as error:
+            raise RunError(f"the results are in {store}, but not written to {folder}: {error}") from error
     if config.execution.debug:
         traces = [failure.trace for failure in outcome.failed] + [each.trace for each in outcome.unscored]
         sys.stderr.writelines(dict.fromkeys(traces))

@@ -81,7 +81,11 @@ class LocalEngine:
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, in one line: the kind of the error and the first line of what it says."""
+    """Why something failed, in one line: the kind of the error and the first line of what it says.
+
+    An error of another process comes wrapped, with the error itself as its `cause`.
+    """
+    error = getattr(error, "cause", None) or error
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 

@@ -26,6 +26,7 @@ PRESETS: dict[str, Callable[[str], Any]] = {
 """The fields of `ExecutionConfig` that the environment may preset, and how each is read."""
 WIDE = "100000"  # columns: the parser's messages, which it draws in boxes as wide as the terminal, are not wrapped
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_RULE = re.compile("─{3,}|-{3,}")
 _COMMAS = re.compile(r"[\w.-]+(,[\w.-]+)+,?")
 
 Config = TypeVar("Config", ExperimentConfig, LdsConfig)
@@ -93,17 +94,25 @@ def _wide_terminal() -> Iterator[None]:
 
 
 def _in_one_line(box: str, arguments: Sequence[str]) -> str:
-    """The parts of tyro's box, which rules divide: what is wrong, then what is meant instead; not where the help is."""
-    rows = [row.strip("│ ") for row in _STYLE.sub("", box).splitlines() if not row.startswith(("╭", "╰"))]
+    """The parts of tyro's box, which rules divide: what is wrong, then what is meant instead; not where the help is.
+
+    Its frame is drawn in Unicode, the title in the upper edge, or in ASCII, the title in a part of its own.
+    """
     sections: list[list[str]] = [[]]
-    for row in rows:
-        if row.strip("─"):
-            sections[-1].append(row)
-        elif row:
+    for row in (row.strip("│ ") for row in _STYLE.sub("", box).splitlines()):
+        if _RULE.fullmatch(row):
             sections.append([])
-    wrong = " ".join(sections[0]).removeprefix("Error parsing ").partition(" Got errors:")[0].rstrip(".")
+        elif row and not row.startswith(("╭", "╰")):
+            sections[-1].append(row)
+    wrong_at = 0 if box.lstrip().startswith("╭") else 1
+    wrong = (
+        " ".join(sections[wrong_at] if wrong_at < len(sections) else sections[0])
+        .removeprefix("Error parsing ")
+        .partition(" Got errors:")[0]
+        .rstrip(".")
+    )
     parts = [wrong[:1].lower() + wrong[1:]]
-    for heading, *said in (section for section in sections[1:] if section):
+    for heading, *said in (section for section in sections[wrong_at + 1 :] if section):
         if heading.startswith("Argument helptext"):
             parts.append(f"it takes {': '.join(said)}")
         elif not heading.startswith("For full helptext"):

@@ -119,7 +119,7 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
     for result in (results[index] for index in range(len(results))):
         if result.error is not None:
             trace = str(getattr(result.error, "traceback_str", result.error))
-            failed.append(give_up(context, fits[(result.config or {})["fit"]], _last_line(result.error), trace))
+            failed.append(give_up(context, fits[(result.config or {})["fit"]], reason(result.error), trace))
         elif result.metrics and ERROR in result.metrics:
             fit = fits[(result.config or {})["fit"]]
             failed.append(give_up(context, fit, result.metrics[ERROR], result.metrics[TRACE]))
@@ -128,12 +128,6 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
     if num_ended + len(failed) < len(fits):
         raise KeyboardInterrupt
     return failed
-
-
-def _last_line(error: BaseException) -> str:
-    """Ray wraps the worker's traceback: its last line names the exception."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 class _Watcher(tune.Callback):

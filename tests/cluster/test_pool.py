@@ -14,6 +14,7 @@ from d3m_ray import waiting
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, kronfluence, shards, traker
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.config import EkfacConfig, TrakConfig
+from d3m_ray.engine import reason
 from d3m_ray.errors import RunError
 from d3m_ray.pool import LocalPool
 from d3m_ray.selection import ATTRIBUTION_SETTINGS
@@ -51,8 +52,9 @@ def test_results_come_in_the_order_of_the_shards():
 
 
 def test_a_step_that_fails_says_its_own_error():
-    with RayPool(2) as pool, pytest.raises(KeyError, match="shard 3"):
+    with RayPool(2) as pool, pytest.raises(KeyError, match="shard 3") as failed:
         list(pool.map("refusing", refuse, None, range(6)))
+    assert reason(failed.value) == "KeyError: 'shard 3'"
 
 
 def test_the_shard_of_a_dead_worker_is_run_again(tmp_path):

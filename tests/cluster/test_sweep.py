@@ -61,7 +61,7 @@ def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_pa
     failed = RayEngine(SMALL.execution).run_fits(context, planned, events.append)
     assert [failure.fit_key for failure in failed] == [trial.fit.fit_key for trial in trials[:2]]
     assert failed[0].error.startswith("ValueError: fine-tuning takes at least one train example")
-    assert "rror" in failed[1].error
+    assert failed[1].error.startswith(("IsADirectoryError: ", "StoreError: "))
     assert store.keys("trials") == {trial.trial_key for trial in trials[2:]}
     assert store.keys("failures") == {trial.trial_key for trial in trials[:2]}
     failures = store.read_all("failures").set_index("trial_key")
