@@ -15,7 +15,6 @@ import pandas as pd
 
 from d3m_ray.alignment import group_scores
 from d3m_ray.config import LdsConfig
-from d3m_ray.data import load_splits
 from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
 from d3m_ray.engine import Engine
 from d3m_ray.errors import RunError
@@ -25,9 +24,9 @@ from d3m_ray.keys import content_hash
 from d3m_ray.planning import (
     Prepared,
     check_name_is_free,
-    describe,
     make_context,
     plan_trials,
+    read_corpus,
     record_plan,
     scores_key,
 )
@@ -36,6 +35,7 @@ from d3m_ray.records import Splits
 from d3m_ray.selection import Evidence
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext, TrialSpec, stored_predictions
+from d3m_ray.waiting import announced
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +49,15 @@ class PreparedLds:
 
 def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> PreparedLds:
     """As `planning.prepare`, for the halves of train that the scores are judged by."""
-    splits = load_splits(config.experiment.corpus_options, config.experiment.data)
-    progress.stage(describe(splits))
+    splits = read_corpus(config.experiment, progress)
     subsets = dataclasses.replace(
         config.experiment,
         methods=("random",),
         num_removed=(len(splits.train) // 2,),
         seeds=tuple(range(config.num_subsets)),
     )
-    context = make_context(subsets, splits, store)
+    with announced(f"model {subsets.model} to load", progress.stage):
+        context = make_context(subsets, splits, store)
     if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
     check_name_is_free(subsets, context)

@@ -17,6 +17,7 @@ from d3m_ray.records import Splits
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence
 from d3m_ray.store import PlannedTrial, Store
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
+from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
 
@@ -34,11 +35,19 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress) -> Prepa
 
     Raises InputError where an input breaks a rule, StoreError where the store cannot be used.
     """
-    splits = load_splits(config.corpus_options, config.data)
-    progress.stage(describe(splits))
-    context = make_context(config, splits, store)
+    splits = read_corpus(config, progress)
+    with announced(f"model {config.model} to load", progress.stage):
+        context = make_context(config, splits, store)
     check_name_is_free(config, context)
     return Prepared(config, context)
+
+
+def read_corpus(config: ExperimentConfig, progress: Progress) -> Splits:
+    """The splits, once they are described to the user. Raises DataError where the corpus breaks a rule."""
+    with announced("the corpus to be read", progress.stage):
+        splits = load_splits(config.corpus_options, config.data)
+    progress.stage(describe(splits))
+    return splits
 
 
 def describe(splits: Splits) -> str:
