@@ -179,6 +179,12 @@ def _attribute_and_align(name: str, run: Run) -> None:
     losses = np.mean([group_losses(p, groups, len(names)) for p in _base_predictions(run, queries)], axis=0)
     weights = group_weights(losses, config.alignment)
     alignment = group_alignment(scores, weights)
+    num_lost = int((~np.isfinite(alignment)).sum())
+    if num_lost:
+        raise FloatingPointError(
+            f"{num_lost} of {len(alignment)} train examples have no finite alignment: lower --beta, raise the method's "
+            "damping or use --precision float32"
+        )
     configuration = _scoring_configuration(run, method, seconds) | {
         "group_names": names,
         "group_losses": losses.tolist(),

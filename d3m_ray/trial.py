@@ -110,6 +110,8 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
     predictions = {
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }
+    if not all(np.isfinite(of_split.margins).all() for of_split in predictions.values()):
+        raise FloatingPointError("the trained model gives no finite answers: lower --learning-rate")
     if spec.keeps_weights:
         weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
         context.store.write_checkpoint(spec.fit_key, to_safetensors(weights))

@@ -202,6 +202,27 @@ def test_a_method_that_fails_ends_only_its_own_arms(tmp_path, monkeypatch):
     assert "in fails" in failures["traceback"].iloc[0]
 
 
+def test_what_is_not_finite_is_a_failure_and_no_result(tmp_path, monkeypatch):
+    """The loss of the one step is finite, what it leaves is not; a score overflows; neither is stored."""
+    one_step = dataclasses.replace(SMALL.training, learning_rate=1e38, batch_size=160)
+    config = dataclasses.replace(SMALL, methods=("random",), num_removed=(0,), seeds=(0,), training=one_step)
+    store = Store(tmp_path / "trained")
+    assert [failure.error for failure in run(config, store).failed] == [
+        "FloatingPointError: the trained model gives no finite answers: lower --learning-rate"
+    ]
+    assert store.keys("fits") == set()
+
+    def overflows(inputs, settings, pool):
+        return np.where(np.arange(160)[:, None] == 3, np.inf, np.ones((160, 4), np.float32))
+
+    monkeypatch.setitem(METHODS, "embedding", dataclasses.replace(METHODS["embedding"], score_groups=overflows))
+    config = dataclasses.replace(SMALL, methods=("embedding",), num_removed=(10,), seeds=(0,))
+    store = Store(tmp_path / "aligned")
+    (unscored,) = run(config, store).unscored
+    assert unscored.error.startswith("FloatingPointError: 1 of 160 train examples have no finite alignment")
+    assert store.keys("alignments") == store.keys("trials") == set()
+
+
 def test_reasons_are_told_once_with_their_counts():
     fits = [FailedFit(str(i), f"ValueError: step {i} has a wrong shape") for i in range(3)] + [FailedFit("x", "other")]
     lost = [Unscored("trak", "no base model", ""), Unscored("ekfac", "no base model", ""), Unscored("loss", "bad", "")]
