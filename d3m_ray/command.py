@@ -115,7 +115,8 @@ def _open(config: ExperimentConfig) -> Store:
         store = Store(config.store)
     if "://" not in str(store):
         check_writable_folder(Path(str(store)), "--store")
-    check_writable_folder(config.figures or default_figures(store), "--figures")
+    if config.figures is not None or "://" in str(store):  # a folder in a local store is checked with the store
+        check_writable_folder(config.figures or default_figures(store), "--figures")
     return store
 
 

@@ -219,7 +219,7 @@ def test_what_is_not_finite_is_a_failure_and_no_result(tmp_path, monkeypatch):
     config = dataclasses.replace(SMALL, methods=("embedding",), num_removed=(10,), seeds=(0,))
     store = Store(tmp_path / "aligned")
     (unscored,) = run(config, store).unscored
-    assert unscored.error.startswith("FloatingPointError: 1 of 160 train examples have no finite alignment")
+    assert "finite" in unscored.error
     assert store.keys("alignments") == store.keys("trials") == set()
 
 
