@@ -1,5 +1,6 @@
 """The engine on Ray: join or start a cluster, share out its cores and GPUs."""
 
+import json
 import logging
 import os
 import re
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import cast
 
 import ray
+from ray._private import ray_constants
+from ray.experimental import internal_kv
 
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.cluster.sweep import run_fits
@@ -45,7 +48,7 @@ def connected(execution: ExecutionConfig, store: Store, say: Say = say_plainly) 
             if _join(execution.address, say):
                 _check_this_machine_offers(execution)
             else:
-                _say_what_no_machine_offers(execution, say)
+                _check_cluster_offers(execution, say)
         _check_every_node_sees(store, say)
         yield RayEngine(execution, say)
     finally:
@@ -127,19 +130,44 @@ def _check_this_machine_offers(execution: ExecutionConfig) -> None:
             )
 
 
-def _say_what_no_machine_offers(execution: ExecutionConfig, say: Say) -> None:
-    """A joined cluster may yet start machines, or be given some: what none of its machines has is told, not refused."""
-    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def _check_cluster_offers(execution: ExecutionConfig, say: Say) -> None:
+    """What no machine of a joined cluster has is refused where no machine can come, and else told."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    num_cpus = execution.cpus_per_trial
     for taker, num_gpus in (
         ("a trial", execution.gpus_per_trial),
         ("an attribution worker", execution.gpus_per_worker),
     ):
-        num_cpus = execution.cpus_per_trial
-        if not any(offer.get("CPU", 0) >= num_cpus and offer.get("GPU", 0) >= num_gpus for offer in offers):
-            say(
-                f"no machine of the cluster has the {num_cpus:g} CPU and {num_gpus:g} GPU that {taker} takes: the run "
-                f"ends unless one is started within {execution.max_wait_seconds:.0f} s of need (--max-wait-seconds)"
+        offers = (node["Resources"] for node in nodes)
+        if any(offer.get("CPU", 0) >= num_cpus and offer.get("GPU", 0) >= num_gpus for offer in offers):
+            continue
+        lacking = f"no machine of the cluster has the {num_cpus:g} CPU and {num_gpus:g} GPU that {taker} takes"
+        if not _may_grow([node["NodeID"] for node in nodes]):
+            raise InputError(
+                f"{lacking}, and no autoscaler starts one: lower --cpus-per-trial, --gpus-per-trial or "
+                "--gpus-per-worker, or join such a machine to the cluster with ray start"
             )
+        say(
+            f"{lacking}: the run ends unless one is started within {execution.max_wait_seconds:.0f} s of need "
+            "(--max-wait-seconds)"
+        )
+
+
+def _may_grow(node_ids: Sequence[str]) -> bool:
+    """Whether the joined cluster has an autoscaler, or does not say.
+
+    On a cluster of machines that were started by hand Ray has one too, which only watches: it takes each machine for
+    a type of its own, named after the machine's id.
+    """
+    status = json.loads(_autoscaling_status() or "{}")
+    types = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
+    return not types or not {f"node_{node_id}" for node_id in node_ids}.issuperset(types)
+
+
+def _autoscaling_status() -> bytes | None:
+    """What Ray's autoscaler says of itself, as JSON."""
+    content: bytes | None = internal_kv._internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+    return content
 
 
 def _check_every_node_sees(store: Store, say: Say) -> None:

@@ -93,6 +93,31 @@ def test_a_folder_too_long_for_sockets_is_refused(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+ONE_GPU = ExecutionConfig(gpus_per_trial=1)
+REPORTS = {
+    "by hand": '{"autoscaler_report": {"active_nodes": {"node_12ab": 1}}}',
+    "ray up": '{"autoscaler_report": {"active_nodes": {"ray.head.default": 1}}}',
+    "no word yet": None,
+}
+
+
+@pytest.mark.parametrize("started", REPORTS)
+def test_what_no_machine_has_is_refused_where_none_can_come(started, monkeypatch):
+    node = {"NodeID": "12ab", "Alive": True, "Resources": {"CPU": 4.0}}
+    gone = {"NodeID": "34cd", "Alive": False, "Resources": {"CPU": 4.0, "GPU": 1.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node, gone])
+    monkeypatch.setattr(engine, "_autoscaling_status", lambda: REPORTS[started])
+    said: list[str] = []
+    engine._check_cluster_offers(ExecutionConfig(cpus_per_trial=4), said.append)
+    assert said == []
+    if started == "by hand":
+        with pytest.raises(InputError, match="the 1 CPU and 1 GPU that a trial takes, and no autoscaler starts one"):
+            engine._check_cluster_offers(ONE_GPU, said.append)
+    else:
+        engine._check_cluster_offers(ONE_GPU, said.append)
+        assert said[0].startswith("no machine of the cluster has the 1 CPU and 1 GPU that a trial takes: the run ends")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_cluster")
 def test_ray_itself_answers():
