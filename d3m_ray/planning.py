@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from d3m_ray.compatibility import supported
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
@@ -15,8 +14,9 @@ from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence
-from d3m_ray.store import Store
+from d3m_ray.store import PlannedTrial, Store
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
+from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
 
@@ -29,24 +29,12 @@ class Prepared:
     context: TrialContext
 
 
-def prepare(config: ExperimentConfig, store: Store, progress: Progress) -> Prepared:
-    """Load the corpus and the model and check all that was asked for, before a cluster is joined; writes nothing.
-
-    Raises InputError where an input breaks a rule, StoreError where the store cannot be used.
-    """
-    splits = load_splits(config.corpus_options, config.data)
+def read_corpus(config: ExperimentConfig, progress: Progress) -> Splits:
+    """The splits, once they are described to the user. Raises DataError where the corpus breaks a rule."""
+    with announced("the corpus to be read", progress.stage):
+        splits = load_splits(config.corpus_options, config.data)
     progress.stage(describe(splits))
-    context = make_context(config, splits, store)
-    config = keep_supported(config, context, progress)
-    check_name_is_free(config, context)
-    return Prepared(config, context)
-
-
-def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
-    """The configuration with the arms that can serve the model; says what is doubtful. Raises as `supported`."""
-    for warning in context.warnings:
-        progress.stage(f"warning: {warning}")
-    return supported(config, context.base, context.tokens, progress.stage)
+    return splits
 
 
 def describe(splits: Splits) -> str:
@@ -103,7 +91,7 @@ def record_plan(prepared: Prepared) -> None:
     """Write what this experiment is and plans."""
     config, context = prepared.config, prepared.context
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
-    context.store.write_experiment(context.experiment, recorded, _asked(config), keys)
+    context.store.write_experiment(context.experiment, recorded, asked_trials(config), keys)
 
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
@@ -137,10 +125,10 @@ def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, d
     }
 
 
-def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
-    """(method, num_removed, seed) of every trial, fewest removed first; None where the arm decides the number."""
+def asked_trials(config: ExperimentConfig) -> list[PlannedTrial]:
+    """Every trial that is asked for, fewest removed first; of no number removed where the arm decides it."""
     return [
-        (method, number, seed)
+        PlannedTrial(method, number, seed)
         for number in (*sorted(config.num_removed), None)
         for seed in config.seeds
         for method in config.methods
@@ -151,7 +139,7 @@ def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
 def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evidence) -> list[TrialSpec]:
     """Every trial whose selection can be made: all but those whose arm waits for what the evidence lacks."""
     trials = []
-    for method, number, seed in _asked(config):
+    for method, number, seed in asked_trials(config):
         arm = ARMS[method]
         if number == 0:
             trials.append(plan_trial(context, method, NOTHING, seed))

@@ -26,7 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
         training=TrainingConfig(num_epochs=1, learning_rate=1e-9, final_model="last"),
     )
     with Progress() as progress:
-        return store, run_experiment(config, store, LocalEngine(), progress)
+        return store, run_experiment(prepare(config, store, progress), LocalEngine(), progress)
 
 
 @pytest.mark.slow
