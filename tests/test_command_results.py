@@ -8,7 +8,7 @@ from d3m_ray.command import show_results
 from d3m_ray.config import ExperimentConfig, TrainingConfig
 from d3m_ray.data import PlantedOptions
 from d3m_ray.engine import LocalEngine
-from d3m_ray.experiment import Outcome, run_experiment
+from d3m_ray.experiment import Outcome, prepare, run_experiment
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store, StoreError
 
