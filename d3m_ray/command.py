@@ -60,6 +60,7 @@ def _main(description: str, defaults: Config, arguments: list[str] | None, run: 
 
 
 def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
+    numbers_chosen = config.num_removed != defaults.num_removed
     if config.protocol == "thesis":
         config = follow_thesis(config, defaults)
         Console(stderr=True).print(WARNING, style="yellow", highlight=False)
@@ -69,7 +70,7 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
     from d3m_ray.progress import Progress
 
     with Progress() as progress:
-        prepared = prepare(config, store, progress)
+        prepared = prepare(config, store, progress, numbers_chosen)
         from d3m_ray.cluster.engine import connected
 
         with connected(config.execution, store) as engine:

@@ -10,7 +10,7 @@ from tyro.conf import arg
 from d3m_ray.data import CorpusOptions
 from d3m_ray.datamodeling import MIN_SUBSETS
 from d3m_ray.errors import InputError
-from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS
+from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, is_removal
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Protocol = Literal["standard", "thesis"]
@@ -156,7 +156,8 @@ class ExperimentConfig:
     corpus_options: CorpusOptions
     """How the corpus is cut into splits."""
     data: Path | None = None
-    """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub."""
+    """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub. Of an
+    own corpus, its folder or file."""
     model: str = "google-bert/bert-base-uncased"
     """A transformers folder or hub name, or "tiny": a two-layer BERT of random weights."""
     store: str = field(default_factory=lambda: _from_environment("store", "results"))
@@ -164,8 +165,8 @@ class ExperimentConfig:
     methods: tuple[str, ...] = ("trak", "random")
     """Arms that are compared: an attribution method (trak, ekfac, ...), a control (random, ...), a way to train
     (group_dro, ...). The README lists them all."""
-    num_removed: tuple[int, ...] = (0, 50, 100, 200)
-    """How many train examples an arm removes; 0 is the base model."""
+    num_removed: tuple[int | str, ...] = (0, 50, 100, 200)
+    """How many train examples an arm removes, as counts or as shares of train (5%); 0 is the base model."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained once per seed."""
     num_checkpoints: int = 1
@@ -186,7 +187,9 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         unknown = [method for method in self.methods if method not in ARMS]
         _check(not unknown and bool(self.methods), f"--methods are of {', '.join(ARMS)}", self.methods)
-        _check(bool(self.num_removed) and min(self.num_removed) >= 0, "--num-removed are counts", self.num_removed)
+        _check(bool(self.num_removed), "--num-removed are one or more counts or shares", self.num_removed)
+        for number in self.num_removed:
+            _check(is_removal(number), "--num-removed are counts from 0 or shares below 100%, such as 5%", number)
         _check(bool(self.seeds) and min(self.seeds) >= 0, "--seeds are one or more numbers from 0", self.seeds)
         _check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
         for name in ("methods", "num_removed", "seeds"):

@@ -1,7 +1,8 @@
 """What an experiment asks for: every input checked, its context, its plan, and the trials that can be run already."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from d3m_ray.keys import content_hash
 from d3m_ray.model import load_base_model, trim_vocabulary
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
-from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence
+from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence, removal_counts
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
+FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,30 +31,48 @@ class Prepared:
     context: TrialContext
 
 
-def prepare(config: ExperimentConfig, store: Store, progress: Progress) -> Prepared:
+def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_chosen: bool = True) -> Prepared:
     """Load the corpus and the model and check all that was asked for, before a cluster is joined; writes nothing.
 
-    Raises InputError where an input breaks a rule, StoreError where the store cannot be used.
+    Where nobody chose the numbers removed, those that would take more than half of train are left out. Raises
+    InputError where an input breaks a rule, StoreError where the store cannot be used.
     """
     splits = load_splits(config.corpus_options, config.data)
     progress.stage(describe(splits))
+    if not numbers_chosen:
+        numbers = numbers_that_fit(config.num_removed, len(splits.train))
+        if numbers != config.num_removed:
+            progress.stage(
+                f"--num-removed is {' '.join(map(str, numbers))} here: the sweep's other numbers take more than half "
+                f"of the {len(splits.train)} train examples; name your own to have them"
+            )
+        config = replace(config, num_removed=numbers)
     context = make_context(config, splits, store)
     check_name_is_free(config, context)
     return Prepared(config, context)
 
 
 def describe(splits: Splits) -> str:
-    """How many examples a corpus has, and what its loader left out and why, in one line."""
+    """How many examples a corpus has, its labels, and what its loader left out and decided, in one line."""
     sizes = ", ".join(f"{len(examples)} {name}" for name, examples in splits.by_name().items())
     dropped = "; ".join(f"{count} {reason}" for reason, count in splits.num_dropped.items() if count)
-    return f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups" + (
-        f"; left out: {dropped}" if dropped else ""
-    )
+    labels = ", ".join(splits.label_names)
+    positive = f", of which {splits.label_names[1]} is the positive one" if splits.num_labels == 2 else ""
+    parts = [f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups", f"labels {labels}{positive}"]
+    return "; ".join([*parts, *splits.notes] + ([f"left out: {dropped}"] if dropped else []))
+
+
+def numbers_that_fit(numbers: Sequence[int | str], num_train: int) -> tuple[int | str, ...]:
+    """The numbers removed that leave at least half of train; some shares where none but 0 does."""
+    fitting = tuple(n for n in numbers if removal_counts([n], num_train)[0] <= num_train / 2)
+    if len(fitting) == len(numbers) or any(removal_counts(fitting, num_train)):
+        return fitting
+    return (*fitting, *FALLBACK_NUMBERS)
 
 
 def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> TrialContext:
     """The tokenised splits, the base model and the hashes that all trials share."""
-    most = max(config.num_removed)
+    most = max(removal_counts(config.num_removed, len(splits.train)))
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
     whole_model, tokenizer = load_base_model(config.model, splits.train.texts, splits.num_labels)
@@ -89,7 +109,7 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
 def record_plan(prepared: Prepared) -> None:
     """Write what this experiment is and plans."""
     config, context = prepared.config, prepared.context
-    context.store.write_experiment(context.experiment, _recorded(config, context), _asked(config))
+    context.store.write_experiment(context.experiment, _recorded(config, context), _asked(config, context))
 
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
@@ -107,11 +127,11 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
     return as_read_again
 
 
-def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
+def _asked(config: ExperimentConfig, context: TrialContext) -> list[tuple[str, int | None, int]]:
     """(method, num_removed, seed) of every trial, fewest removed first; None where the arm decides the number."""
     return [
         (method, number, seed)
-        for number in (*sorted(config.num_removed), None)
+        for number in (*sorted(removal_counts(config.num_removed, len(context.splits.train))), None)
         for seed in config.seeds
         for method in config.methods
         if ARMS[method].chooses_number == (number is None)
@@ -121,7 +141,7 @@ def _asked(config: ExperimentConfig) -> list[tuple[str, int | None, int]]:
 def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evidence) -> list[TrialSpec]:
     """Every trial whose selection can be made: all but those whose arm waits for what the evidence lacks."""
     trials = []
-    for method, number, seed in _asked(config):
+    for method, number, seed in _asked(config, context):
         arm = ARMS[method]
         if number == 0:
             trials.append(plan_trial(context, method, NOTHING, seed))
