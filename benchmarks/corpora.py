@@ -6,7 +6,8 @@ from pathlib import Path
 from d3m_ray.batching import TokenizedExamples, tokenize
 from d3m_ray.config import TrainingConfig
 from d3m_ray.data import HatexplainOptions, load_splits
-from d3m_ray.model import BaseModel, load_base_model, trim_vocabulary
+from d3m_ray.model import BaseModel, load_base_model
+from d3m_ray.vocabulary import trim_vocabulary
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from d3m_ray.attribution import AttributionInputs, Checkpoint, ekfac, kronfluenc
 from d3m_ray.batching import TokenizedExamples, tokenize
 from d3m_ray.config import EkfacConfig, TrainingConfig
 from d3m_ray.data import HatexplainOptions, load_splits
-from d3m_ray.model import build_classifier, load_base_model, load_weights, margins_of, trim_vocabulary
+from d3m_ray.model import build_classifier, load_base_model, load_weights, margins_of
 from d3m_ray.pool import LocalPool
+from d3m_ray.vocabulary import trim_vocabulary
 
 PADDED_LENGTH = 128
 TRAIN_BATCH = 32

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from d3m_ray.errors import InputError
 from d3m_ray.records import BINARY_LABELS, Examples, cells_of
 
 SORT_WINDOW_BATCHES = 25  # batches that are sorted by length together: like lengths, and still a fresh mix each epoch
@@ -89,9 +90,19 @@ class Batch:
 
 
 def tokenize(
-    examples: Examples, tokenizer: Tokenizer, max_length: int, num_labels: int = len(BINARY_LABELS)
+    examples: Examples,
+    tokenizer: Tokenizer,
+    max_length: int,
+    num_labels: int = len(BINARY_LABELS),
+    pad_id: int | None = None,
 ) -> TokenizedExamples:
-    """Token ids of the texts, special tokens included, cut at `max_length` tokens."""
+    """Token ids of the texts, special tokens included, cut at `max_length` tokens; `pad_id` left out, the tokenizer's.
+
+    Raises InputError where that has none: id 0 is a word of most vocabularies.
+    """
+    pad_id = tokenizer.pad_token_id if pad_id is None else pad_id
+    if pad_id is None:
+        raise InputError("a tokenizer has a padding token, since texts of a batch differ in length; this one has none")
     encoded = (
         tokenizer(list(examples.texts), truncation=True, max_length=max_length) if len(examples) else {"input_ids": []}
     )
@@ -102,7 +113,7 @@ def tokenize(
         offsets=_offsets(rows),
         labels=examples.labels,
         groups=examples.groups,
-        pad_id=tokenizer.pad_token_id or 0,
+        pad_id=pad_id,
         num_labels=num_labels,
     )
 

@@ -108,7 +108,11 @@ def default_figures(store: Store) -> Path:
 
 
 def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
-    """Print the summary table, and write it, the figures and the group distribution below `parent`."""
+    """Print the summary table and what speaks against it; write both, the figures and the group distribution.
+
+    They go below `parent`; the caveats go into the experiment's record in the store, too.
+    """
+    from d3m_ray.analysis.caveats import find_caveats, write_caveats
     from d3m_ray.analysis.distributions import draw_group_distribution
     from d3m_ray.analysis.figures import write_figures
     from d3m_ray.analysis.tables import render_summary, write_summary
@@ -119,7 +123,13 @@ def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
     distribution_table(outcome.splits).to_csv(folder / "distribution.csv", index=False)
     draw_group_distribution(outcome.splits, folder)
     write_figures(store, outcome.experiment, folder)
-    Console().print(render_summary(summary, title=f"{outcome.experiment}, test"))
+    caveats = find_caveats(store, outcome.experiment)
+    write_caveats(caveats, folder / "caveats.txt")
+    store.write_caveats(outcome.experiment, caveats)
+    console = Console()
+    console.print(render_summary(summary, title=f"{outcome.experiment}, test"))
+    for caveat in caveats:
+        console.print(f"caution: {caveat}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     print(f"results: {store}/trials (pandas.read_parquet)\ntable and figures: {folder}")
 
 

@@ -3,11 +3,12 @@
 Shapes: B examples, H heads, T tokens, D entries of a head.
 """
 
+import logging
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "d3m_ray_cpu"
@@ -39,6 +40,19 @@ def dropout(values: torch.Tensor, p: float) -> torch.Tensor:
     return values * kept.mul_(LANE / (LANE - num_dropped))
 
 
+class UnsupportedAttentionError(ValueError):
+    """A layer asks of `attention` what it does not compute: the model takes transformers' own attention instead."""
+
+
+# What the mask holds already, or what only other kernels read. Everything else changes the values of attention.
+_CHANGES_NOTHING = frozenset(
+    {
+        "sliding_window", "position_ids", "deterministic", "hidden_states", "use_cache", "output_hidden_states",
+        "num_items_in_batch",
+    }
+)  # fmt: skip
+
+
 def attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -47,14 +61,30 @@ def attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    is_causal: bool | None = None,
+    position_bias: torch.Tensor | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """[B, T, H, D] softmax(query key^T * scaling) value, in transformers' terms; queries, keys, values [B, H, T, D].
+    """[B, T, H, D] softmax(query key^T * scaling + position_bias) value, as transformers' function for sdpa gives it.
 
-    `attention_mask` is True where a key is seen, or added to the scores. A padded query that sees none gives finite
-    values, which nobody reads.
+    Queries are [B, H, T, D]; keys and values too, or a head for each group of H / `module.num_key_value_groups`.
+    `attention_mask` is True where a key is seen, or added to the scores; without one, a token sees those before it
+    where `is_causal` (left out, where the module is). A padded query that sees none gives finite values, which nobody
+    reads. Raises `UnsupportedAttentionError` on a keyword that would change the values and is not honoured here.
     """
+    asked = {name for name, value in others.items() if value is not None and value is not False}
+    unknown = sorted(asked - _CHANGES_NOTHING)
+    if unknown:
+        raise UnsupportedAttentionError(f"{ATTENTION} does not compute {', '.join(unknown)} of {type(module).__name__}")
+    num_groups = getattr(module, "num_key_value_groups", 1)
+    if num_groups > 1:
+        key, value = (heads.repeat_interleave(num_groups, dim=1) for heads in (key, value))
+    if attention_mask is None and query.shape[2] > 1:
+        is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        attention_mask = _causal_mask(query, key) if is_causal else None
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if position_bias is not None:
+        scores = scores + position_bias
     if attention_mask is not None and attention_mask.is_floating_point():
         scores = scores + attention_mask
     elif attention_mask is not None:
@@ -63,15 +93,41 @@ def attention(
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 
+def _causal_mask(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """[T, T] True where a key comes before its query or is at the same place."""
+    return torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+
+
 _drop = dropout  # under another name inside `attention`, whose keyword transformers calls `dropout`
 
 AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
+def replace_attention(model: PreTrainedModel) -> None:
+    """Give a model on the CPU `attention` if it can take it, or else leave it transformers' own, sdpa or eager.
+
+    A class can that calls attention functions by name and needs no more than sdpa's. The others have attention of
+    their own and add the mask to their scores, where a boolean one hides no padding (MPNet, RoFormer, RemBERT). What a
+    layer hands over shows only when it is called.
+    """
+    if not (model._supports_sdpa and model._can_set_attn_implementation()):
+        return
+    stock, is_training = model.config._attn_implementation, model.training
+    model.set_attn_implementation(ATTENTION)
+    try:
+        with torch.inference_mode():
+            model.eval()(input_ids=torch.zeros(1, 3, dtype=torch.int64), attention_mask=torch.ones(1, 3))
+    except UnsupportedAttentionError:
+        model.set_attn_implementation(stock)
+    except Exception:  # three times token 0 is no text: what else is wrong is found on real ones
+        logging.getLogger(__name__).debug("attention tried on no text", exc_info=True)
+    model.train(is_training)
+
+
 def replace_dropout(model: nn.Module) -> None:
-    """Put `CpuDropout` in the place of each `nn.Dropout` of the model."""
+    """Put `CpuDropout` in the place of each `nn.Dropout` of the model; a subclass may drop otherwise and stays."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.Dropout):
+            if type(child) is nn.Dropout:
                 setattr(parent, name, CpuDropout(child.p))

@@ -24,7 +24,8 @@ class FitEvent:
 
     state: Literal["started", "retried", "done", "failed"]
     num_trials: int
-    wga: float | None = None
+    val_wga: float | None = None
+    """Of the first of its trials. Test stays closed until the summary."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Engine(Protocol):
 
 
 def train_and_record(context: TrialContext, planned: PlannedFit) -> float | None:
-    """Train one fit, store it, record its trials; their test WGA, None where the fit answers no trial."""
+    """Train one fit, store it, record its trials; their val WGA, None where the fit answers no trial."""
     run_fit(context, planned.fit)
     figures = [record_trial(context, trial) for trial in planned.trials]
     return figures[0] if figures else None
@@ -69,12 +70,12 @@ class LocalEngine:
         for planned in fits:
             on_fit(FitEvent("started", len(planned.trials)))
             try:
-                wga = train_and_record(context, planned)
+                val_wga = train_and_record(context, planned)
             except Exception as error:
                 on_fit(FitEvent("failed", len(planned.trials)))
                 failed.append(give_up(context, planned, repr(error), traceback.format_exc()))
             else:
-                on_fit(FitEvent("done", len(planned.trials), wga))
+                on_fit(FitEvent("done", len(planned.trials), val_wga))
         return failed
 
 

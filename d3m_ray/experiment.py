@@ -6,13 +6,12 @@ retrain without them, over seeds, beside random removals of the same size. Every
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load as from_safetensors
 
 from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
@@ -26,6 +25,7 @@ from d3m_ray.planning import (
     alignment_names,
     attribution_method,
     checkpoint_keys,
+    group_scores_key,
     plan_trials,
     query_split,
     reads_base_models,
@@ -36,7 +36,6 @@ from d3m_ray.planning import (
 from d3m_ray.progress import Progress
 from d3m_ray.records import Examples, Predictions, Splits, cells_of
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
-from d3m_ray.store import SCORE_PREFIX
 from d3m_ray.trial import FitSpec, TrialContext, TrialSpec, fit_is_stored, record_trial, stored_predictions
 
 
@@ -65,6 +64,7 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
     store, splits = context.store, context.splits
     record_plan(prepared)
     run = Run(config, context, engine, progress)
+    store.delete_damaged("trials", progress.stage)
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and trials that wait for no attribution")
     ready = plan_trials(config, context, gather_evidence(run))
@@ -84,9 +84,10 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
 
 
 def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:
-    """The base models; their weights are kept where `keep_weights`, or else where an alignment is still to be made."""
+    """The base models; their weights are kept where `keep_weights`, or else where scores are still to be made."""
     if keep_weights is None:
-        keep_weights = len(_stored_alignments(run)) < len(alignment_names(run.config))
+        unaligned = set(alignment_names(run.config)) - set(_stored_alignments(run))
+        keep_weights = not all(is_scored(_table_scored_for(name), attribution_method(name), run) for name in unaligned)
     keys = checkpoint_keys(run.config, run.context)
     return [FitSpec(key, NOTHING, seed, keeps_weights=keep_weights) for seed, key in enumerate(keys)]
 
@@ -94,7 +95,7 @@ def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:
 def gather_evidence(run: Run) -> Evidence:
     """What of the arms' evidence the store has already."""
     train_split, keys = run.context.splits.train, checkpoint_keys(run.config, run.context)
-    stored = run.context.store.keys("fits").issuperset(keys)
+    stored = all(run.context.store.has_whole("fits", key, None, run.progress.stage) for key in keys)
     return Evidence(
         labels=train_split.labels,
         groups=train_split.groups,
@@ -109,13 +110,16 @@ def _stored_alignments(run: Run) -> dict[str, np.ndarray]:
     alignments = {}
     for name in alignment_names(run.config):
         key = alignment_key(name, run.config, run.context)
-        if run.context.store.has("alignments", key, name):
+        if run.context.store.has_whole("alignments", key, name, run.progress.stage):
             alignments[name] = run.context.store.read("alignments", key, name)["alignment"].to_numpy()
     return alignments
 
 
 def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec]) -> list[FailedFit]:
-    """Record the trials whose fit is stored, train each other fit once, for all trials that it answers."""
+    """Record the trials whose fit is stored, train each other fit once, for all trials that it answers.
+
+    `checkpoints` are fits that are wanted for themselves, whether or not a trial waits for them.
+    """
     context = run.context
     stored_trials, stored_fits = context.store.keys("trials"), context.store.keys("fits")
     fits: dict[str, FitSpec] = {}
@@ -127,10 +131,12 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
             waiting.setdefault(trial.fit.fit_key, []).append(trial)
     planned = []
     for key, fit in fits.items():
-        if fit_is_stored(context.store, fit, stored_fits):
+        if key not in waiting and fit not in checkpoints:
+            continue
+        if key in stored_fits and fit_is_stored(context.store, fit, run.progress.stage):
             for trial in waiting.get(key, ()):
                 record_trial(context, trial)
-        elif key in waiting or fit in checkpoints:
+        else:
             planned.append(PlannedFit(fit, tuple(waiting.get(key, ()))))
     if not planned:
         return []
@@ -138,44 +144,100 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
     return run.engine.run_fits(context, planned, run.progress.fit)
 
 
+def is_scored(table: str, method: str, run: Run) -> bool:
+    """Whether a method's scores of each group (table `scores`) or query (`query_scores`) are stored."""
+    key = scores_key(method, run.config, run.context)
+    return run.context.store.has_whole(table, key, method, run.progress.stage)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredGroups:
+    """The scores of one alignment before its groups are weighed."""
+
+    names: Sequence[str]
+    """G names, of the groups or pseudo-groups."""
+    query_groups: np.ndarray
+    """[Q] int64 indices into `names`: the group of each query."""
+    scores: np.ndarray
+    """[N, G] float32, as stored."""
+    configuration: Mapping[str, Any]
+    """What they were made with."""
+
+
 def _attribute_and_align(name: str, run: Run, failed: Sequence[FailedFit]) -> None:
     """Score the train split for each group, or pseudo-group, weigh the groups, and store the alignment."""
     context, config = run.context, run.config
-    method = attribution_method(name)
-    queries = context.splits.by_name()[query_split(config)]
-    if name == method:
-        scores, seconds = attribute(method, run, failed)
-        groups, names = queries.groups, list(context.splits.group_names)
-    else:
-        matrix, seconds = query_scores(method, run, failed)
-        groups = pseudo_groups(matrix, queries.labels)
-        scores = group_scores(matrix, groups, int(groups.max()) + 1)
-        names = [f"pseudo_{number}" for number in range(scores.shape[1])]
-    losses = np.mean([group_losses(p, groups, len(names)) for p in _base_predictions(run, queries)], axis=0)
+    score = _score_groups if name == attribution_method(name) else _score_pseudo_groups
+    scored = score(name, run, failed)
+    predictions = _base_predictions(run, _queries(run))
+    losses = np.mean([group_losses(p, scored.query_groups, len(scored.names)) for p in predictions], axis=0)
     weights = group_weights(losses, config.alignment)
-    alignment = group_alignment(scores, weights)
-    configuration = _scoring_configuration(run, method, seconds) | {
-        "group_names": names,
+    train_split = context.splits.train
+    rows = pd.DataFrame(
+        {
+            "alignment_key": alignment_key(name, config, context),
+            "example_id": train_split.example_ids,
+            "group": np.array(context.splits.group_names)[train_split.groups],
+            "label": train_split.labels,
+            "alignment": group_alignment(scored.scores, weights),
+        }
+    )
+    configuration = {
+        **scored.configuration,
+        "alignment": asdict(config.alignment),
+        "scores_key": group_scores_key(name, config, context),
+        "group_names": list(scored.names),
         "group_losses": losses.tolist(),
         "group_weights": weights.tolist(),
     }
-    key = alignment_key(name, config, context)
-    columns = {"alignment_key": key, "alignment": alignment}
-    context.store.write("alignments", key, _train_rows(context, columns, names, scores), configuration, name)
-    run.progress.stage(f"{name}: {len(scores)} train examples scored for {len(names)} groups in {seconds:.1f} s")
+    context.store.write("alignments", alignment_key(name, config, context), rows, configuration, name)
+    seconds = scored.configuration["scoring_seconds"]
+    run.progress.stage(
+        f"{name}: {len(rows)} train examples aligned with {len(weights)} groups; scores took {seconds:.1f} s"
+    )
+
+
+def _score_groups(method: str, run: Run, failed: Sequence[FailedFit]) -> ScoredGroups:
+    """The scores of every group, from the store or made and stored."""
+    names = run.context.splits.group_names
+    scores, configuration = _scores("scores", method, names, run, failed)
+    return ScoredGroups(names, _queries(run).groups, scores, configuration)
+
+
+def _score_pseudo_groups(name: str, run: Run, failed: Sequence[FailedFit]) -> ScoredGroups:
+    """The scores of every pseudo-group: found in the scores of every query, averaged over it, and stored."""
+    queries, context = _queries(run), run.context
+    matrix, made_with = _scores("query_scores", attribution_method(name), queries.example_ids, run, failed)
+    groups = pseudo_groups(matrix, queries.labels)
+    names = [f"pseudo_{number}" for number in range(int(groups.max()) + 1)]
+    scores = group_scores(matrix, groups, len(names)).astype(np.float32)
+    key, ids = group_scores_key(name, run.config, context), context.splits.train.example_ids
+    configuration = {**made_with, "query_ids": queries.example_ids.tolist(), "query_groups": groups.tolist()}
+    context.store.write_scores("scores", key, scores, ids, names, configuration, name)
+    return ScoredGroups(names, groups, scores, made_with)
 
 
 def query_scores(method: str, run: Run, failed: Sequence[FailedFit]) -> tuple[np.ndarray, float]:
     """[N, Q] float32 scores of every query, from the store or made and stored, and the seconds that making took."""
+    scores, configuration = _scores("query_scores", method, _queries(run).example_ids, run, failed)
+    return scores, configuration["scoring_seconds"]
+
+
+def _scores(
+    table: str, method: str, names: Sequence[str] | np.ndarray, run: Run, failed: Sequence[FailedFit]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """[N, S] float32 scores for each group or query named, from the store or made and stored, and what made them."""
     store, key = run.context.store, scores_key(method, run.config, run.context)
-    ids = run.context.splits.by_name()[query_split(run.config)].example_ids
-    if not store.has("query_scores", key, method):
-        matrix, seconds = attribute(method, run, failed, each_query=True)
-        rows = _train_rows(run.context, {"scores_key": key}, ids, matrix)
-        store.write("query_scores", key, rows, _scoring_configuration(run, method, seconds), method)
-    stored = store.read("query_scores", key, method)
-    seconds = store.read_metadata("query_scores", key, method)["configuration"]["scoring_seconds"]
-    return stored[[f"{SCORE_PREFIX}{name}" for name in ids]].to_numpy(np.float32), seconds
+    ids = run.context.splits.train.example_ids
+    if not is_scored(table, method, run):
+        scores, seconds = attribute(method, run, failed, each_query=table == "query_scores")
+        store.write_scores(table, key, scores, ids, names, _scoring_configuration(run, method, seconds), method)
+    return store.read_scores(table, key, ids, names, method), store.read_metadata(table, key, method)["configuration"]
+
+
+def _table_scored_for(name: str) -> str:
+    """The table whose scores an alignment is made from."""
+    return "scores" if name == attribution_method(name) else "query_scores"
 
 
 def attribute(method: str, run: Run, failed: Sequence[FailedFit], each_query: bool = False) -> tuple[np.ndarray, float]:
@@ -185,7 +247,7 @@ def attribute(method: str, run: Run, failed: Sequence[FailedFit], each_query: bo
     errors = [failure.error for failure in failed if failure.fit_key in keys]
     if errors:
         raise RuntimeError(f"attribution reads the base models, and one could not be trained: {errors[0]}")
-    checkpoints = [Checkpoint(key, context.base, from_safetensors(context.store.read_checkpoint(key))) for key in keys]
+    checkpoints = [Checkpoint(key, context.base, context.store.read_checkpoint(key)) for key in keys]
     inputs = AttributionInputs(
         checkpoints=tuple(checkpoints),
         train=context.tokens["train"],
@@ -211,6 +273,11 @@ def _val_cell_losses(run: Run) -> np.ndarray:
     return np.mean([cell_losses(p, cells, *sizes) for p in _base_predictions(run, splits.val)], axis=0)
 
 
+def _queries(run: Run) -> Examples:
+    """The examples whose margins are explained."""
+    return run.context.splits.by_name()[query_split(run.config)]
+
+
 def _base_predictions(run: Run, examples: Examples) -> list[Predictions]:
     """What each base model says of the examples."""
     keys = checkpoint_keys(run.config, run.context)
@@ -219,7 +286,7 @@ def _base_predictions(run: Run, examples: Examples) -> list[Predictions]:
 
 def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
     return {
-        **shared_settings(run.config),
+        **{name: value for name, value in shared_settings(run.config).items() if name != "alignment"},
         "data_hash": run.context.data_hash,
         "model_hash": run.context.model_hash,
         "attribution": method,
@@ -227,17 +294,3 @@ def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, A
         "query_split": query_split(run.config),
         "scoring_seconds": seconds,
     }
-
-
-def _train_rows(
-    context: TrialContext, columns: dict[str, Any], names: Sequence[str] | np.ndarray, scores: np.ndarray
-) -> pd.DataFrame:
-    """One row per train example: who it is, what else is told of it, and its score for each name."""
-    train_split = context.splits.train
-    about = {
-        "example_id": train_split.example_ids,
-        "group": np.array(context.splits.group_names)[train_split.groups],
-        "label": train_split.labels,
-    }
-    scored = pd.DataFrame(scores, columns=[f"{SCORE_PREFIX}{name}" for name in names])
-    return pd.concat([pd.DataFrame(about | columns), scored], axis=1)

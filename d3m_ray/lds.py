@@ -17,7 +17,7 @@ from d3m_ray.config import LdsConfig
 from d3m_ray.data import load_splits
 from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
 from d3m_ray.engine import Engine
-from d3m_ray.experiment import Outcome, Run, base_models, query_scores, train
+from d3m_ray.experiment import Outcome, Run, base_models, is_scored, query_scores, train
 from d3m_ray.keys import content_hash
 from d3m_ray.planning import (
     Prepared,
@@ -55,6 +55,8 @@ def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> Prepared
         seeds=tuple(range(config.num_subsets)),
     )
     context = make_context(subsets, splits, store)
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
     if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
     check_name_is_free(subsets, context)
@@ -70,8 +72,9 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and {config.num_subsets} halves of train")
     trials = plan_trials(subsets, context, Evidence(splits.train.labels, splits.train.groups, splits.num_labels))
-    keep = any(not _has_scores(method, run) for method in config.experiment.methods)
-    failed = train(run, trials, base_models(run, keep_weights=keep))
+    keep = not all(is_scored("query_scores", method, run) for method in config.experiment.methods)
+    wanted = [*base_models(run, keep_weights=keep), *(trial.fit for trial in trials)]
+    failed = train(run, trials, wanted)
     given_up = {failure.fit_key for failure in failed}
     trained = [trial for trial in trials if trial.fit.fit_key not in given_up]
     if len(trained) < MIN_SUBSETS:
@@ -83,10 +86,6 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
         matrix, seconds = query_scores(method, run, failed)
         _record(method, run, _lds_rows(matrix, kept, margins, splits).assign(scoring_seconds=seconds), fit_keys)
     return Outcome(context.experiment, splits, failed)
-
-
-def _has_scores(method: str, run: Run) -> bool:
-    return run.context.store.has("query_scores", scores_key(method, run.config, run.context), method)
 
 
 def _lds_rows(matrix: np.ndarray, kept: np.ndarray, margins: np.ndarray, splits: Splits) -> pd.DataFrame:

@@ -1,10 +1,10 @@
 """Build a classifier and its tokenizer; margin and loss per example.
 
-Shapes: B examples, C labels, V vocabulary entries.
+Shapes: B examples, C labels.
 """
 
 import contextlib
-import dataclasses
+import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,13 +29,16 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from d3m_ray import cpu_layers
-from d3m_ray.batching import Batch, TokenizedExamples
+from d3m_ray.batching import Batch
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.records import BINARY_LABELS
 
 TINY_MODEL = "tiny"
 """The model name that stands for a two-layer BERT of random weights over the train split's own words."""
+
+
+_RULE = f"--model is a transformers folder, a hub name or {TINY_MODEL!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +70,50 @@ def load_base_model(
     A head for another number of labels is left out, and drawn from each fit's seed as a missing one is. Raises
     InputError where the model cannot be loaded.
     """
-    if name_or_dir == TINY_MODEL:
+    if name_or_dir.lower() == TINY_MODEL:
         return _tiny_bert(train_texts, num_labels)
+    if _is_path(name_or_dir) and not Path(name_or_dir).is_dir():  # before the hub is asked for it, again and again
+        raise InputError(f"{_RULE}, received {name_or_dir!r}, which is no folder: download the model to one first")
+    # Code that a repository brings along is never run, nor is anybody asked whether it may be.
+    own_code = {"trust_remote_code": False}
     try:
         # Quiet: the head is always new. Seeded: its weights are drawn here too, and enter the hash.
         with _quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
-            config = AutoConfig.from_pretrained(name_or_dir, num_labels=num_labels)
+            config = AutoConfig.from_pretrained(name_or_dir, num_labels=num_labels, **own_code)
+            tokenizer = AutoTokenizer.from_pretrained(name_or_dir, **own_code)
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                name_or_dir, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--model is a transformers folder, a hub name or {TINY_MODEL!r}, received {name_or_dir!r}: {error}\n"
-            "Without a network, download the model first and name its folder."
-        ) from error
+                name_or_dir, config=config, dtype=torch.float32, output_loading_info=True,
+                ignore_mismatched_sizes=True, **own_code,
+            )  # fmt: skip
+    except (
+        Exception
+    ) as error:  # readers of damaged files raise what they like, pickle and safetensors kinds of their own
+        raise InputError(_why_not_loaded(name_or_dir, error)) from error
     missing = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
     return _as_base_model(name_or_dir, model, {key.rpartition(".")[0] for key in missing}), tokenizer
+
+
+def _is_path(name_or_dir: str) -> bool:
+    """Whether this is meant as a folder: a hub name is NAME or OWNER/NAME."""
+    return name_or_dir.startswith((".", "~", "/")) or name_or_dir.count("/") > 1
+
+
+def _why_not_loaded(name_or_dir: str, error: Exception) -> str:
+    """One line: the rule, what was received, and the mend."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if "trust_remote_code" in reason:
+        return (
+            f"{_RULE}, received {name_or_dir!r}, which brings code of its own, and d3m_ray runs none: take a model "
+            "of a type that transformers has built in"
+        )
+    if Path(name_or_dir).is_dir():
+        return f"{_RULE}, and the folder {name_or_dir!r} cannot be read: {reason[:400]}; save or download it again"
+    near = f"did you mean {TINY_MODEL!r}? " if difflib.get_close_matches(name_or_dir.lower(), [TINY_MODEL]) else ""
+    return (
+        f"{_RULE}, received {name_or_dir!r}: {near}{reason[:400]} "
+        "Without a network, download the model first and name its folder."
+    )
 
 
 @contextlib.contextmanager
@@ -130,55 +159,25 @@ def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[BaseModel, 
     return _as_base_model(TINY_MODEL, model, ["classifier"]), tokenizer
 
 
-def trim_vocabulary(
-    base: BaseModel, splits: Mapping[str, TokenizedExamples]
-) -> tuple[BaseModel, dict[str, TokenizedExamples]]:
-    """The same model and token ids over only the vocabulary entries that the splits, or the special tokens, use.
-
-    Exact for every prediction on these splits: an entry that no example uses has a zero gradient and is never read.
-    It spares AdamW the rows that never change, half of a small BERT's parameters. The padding id keeps its place where
-    the position table is laid out from it (RoBERTa).
-    """
-    shape = (base.config["vocab_size"],)
-    tables = [key for key, value in base.weights.items() if value.shape[:1] == shape and value.ndim == 2]
-    if len(tables) != 1:  # tied or split tables: leave the model whole rather than guess
-        return base, dict(splits)
-    special = {
-        k: v for k, v in base.config.items() if k.endswith("token_id") and isinstance(v, int) and 0 <= v < shape[0]
-    }
-    used = np.unique(np.concatenate([*(split.flat_ids for split in splits.values()), [*special.values()]])).astype(
-        np.int64
-    )
-    pad_id = next(iter(splits.values())).pad_id
-    used = np.union1d(used, [pad_id])
-    if pad_id < len(used):
-        place = int(np.searchsorted(used, pad_id))
-        used[place], used[pad_id] = used[pad_id], used[place]
-    renumbered = np.zeros(shape[0], dtype=np.int32)
-    renumbered[used] = np.arange(len(used), dtype=np.int32)
-    config = {**base.config, **{k: int(renumbered[v]) for k, v in special.items()}, "vocab_size": len(used)}
-    weights = {**base.weights, tables[0]: base.weights[tables[0]][used]}
-    trimmed = {
-        name: dataclasses.replace(split, flat_ids=renumbered[split.flat_ids], pad_id=int(renumbered[pad_id]))
-        for name, split in splits.items()
-    }
-    return BaseModel(base.name, config, weights, base.new_modules), trimmed
-
-
 def default_device() -> torch.device:
     """The GPU that this process was given, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def build_classifier(base: BaseModel, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """An untrained module of the base model's architecture; `load_weights` and `draw_new_modules` fill it."""
+    """An untrained module of the base model's architecture; `load_weights` and `draw_new_modules` fill it.
+
+    On a CPU it has the attention and dropout of `cpu_layers` where its class can take them, else transformers' own.
+    """
     options = {key: value for key, value in base.config.items() if key != "model_type"}
     config = AutoConfig.for_model(base.config["model_type"], **options)
-    on_cpu = torch.device(device).type == "cpu"
     with torch.random.fork_rng(devices=[]):
-        attention = cpu_layers.ATTENTION if on_cpu else "sdpa"
-        model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
-    if on_cpu:
+        # None: the best of transformers' own that the class has, sdpa or eager. Code from elsewhere is never run.
+        model = AutoModelForSequenceClassification.from_config(
+            config, attn_implementation=None, trust_remote_code=False
+        )
+    if torch.device(device).type == "cpu":
+        cpu_layers.replace_attention(model)
         cpu_layers.replace_dropout(model)
     return model.to(device)
 

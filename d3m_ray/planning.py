@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from d3m_ray.batching import tokenize
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
-from d3m_ray.model import load_base_model, trim_vocabulary
+from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence, removal_counts
@@ -48,6 +47,8 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_
             )
         config = replace(config, num_removed=numbers)
     context = make_context(config, splits, store)
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
     check_name_is_free(config, context)
     return Prepared(config, context)
 
@@ -75,17 +76,22 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     most = max(removal_counts(config.num_removed, len(splits.train)))
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
-    whole_model, tokenizer = load_base_model(config.model, splits.train.texts, splits.num_labels)
-    whole_tokens = {
-        name: tokenize(examples, tokenizer, config.training.max_length, splits.num_labels)
-        for name, examples in splits.by_name().items()
-    }
-    data_hash = splits.content_hash()
-    model_hash = content_hash(whole_model.content_hash(), tokenizer.backend_tokenizer.to_str())
-    base, tokens = trim_vocabulary(whole_model, whole_tokens)
+    prepared = prepare_model(config.model, splits, config.training.max_length)
+    data_hash, model_hash = splits.content_hash(), prepared.content_hash
     settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
     experiment = config.experiment or f"{splits.name}-{settings}"
-    return TrialContext(experiment, store, splits, tokens, base, config.training, config.robust, data_hash, model_hash)
+    return TrialContext(
+        experiment=experiment,
+        store=store,
+        splits=splits,
+        tokens=prepared.tokens,
+        base=prepared.base,
+        training=config.training,
+        robust=config.robust,
+        data_hash=data_hash,
+        model_hash=model_hash,
+        warnings=prepared.warnings,
+    )
 
 
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
 def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
     """Raises InputError where the experiment's name stands for other settings in the store already."""
     configuration = _recorded(config, context)
-    begun = context.store.read_experiments().get(context.experiment)
+    begun = context.store.read_experiment(context.experiment)
     if begun is not None and dict(begun.configuration) != configuration:
         differing = sorted(key for key in configuration if begun.configuration.get(key) != configuration[key])
         raise InputError(
@@ -109,7 +115,8 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
 def record_plan(prepared: Prepared) -> None:
     """Write what this experiment is and plans."""
     config, context = prepared.config, prepared.context
-    context.store.write_experiment(context.experiment, _recorded(config, context), _asked(config, context))
+    recorded, keys = _recorded(config, context), _shared_keys(config, context)
+    context.store.write_experiment(context.experiment, recorded, _asked(config, context), keys)
 
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
@@ -121,10 +128,27 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "model_hash": context.model_hash,
         "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
+        **({"warnings": context.warnings} if context.warnings else {}),
         **shared_settings(config),
     }
     as_read_again: dict[str, Any] = json.loads(json.dumps(configuration))  # JSON has no tuples
     return as_read_again
+
+
+def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, dict[str, str]]:
+    """By table, the keys of what the trials share: a reader of the store finds an experiment's own rows by them."""
+    names = alignment_names(config)
+    base_fits = checkpoint_keys(config, context) if reads_base_models(config) else []
+    return {
+        "fits": {f"base model, seed {seed}": key for seed, key in enumerate(base_fits)},
+        "scores": {name: group_scores_key(name, config, context) for name in names},
+        "query_scores": {
+            method: scores_key(method, config, context)
+            for name in names
+            if (method := attribution_method(name)) != name
+        },
+        "alignments": {name: alignment_key(name, config, context) for name in names},
+    }
 
 
 def _asked(config: ExperimentConfig, context: TrialContext) -> list[tuple[str, int | None, int]]:
@@ -171,6 +195,13 @@ def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> 
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
     return content_hash(method, *checkpoint_keys(config, context), query_split(config), own)
+
+
+def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
+    """Hash of what the scores of an alignment's groups, or pseudo-groups, are made from; their weights do not enter."""
+    method = attribution_method(name)
+    of_queries = scores_key(method, config, context)
+    return of_queries if name == method else content_hash(name, of_queries)
 
 
 def alignment_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:

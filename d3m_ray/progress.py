@@ -11,14 +11,14 @@ from d3m_ray.engine import FitEvent
 
 
 class Progress:
-    """Shards and trials done, running and failed, the time left and the best WGA so far. Use it in a `with` block."""
+    """Shards and trials done, running and failed, time left and the best val WGA so far. Use it in a `with` block."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self._live = Live(Text(), console=self.console, transient=True, refresh_per_second=4)
         self._label = ""
         self._num_fits = self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
-        self._best_wga: float | None = None
+        self._best_val_wga: float | None = None
         self._start = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -44,7 +44,7 @@ class Progress:
         self._live.update(Text(f"{label}: {num_done} of {num_shards} shards, {left} left"))
 
     def begin_fits(self, num_fits: int) -> None:
-        """Start counting fits anew; the best WGA stays."""
+        """Start counting fits anew; the best val WGA stays."""
         self._num_fits, self._start = num_fits, time.monotonic()
         self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
 
@@ -55,13 +55,13 @@ class Progress:
         self._num_failed += event.state == "failed"
         if event.state == "done":
             self._num_trials += event.num_trials
-        if event.wga is not None:
-            self._best_wga = max(event.wga, self._best_wga or 0.0)
+        if event.val_wga is not None:
+            self._best_val_wga = max(event.val_wga, self._best_val_wga or 0.0)
         self._live.update(Text(self.fits_line()))
 
     def fits_line(self) -> str:
         """Where the fits stand, in one line."""
-        best = "" if self._best_wga is None else f", best WGA so far {self._best_wga:.3f}"
+        best = "" if self._best_val_wga is None else f", best val WGA so far {self._best_val_wga:.3f}"
         failed = f", {self._num_failed} failed" if self._num_failed else ""
         left = self._time_left(self._num_ended, self._num_fits)
         return (

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import save as to_safetensors
 from transformers import PreTrainedModel
 
 from d3m_ray.batching import TokenizedExamples
@@ -20,7 +19,7 @@ from d3m_ray.metrics import group_metrics
 from d3m_ray.model import BaseModel, build_classifier, default_device
 from d3m_ray.objectives import ERM, OBJECTIVES, FitInputs
 from d3m_ray.records import Examples, Predictions, Splits
-from d3m_ray.store import Store
+from d3m_ray.store import Say, Store
 from d3m_ray.training import Fit, predict
 
 EVALUATED_SPLITS = ("val", "test")
@@ -39,6 +38,8 @@ class TrialContext:
     robust: RobustConfig
     data_hash: str
     model_hash: str
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the model on this corpus; enters no key."""
 
     def fit_key(self, removed: np.ndarray, seed: int, objective: str = ERM) -> str:
         """Hash of the data, the kept ids, the training configuration, the model and the seed; nothing else.
@@ -84,9 +85,10 @@ def plan_trial(context: TrialContext, method: str, removed: np.ndarray, seed: in
     return TrialSpec(context.trial_key(fit.fit_key, method, len(removed)), method, len(removed), fit)
 
 
-def fit_is_stored(store: Store, fit: FitSpec, fit_keys: set[str]) -> bool:
-    """Whether nothing is left to train: `fit_keys` are the keys of the store's fits."""
-    return fit.fit_key in fit_keys and (not fit.keeps_weights or store.has_checkpoint(fit.fit_key))
+def fit_is_stored(store: Store, fit: FitSpec, say: Say) -> bool:
+    """Whether nothing is left to train. Damaged files are deleted, and said: they do not count."""
+    weights_stored = not fit.keeps_weights or store.has_whole_checkpoint(fit.fit_key, say)
+    return store.has_whole("fits", fit.fit_key, None, say) and weights_stored
 
 
 _models: dict[str, PreTrainedModel] = {}  # at most one: the architecture that this process fine-tunes
@@ -111,14 +113,14 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }
     if spec.keeps_weights:
-        weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-        context.store.write_checkpoint(spec.fit_key, to_safetensors(weights))
+        weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
+        context.store.write_checkpoint(spec.fit_key, weights)
     frames = [_fit_rows(context, spec.fit_key, context.splits.by_name()[s], p) for s, p in predictions.items()]
     context.store.write("fits", spec.fit_key, pd.concat(frames), _fit_configuration(context, spec, len(kept), fit))
 
 
 def record_trial(context: TrialContext, trial: TrialSpec) -> float:
-    """Store the rows of a trial whose fit is stored, and return its test WGA. The removed ids go first."""
+    """Store the rows of a trial whose fit is stored, and return its val WGA. The removed ids go first."""
     fit_key = trial.fit.fit_key
     configuration = context.store.read_metadata("fits", fit_key)["configuration"]
     fitted = context.store.read("fits", fit_key)
@@ -147,7 +149,7 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
         context.store.write("removals", trial.trial_key, ids, trial_configuration, trial.method)
     context.store.write("trials", trial.trial_key, rows, trial_configuration, trial.method)
     context.store.delete_failure(trial.trial_key, trial.method)
-    return float(rows.query("split == 'test' and group == 'worst'")["accuracy"].iloc[0])
+    return float(rows.query("split == 'val' and group == 'worst'")["accuracy"].iloc[0])
 
 
 def stored_predictions(store: Store, fit_key: str, examples: Examples) -> Predictions:

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from d3m_ray import engine as engine_module
-from d3m_ray.config import EkfacConfig, ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
+from d3m_ray import experiment as experiment_module
+from d3m_ray.config import AlignmentConfig, EkfacConfig, ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import LocalEngine
 from d3m_ray.errors import InputError
@@ -78,8 +79,6 @@ def test_lowest_alignment_is_what_goes(undisturbed):
     removed = undisturbed.read_all("removals").query("method == 'trak'").groupby("trial_key")["example_id"].apply(set)
     assert len(removed) == 2
     assert all(ids == set(alignments["example_id"].head(10)) for ids in removed)
-    scores = alignments[[f"score_{name}" for name in ("amber", "birch", "cedar", "dune")]]
-    assert np.isfinite(scores.to_numpy()).all()
 
 
 def test_the_same_command_trains_nothing_again(undisturbed, monkeypatch):
@@ -174,9 +173,8 @@ def test_every_arm_has_its_trial(every_arm):
 
 
 def test_auto_d3m_aligns_over_pseudo_groups_of_stored_scores(every_arm):
-    alignments = every_arm.read_all("alignments").query("method == 'trak_auto'")
-    pseudo = [name for name in alignments.dropna(axis="columns") if name.startswith("score_")]
-    assert pseudo == ["score_pseudo_0", "score_pseudo_1", "score_pseudo_2", "score_pseudo_3"]
+    scores = every_arm.read_all("scores").query("method == 'trak_auto'")
+    assert scores["query_set"].unique().tolist() == ["pseudo_0", "pseudo_1", "pseudo_2", "pseudo_3"]
     assert every_arm.read_all("query_scores")["method"].unique().tolist() == ["trak"]
     (key,) = every_arm.keys("alignments", "trak_auto")
     configuration = every_arm.read_metadata("alignments", key, "trak_auto")["configuration"]
@@ -184,12 +182,36 @@ def test_auto_d3m_aligns_over_pseudo_groups_of_stored_scores(every_arm):
     assert configuration["scoring_seconds"] > 0
 
 
+def test_other_weights_of_the_groups_reuse_the_stored_scores(every_arm, monkeypatch):
+    def must_not_score(*_: object, **__: object) -> None:
+        raise AssertionError("stored scores were made again")
+
+    monkeypatch.setattr(experiment_module, "attribute", must_not_score)
+    alignment = AlignmentConfig(group_weights="loss")
+    config = dataclasses.replace(
+        SMALL, methods=("trak", "trak_auto"), num_removed=(10,), seeds=(0,), alignment=alignment, experiment="weighed"
+    )
+    run(config, every_arm)
+    record = every_arm.read_experiments()["weighed"]
+    for name in ("trak", "trak_auto"):
+        key = record.keys["alignments"][name]
+        found = every_arm.read("alignments", key, name).set_index("example_id")["alignment"]
+        configuration = every_arm.read_metadata("alignments", key, name)["configuration"]
+        assert configuration["alignment"]["group_weights"] == "loss"
+        assert configuration["scores_key"] == record.keys["scores"][name]
+        assert configuration["group_weights"] == configuration["group_losses"]
+        scores = every_arm.read("scores", configuration["scores_key"], name)
+        wide = scores.pivot(index="example_id", columns="query_set", values="score")[configuration["group_names"]]
+        expected = wide.astype("float64") @ np.array(configuration["group_losses"])
+        np.testing.assert_allclose(found[expected.index], expected, rtol=1e-12)
+
+
 def test_a_method_is_scored_anew_for_its_own_settings_only(every_arm, tmp_path, monkeypatch):
     methods = ("trak_helpful", "ekfac")
     config = dataclasses.replace(SMALL, methods=methods, num_removed=(10,), seeds=(0,), ekfac=EkfacConfig(damping=0.2))
     run(config, every_arm)
-    assert len(every_arm.keys("alignments", "ekfac")) == 2
-    assert len(every_arm.keys("alignments", "trak")) == 1
+    assert len(every_arm.keys("scores", "ekfac")) == 2
+    assert len(every_arm.keys("scores", "trak")) == 1
 
 
 def test_the_thesis_alone_explains_test(every_arm):

@@ -15,9 +15,9 @@ from d3m_ray.model import (
     load_weights,
     logits_of,
     margins_of,
-    trim_vocabulary,
 )
 from d3m_ray.records import Examples
+from d3m_ray.vocabulary import trim_vocabulary
 
 
 def _logits(base, tokens):

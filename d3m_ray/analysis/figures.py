@@ -3,13 +3,14 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from d3m_ray.analysis.statistics import bootstrap_interval
+from d3m_ray.analysis.statistics import MIN_VALUES, bootstrap_interval
 from d3m_ray.analysis.tables import read_trials
 from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
 from d3m_ray.store import Store
@@ -57,13 +58,15 @@ MAX_LABELLED_COUNTS = 6  # up to so many numbers removed, each is a tick
 WIDE_RANGE = 20  # largest over smallest number removed above which the axis is logarithmic
 INK, GRID, FONT_POINTS = "#333333", "#E4E4E4", 9
 PNG_DPI = 200
+POINTS = "_seeds"  # a label that begins with "_" stays out of the legend
 
 
 def draw_metric(axes: Axes, trials: pd.DataFrame, metric: str, group: str) -> None:
     """Draw one metric of one group against the number removed; `trials` are rows of `read_trials`.
 
-    A line is the mean over seeds and its band the 95% bootstrap interval. A method with a single number removed is a
-    marker with an error bar, random removal is dashed, the model trained on everything is a thin horizontal line.
+    A line is the mean over seeds and its band the 95% bootstrap interval; of too few seeds for one, each is a point. A
+    method with a single number removed is a marker with an error bar, random removal is dashed, the model trained on
+    everything is a thin horizontal line.
     """
     rows = trials[trials["group"] == group]
     base = rows[(rows["num_removed"] == 0) & (rows["objective"] == PLAIN_OBJECTIVE)].drop_duplicates("seed")
@@ -137,12 +140,15 @@ def _draw_method(axes: Axes, method: str, rows: pd.DataFrame, metric: str) -> No
     means = [interval.mean for interval in intervals]
     lows, highs = [interval.low for interval in intervals], [interval.high for interval in intervals]
     label = method.replace("_", " ")
+    few = rows[rows.groupby("num_removed")["seed"].transform("nunique") < MIN_VALUES]
+    axes.plot(few["num_removed"], few[metric], ".", color=colour, markersize=4, alpha=0.6, label=POINTS, zorder=2)
     if len(counts) == 1:
         errors = [[means[0] - lows[0]], [highs[0] - means[0]]]
         points = axes.errorbar(counts, means, errors, fmt=marker, color=colour, capsize=2.5, label=label, zorder=4)
         points[0].set(markersize=7, markerfacecolor="white" if method.endswith(RULE_SUFFIX) else colour)
         return
-    axes.fill_between(counts, lows, highs, color=colour, alpha=0.16, linewidth=0, zorder=2)
+    if not np.isnan(lows).all():
+        axes.fill_between(counts, lows, highs, color=colour, alpha=0.16, linewidth=0, zorder=2)
     (line,) = axes.plot(counts, means, color=colour, marker=marker, markersize=4, linewidth=1.7, label=label, zorder=3)
     if method in DASHED_METHODS:
         line.set(linestyle=(0, (4, 2)), linewidth=1.3)

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from d3m_ray.analysis.statistics import Interval, bootstrap_interval, paired_difference
+from d3m_ray.analysis.statistics import MIN_VALUES, Interval, bootstrap_interval, paired_differences, t_interval
 from d3m_ray.store import Store, StoreError
 
 REFERENCE_METHOD = "random"
@@ -39,8 +39,9 @@ def summary_table(store: Store, experiment: str, split: str = "test") -> pd.Data
 
     Columns: `method`, `num_removed`, `num_seeds`; `wga` (mean over seeds of the worst identity's accuracy), `accuracy`
     (of all examples) and `worst_cell_accuracy`, each with `_low` and `_high`, the 95% bootstrap bounds; and
-    `wga_difference` with its bounds: the mean over `num_pairs` seeds of WGA minus that of random removal with the same
-    num_removed and seed, NaN where there is none.
+    `wga_difference` with its bounds and `_t_low` and `_t_high`, those of Student's t: the mean over `num_pairs` seeds
+    of WGA minus that of random removal with the same num_removed and seed, NaN where there is none. Below `MIN_VALUES`
+    seeds bounds are NaN. `wga_values` and `wga_difference_values` are each seed's, in order, blanks between them.
     """
     trials = read_trials(store, experiment, split)
     accuracies = trials.pivot(index=["method", "num_removed", "seed"], columns="group", values="accuracy")
@@ -56,10 +57,14 @@ def _summarise(arm: Arm, by_arm: Mapping[Arm, pd.DataFrame]) -> dict[str, Any]:
         row |= _columns(column, bootstrap_interval(by_arm[arm][group]))
     reference = by_arm.get((REFERENCE_METHOD, num_removed))
     if reference is None or method == REFERENCE_METHOD:
-        difference = bootstrap_interval([])
+        differences = pd.Series(dtype="float64")
     else:
-        difference = paired_difference(by_arm[arm]["worst"], reference["worst"])
-    return row | _columns(DIFFERENCE, difference) | {"num_pairs": difference.num_values}
+        differences = paired_differences(by_arm[arm]["worst"], reference["worst"])
+    row |= _columns(DIFFERENCE, bootstrap_interval(differences)) | {"num_pairs": len(differences)}
+    by_student = t_interval(differences)
+    row |= {f"{DIFFERENCE}_t_low": by_student.low, f"{DIFFERENCE}_t_high": by_student.high}
+    values = {"wga": by_arm[arm]["worst"].sort_index(), DIFFERENCE: differences.sort_index()}
+    return row | {f"{name}_values": " ".join(f"{value:.6g}" for value in of) or None for name, of in values.items()}
 
 
 def _columns(name: str, interval: Interval) -> dict[str, float]:
@@ -77,11 +82,13 @@ def write_summary(store: Store, experiment: str, path: Path, split: str = "test"
 def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:
     """The summary as a table for the terminal, in percent; each method's best mean WGA is bold.
 
-    An interval stands beside its mean, or below it where the terminal is narrow.
+    An interval, or each seed's value where there are too few for one, stands beside its mean, or below it where the
+    terminal is narrow. That of the difference is Student's.
     """
     rendered = Table(
         title=title,
-        caption="percent, mean over seeds and 95% bootstrap interval",
+        caption="percent, mean over seeds and 95% interval: bootstrap, Student's t of the paired differences; of fewer "
+        f"than {MIN_VALUES} seeds their values",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
@@ -91,7 +98,7 @@ def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:
         rendered.add_column(column, justify="left" if column == "method" else "right")
     for method, rows in summary.groupby("method", sort=False):
         for position, (index, row) in enumerate(rows.iterrows()):
-            cells = [_percent(row, column) for column in ACCURACIES.values()]
+            cells = [_percent(row, column, *_bounds(column)) for column in ACCURACIES.values()]
             if index == rows["wga"].idxmax():
                 cells[0].stylize("bold")
             arm = [
@@ -99,14 +106,22 @@ def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:
                 f"{row['num_removed']:,}",
                 str(row["num_seeds"]),
             ]
-            rendered.add_row(*arm, *cells, _percent(row, DIFFERENCE, "+"))
+            rendered.add_row(*arm, *cells, _percent(row, DIFFERENCE, *_bounds(f"{DIFFERENCE}_t"), sign="+"))
         rendered.add_section()
     return rendered
 
 
-def _percent(row: pd.Series, column: str, sign: str = "") -> Text:
-    mean, low, high = (100 * row[f"{column}{bound}"] for bound in ("", "_low", "_high"))
+def _bounds(column: str) -> tuple[str, str]:
+    return f"{column}_low", f"{column}_high"
+
+
+def _percent(row: pd.Series, column: str, low_column: str, high_column: str, sign: str = "") -> Text:
+    mean, low, high = (100 * row[name] for name in (column, low_column, high_column))
     if pd.isna(mean):
         return Text("-", style="dim")
     text = Text(f"{mean:{sign}.1f}")
-    return text if pd.isna(low) else text.append(f" [{low:{sign}.1f},{high:{sign}.1f}]", style="dim not bold")
+    if not pd.isna(low):
+        return text.append(f" [{low:{sign}.1f},{high:{sign}.1f}]", style="dim not bold")
+    values = str(row.get(f"{column}_values", "")).split()
+    shown = " ".join(f"{100 * float(value):{sign}.1f}" for value in values)
+    return text.append(f" ({shown})", style="dim not bold") if 1 < len(values) < MIN_VALUES else text

@@ -62,9 +62,11 @@ def run_fits(
 def retrain(config: dict[str, int], context: TrialContext, fits: Sequence[PlannedFit], num_threads: int) -> None:
     """The trainable: one fit and its trials, in a worker process that keeps its model for the next."""
     torch.set_num_threads(num_threads)
-    wga = train_and_record(context, fits[config["fit"]])
+    val_wga = train_and_record(context, fits[config["fit"]])
     _give_memory_back()
-    tune.report({ENDED: 1} | ({} if wga is None else {"wga": wga}))  # Tune says something aloud of an empty result
+    tune.report(
+        {ENDED: 1} | ({} if val_wga is None else {"val_wga": val_wga})
+    )  # Tune says something aloud of an empty result
 
 
 def _give_memory_back() -> None:
@@ -115,7 +117,7 @@ class _Watcher(tune.Callback):
         return {"_on_fit": _say_nothing, "_num_trials": self._num_trials}
 
     def _event(self, state: Literal["started", "retried", "done", "failed"], trial: Trial) -> FitEvent:
-        return FitEvent(state, self._num_trials[trial.config["fit"]], (trial.last_result or {}).get("wga"))
+        return FitEvent(state, self._num_trials[trial.config["fit"]], (trial.last_result or {}).get("val_wga"))
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._on_fit(self._event("started", trial))

@@ -1,7 +1,18 @@
 """The Parquet store: one file per result, named by the key of what produced it."""
 
-from d3m_ray.store.files import StoreError
-from d3m_ray.store.store import Experiment, PlannedTrial, Store
-from d3m_ray.store.tables import SCORE_PREFIX, TABLES, TableSpec
+from d3m_ray.store.experiments import Experiment, PlannedTrial
+from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder
+from d3m_ray.store.store import Say, Store
+from d3m_ray.store.tables import TABLES, TableSpec
 
-__all__ = ["SCORE_PREFIX", "TABLES", "Experiment", "PlannedTrial", "Store", "StoreError", "TableSpec"]
+__all__ = [
+    "TABLES",
+    "DamagedError",
+    "Experiment",
+    "PlannedTrial",
+    "Say",
+    "Store",
+    "StoreError",
+    "TableSpec",
+    "check_writable_folder",
+]

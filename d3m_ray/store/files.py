@@ -1,19 +1,41 @@
 """Whole files below one root, local or remote: a reader sees all of a file or none of it."""
 
+import errno
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
 
+from d3m_ray.store.reachability import reason_out_of_reach
+
 URI_SCHEMES = ("file", "s3", "gs")
 UNFINISHED_PREFIXES = (".", "_")  # pyarrow's and pandas' dataset readers skip such names too
+PROBE = bytes(1 << 20)  # a mebibyte: a disk with no room for it is as good as full
+MENDS = {
+    errno.ENOSPC: "free some space, or name another place",
+    errno.EDQUOT: "free some space, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "name a place that this user may read and write",
+    errno.EPERM: "name a place that this user may read and write",
+}
 
 
 class StoreError(Exception):
     """The store, or a file of it, cannot be used as asked; the message says which and what mends it."""
+
+
+class DamagedError(StoreError):
+    """A file of the store is no longer what was written; its argument names the file and says what is wrong.
+
+    A sweep deletes such a file and makes its result again; a reader is told to run it.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; delete it and run the same sweep again"
 
 
 class Files:
@@ -21,6 +43,7 @@ class Files:
 
     Picklable. Construction asks the file system once whether the root can be used and raises StoreError where it is a
     file, a URI of an unknown scheme, or a place that cannot be reached. Nothing is created before the first `put`.
+    Whatever the file system refuses later is a StoreError too, in one line.
     """
 
     def __init__(self, root: str) -> None:
@@ -33,61 +56,121 @@ class Files:
     def paths(self, folder: str) -> Iterator[str]:
         """Paths of the finished files below a folder, none where the folder is absent."""
         selector = fs.FileSelector(self.at(folder), recursive=True, allow_not_found=True)
-        for info in self.filesystem.get_file_info(selector):
+        with refused(f"the store {self.root}", "listed"):
+            found = self.filesystem.get_file_info(selector)
+        for info in found:
             if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES):
                 yield info.path.removeprefix(f"{self._base}/")
 
     def has(self, path: str) -> bool:
-        return self.filesystem.get_file_info(self.at(path)).is_file
+        with refused(f"the store {self.root}", "read"):
+            return self.filesystem.get_file_info(self.at(path)).is_file
 
     def put(self, path: str, data: bytes | pa.Buffer) -> None:
         """Write a whole file, in place of an earlier one."""
-        if isinstance(self.filesystem, fs.LocalFileSystem):
-            _put_local(Path(self.at(path)), data)
-            return
-        # An object appears when its upload completes. The data is whole by now: an error cannot complete a part of it.
-        with self.filesystem.open_output_stream(self.at(path)) as stream:
-            stream.write(data)
+        with refused(f"the store {self.root}", "written"):
+            if isinstance(self.filesystem, fs.LocalFileSystem):
+                _put_local(Path(self.at(path)), data)
+                return
+            # An object appears when its upload completes. The data is whole by now: an error cannot complete a part.
+            with self.filesystem.open_output_stream(self.at(path)) as stream:
+                stream.write(data)
 
     def get(self, path: str) -> pa.Buffer:
         """The content of a file. Raises StoreError where there is none."""
-        try:
-            with self.filesystem.open_input_file(self.at(path)) as file:
-                return file.read_buffer()
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.root} holds no {path}; run the sweep that makes it") from error
+        with refused(f"the store {self.root}", "read"):
+            try:
+                with self.filesystem.open_input_file(self.at(path)) as file:
+                    return file.read_buffer()
+            except FileNotFoundError as error:
+                raise StoreError(f"{self.root} holds no {path}; run the sweep that makes it") from error
 
     def delete(self, path: str) -> None:
         """Remove a file, if there is one."""
         if self.has(path):
-            self.filesystem.delete_file(self.at(path))
+            with refused(f"the store {self.root}", "written"), suppress(FileNotFoundError):
+                self.filesystem.delete_file(self.at(path))
 
-    def damaged(self, path: str, error: Exception) -> StoreError:
+    def check_writable(self) -> None:
+        """Write a file and delete it again. Raises StoreError where the root refuses one of the two."""
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            check_writable_folder(Path(self._base), f"the store {self.root}")
+            return
+        probe = f".probe.{uuid4().hex}"
+        self.put(probe, b"probe")
+        self.delete(probe)
+
+    def damaged(self, path: str, error: Exception) -> DamagedError:
         """The error to raise where a file cannot be understood."""
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return StoreError(f"{self.root}/{path} is damaged ({reason}); delete it and run the same sweep again")
+        return DamagedError(f"{self.root}/{path} is damaged ({reason})")
+
+
+@contextmanager
+def refused(what: str, done: str) -> Iterator[None]:
+    """Turns what the file system refuses within the block into a StoreError of one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
+        mend = MENDS.get(error.errno or 0, "see to it, or name another place")
+        raise StoreError(f"{what} cannot be {done} ({reason}): {mend}") from error
+
+
+def check_writable_folder(folder: Path, what: str) -> None:
+    """Try to write into a local folder, in the end or below it, and leave everything as it was.
+
+    Raises StoreError, which begins with `what`, where the folder or the nearest one above it that exists refuses a
+    file, or has no room for one of a mebibyte.
+    """
+    folder = folder.expanduser().absolute()
+    _check_is_no_file(folder, what)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    probe = folder / f".probe.{uuid4().hex}"
+    with refused(what, "written"):
+        try:
+            _put_local(probe, PROBE)
+        finally:
+            probe.unlink(missing_ok=True)
+            with suppress(OSError):  # not made after all, or someone else has put something into it by now
+                for path in made:
+                    path.rmdir()
 
 
 def _open_root(root: str) -> tuple[fs.FileSystem, str, str]:
     """File system, path of the root within it, and the root in its full spelling."""
     scheme, separator, _ = root.partition("://")
-    if not separator:
+    if not separator and root:
         root = path = str(Path(root).expanduser().absolute())
         filesystem: fs.FileSystem = fs.LocalFileSystem()
     elif scheme in URI_SCHEMES:
+        if scheme != "file" and (reason := reason_out_of_reach(root)) is not None:
+            raise StoreError(
+                f"the store {root} cannot be reached: {reason}; check its name, the network and the credentials, or "
+                "name a local folder"
+            )
         try:
             filesystem, path = fs.FileSystem.from_uri(root)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise StoreError(f"the store {root} cannot be opened: {error}") from error
     else:
         raise StoreError(f"a store is a folder or a URI of {', '.join(URI_SCHEMES)}; received {root!r}")
-    try:
+    if isinstance(filesystem, fs.LocalFileSystem):
+        _check_is_no_file(Path(path), f"the store {root}")
+    with refused(f"the store {root}", "reached"):
         is_file = filesystem.get_file_info(path).is_file
-    except OSError as error:
-        raise StoreError(f"the store {root} cannot be reached: {error}") from error
     if is_file:
         raise StoreError(f"a store is a folder, {root} is a file; name another place")
     return filesystem, path.rstrip("/"), root.rstrip("/")
+
+
+def _check_is_no_file(folder: Path, what: str) -> None:
+    """Raises StoreError where the folder, or the nearest place above it that exists, is no folder."""
+    with refused(what, "reached"):
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        is_folder = nearest.is_dir()
+    if not is_folder:
+        raise StoreError(f"{what} needs a folder, {nearest} is a file; name another place")
 
 
 def _put_local(path: Path, data: bytes | pa.Buffer) -> None:

@@ -1,46 +1,39 @@
 """Reads and writes results, each by its table and key, with what produced it."""
 
-import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from d3m_ray import __version__
-from d3m_ray.store.files import Files
-from d3m_ray.store.tables import table_spec, to_arrow, to_pandas
+from d3m_ray.store.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
+from d3m_ray.store.experiments import (
+    Experiment,
+    PlannedTrial,
+    experiment_from_json,
+    experiment_to_json,
+    extended,
+)
+from d3m_ray.store.files import DamagedError, Files, StoreError
+from d3m_ray.store.parquet import CHECKED_FORMAT, metadata_from_bytes, table_from_bytes, table_to_bytes
+from d3m_ray.store.score_rows import Names, scores_from_rows, scores_to_rows
+from d3m_ray.store.tables import table_spec, to_arrow, to_pandas, under_schema
 
-METADATA_KEY = b"d3m_ray"
-RECORDED_LIBRARIES = ("torch", "transformers", "ray", "numpy", "pyarrow")
 NUM_LISTINGS = 3  # a failure deleted between listing and reading: list again
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # readers skip names that begin with "." or "_"
 
-
-class PlannedTrial(NamedTuple):
-    """A trial that an experiment asks for."""
-
-    method: str
-    num_removed: int | None
-    """None where the selection rule decides."""
-    seed: int
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What was asked for under one name: the configuration that its trials share, and every trial planned so far."""
-
-    name: str
-    configuration: Mapping[str, Any]
-    plan: tuple[PlannedTrial, ...]
+Parsed = TypeVar("Parsed")
+Say = Callable[[str], None]
+"""Takes a line for the person at the terminal."""
 
 
 class Store:
@@ -83,34 +76,48 @@ class Store:
         key_column = table_spec(table).key
         if set(content[key_column].unique().to_pylist()) - {key}:
             raise ValueError(f"every row of {path} has {key_column} {key!r}, received {frame[key_column].unique()[:3]}")
-        metadata = {
-            "configuration": configuration,
-            "package_version": __version__,
-            "library_versions": _library_versions(),
-        }
-        encoded = json.dumps(metadata, sort_keys=True, allow_nan=False).encode()
-        sink = pa.BufferOutputStream()
-        pq.write_table(content.replace_schema_metadata({METADATA_KEY: encoded}), sink, compression="zstd")
-        self._files.put(path, sink.getvalue())
+        self._files.put(path, table_to_bytes(content, configuration))
+
+    def write_scores(
+        self,
+        table: str,
+        key: str,
+        scores: np.ndarray,
+        example_ids: Names,
+        column_names: Names,
+        configuration: Mapping[str, Any],
+        method: str,
+    ) -> None:
+        """Store scores [N, S] of N train examples for S query sets (`scores`) or queries (`query_scores`).
+
+        As `write`, without a frame of N x S rows.
+        """
+        content = scores_to_rows(table, key, scores, example_ids, column_names)
+        self._files.put(_result_file(table, key, method), table_to_bytes(content, configuration))
 
     def read(self, table: str, key: str, method: str | None = None) -> pd.DataFrame:
         """One result as written, with `method` as the last column where the table has methods.
 
         Raises StoreError where it is not stored or its file is damaged.
         """
-        frame = to_pandas(table, self._read_parquet(_result_file(table, key, method)))
-        if method is None:
-            return frame
-        # Not by assignment, which pandas warns of in a frame of as many columns as query scores have.
-        return pd.concat([frame, pd.Series(method, frame.index, dtype="str", name="method")], axis=1)
+        frame = to_pandas(table, self._read_result(table, key, method))
+        return frame if method is None else frame.assign(method=method)
+
+    def read_scores(self, table: str, key: str, example_ids: Names, column_names: Names, method: str) -> np.ndarray:
+        """[N, S] float32 scores that `write_scores` stored for these examples and names. Raises as `read`."""
+        content = self._read_result(table, key, method)
+        try:
+            return scores_from_rows(content, example_ids, column_names)
+        except ValueError as error:
+            raise self._files.damaged(_result_file(table, key, method), error) from error
 
     def read_all(
         self, table: str, columns: list[str] | None = None, filters: pc.Expression | list[Any] | None = None
     ) -> pd.DataFrame:
         """Every result of a table in one frame, in the order of methods and keys; empty where there is none.
 
-        `method` comes as a str column. `filters` is an expression or pandas' list of tuples. A score column that a file
-        lacks is NaN. Raises StoreError where a file is damaged.
+        `method` comes as a str column. `filters` is an expression or pandas' list of tuples. Raises StoreError where a
+        file is damaged, or lacks a column.
         """
         for _ in range(NUM_LISTINGS - 1):
             try:
@@ -121,8 +128,24 @@ class Store:
 
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
         """What produced a result: `configuration`, `package_version` and `library_versions`."""
-        schema = self._read_parquet(_result_file(table, key, method), columns=[]).schema
-        return json.loads(schema.metadata[METADATA_KEY])
+        return self._read(_result_file(table, key, method), metadata_from_bytes)
+
+    def has_whole(self, table: str, key: str, method: str | None, say: Say) -> bool:
+        """Whether the result is stored and can be read. A damaged file is deleted, and said: to be made again."""
+        path = _result_file(table, key, method)
+        return self._is_whole(path, lambda: self._read_result(table, key, method), say)
+
+    def has_whole_checkpoint(self, fit_key: str, say: Say) -> bool:
+        """As `has_whole`, for the weights of a fit."""
+        return self._is_whole(_checkpoint_file(fit_key), lambda: self.read_checkpoint(fit_key), say)
+
+    def delete_damaged(self, table: str, say: Say) -> None:
+        """Delete, and say, every damaged file of a table. A table without any is read once, in parallel."""
+        try:
+            self.read_all(table)
+        except DamagedError:
+            for path in self._result_files(table, table):
+                self._is_whole(path, partial(self._read, path, table_from_bytes), say)
 
     def delete_failure(self, trial_key: str, method: str) -> None:
         """Forget a recorded failure, if there is one: the trial has succeeded since."""
@@ -132,56 +155,91 @@ class Store:
         """Whether the weights of a fit are stored."""
         return self._files.has(_checkpoint_file(fit_key))
 
-    def write_checkpoint(self, fit_key: str, data: bytes) -> None:
-        """Store the weights of a fit, in safetensors format."""
-        self._files.put(_checkpoint_file(fit_key), data)
+    def write_checkpoint(self, fit_key: str, weights: Mapping[str, np.ndarray]) -> None:
+        """Store the weights of a fit, by name, in safetensors format."""
+        self._files.put(_checkpoint_file(fit_key), checkpoint_to_bytes(weights))
 
-    def read_checkpoint(self, fit_key: str) -> bytes:
-        """The weights of a fit, in safetensors format. Raises StoreError where they are not stored."""
-        return self._files.get(_checkpoint_file(fit_key)).to_pybytes()
+    def read_checkpoint(self, fit_key: str) -> dict[str, np.ndarray]:
+        """The weights of a fit by name. Raises StoreError where they are not stored or their file is damaged."""
+        return self._read(_checkpoint_file(fit_key), checkpoint_from_bytes)
+
+    def check_writable(self) -> None:
+        """Write a file and delete it again: asked at the start of a run. Raises StoreError where that is refused."""
+        self._files.check_writable()
 
     def write_experiment(
-        self, name: str, configuration: Mapping[str, Any], plan: Iterable[tuple[str, int | None, int]]
+        self,
+        name: str,
+        configuration: Mapping[str, Any],
+        plan: Iterable[tuple[str, int | None, int]],
+        keys: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        """Record a configuration, and add (method, num_removed, seed) triples to what its experiment plans.
+        """Record a configuration, and add (method, num_removed, seed) triples and `keys` to those of its experiment.
 
         The configuration (JSON values) has at least the entries `dataset` and `model`; ValueError where it has not.
-        Two drivers that extend one experiment in the same moment may lose one's additions to the plan, never a result.
+        Caveats go: they were about a smaller plan. Two drivers that extend one experiment in the same moment may lose
+        one's additions to the plan, never a result.
         """
-        missing = sorted({"dataset", "model"} - set(configuration))
-        if missing:
-            raise ValueError(f"an experiment's configuration has the entries dataset and model; missing {missing}")
+        asked = Experiment(name, configuration, tuple(PlannedTrial(*trial) for trial in plan), keys or {}, _now())
+        begun = self.read_experiment(name)
+        record = asked if begun is None else extended(begun, asked)
+        self._files.put(_experiment_file(name), experiment_to_json(record))
+
+    def write_caveats(self, name: str, caveats: Iterable[str]) -> None:
+        """Set the caveats of a recorded experiment. Raises StoreError where there is no record."""
+        experiment = self.read_experiment(name)
+        if experiment is None:
+            raise StoreError(f"{self} holds no experiment {name!r}; run the sweep that makes it")
+        self._files.put(_experiment_file(name), experiment_to_json(replace(experiment, caveats=tuple(caveats))))
+
+    def read_experiment(self, name: str) -> Experiment | None:
+        """The experiment of this name, if there is one. Raises StoreError where its file is damaged."""
         path = _experiment_file(name)
-        planned = self._read_experiment(path).plan if self._files.has(path) else ()
-        merged = dict.fromkeys([*planned, *(PlannedTrial(*trial) for trial in plan)])
-        document = {"configuration": configuration, "plan": list(merged)}
-        self._files.put(path, json.dumps(document, indent=1, allow_nan=False).encode())
+        if not self._files.has(path):
+            return None
+        return self._read(path, lambda data: experiment_from_json(name, data))
 
     def read_experiments(self) -> dict[str, Experiment]:
         """Every experiment by name, in its order. Raises StoreError where a file is damaged."""
-        paths = sorted(path for path in self._files.paths("experiments") if path.endswith(".json"))
-        experiments = [self._read_experiment(path) for path in paths]
-        return {experiment.name: experiment for experiment in experiments}
+        paths = (path.removeprefix("experiments/") for path in self._files.paths("experiments"))
+        names = sorted(path.removesuffix(".json") for path in paths if path.endswith(".json"))
+        found = [self.read_experiment(name) for name in names if _NAME.fullmatch(name)]
+        return {experiment.name: experiment for experiment in found if experiment is not None}
 
-    def _read_experiment(self, path: str) -> Experiment:
-        name = path.removeprefix("experiments/").removesuffix(".json")
+    def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
+        if not self._files.has(path):
+            return False
         try:
-            document = json.loads(self._files.get(path).to_pybytes())
-            plan = tuple(PlannedTrial(*trial) for trial in document["plan"])
-            return Experiment(name, document["configuration"], plan)
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._files.damaged(path, error) from error
+            read()
+        except DamagedError as error:
+            self._files.delete(path)
+            say(f"{error.args[0]}: deleted; the sweep that it belongs to makes it again")
+            return False
+        return True
 
     def _result_files(self, table: str, folder: str) -> list[str]:
         depth = 2 if table_spec(table).by_method else 1
         paths = (path for path in self._files.paths(folder) if path.endswith(".parquet"))
         return sorted(path for path in paths if path.count("/") == depth)
 
-    def _read_parquet(self, path: str, columns: list[str] | None = None) -> pa.Table:
+    def _read_result(self, table: str, key: str, method: str | None) -> pa.Table:
+        path = _result_file(table, key, method)
+        return self._under_schema(table, path, self._read(path, table_from_bytes))
+
+    def _under_schema(self, table: str, path: str, content: pa.Table) -> pa.Table:
+        try:
+            return under_schema(table, content)
+        except ValueError as error:
+            raise StoreError(
+                f"{self}/{path} was written by another version of d3m_ray ({error}); name another --store, or delete "
+                "the file and run the same sweep again"
+            ) from error
+
+    def _read(self, path: str, parse: Callable[[pa.Buffer], Parsed]) -> Parsed:
         data = self._files.get(path)
         try:
-            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
-        except (pa.ArrowException, OSError) as error:
+            return parse(data)
+        except ValueError as error:
             raise self._files.damaged(path, error) from error
 
     def _scan(self, table: str, columns: list[str] | None, filters: pc.Expression | list[Any] | None) -> pd.DataFrame:
@@ -190,21 +248,27 @@ class Store:
         partitioning = ds.partitioning(pa.schema([("method", pa.string())] if spec.by_method else []), flavor="hive")
         options = ds.FileSystemFactoryOptions(self._files.at(table), partitioning)
         located = [self._files.at(path) for path in paths]
-        factory = ds.FileSystemDatasetFactory(self._files.filesystem, located, ds.ParquetFileFormat(), options)
-        schema = pa.unify_schemas([spec.schema, partitioning.schema])
+        factory = ds.FileSystemDatasetFactory(self._files.filesystem, located, CHECKED_FORMAT, options)
+        # A column that a file of another version lacks comes as nulls: allowed here, and found below.
+        fields = [field.with_nullable(True) for field in pa.unify_schemas([spec.schema, partitioning.schema])]
+        needed = [field.name for field in spec.schema if not field.nullable]
         try:
-            if spec.has_scores and paths:
-                schema = pa.unify_schemas([schema, factory.inspect(fragments=None).remove_metadata()])
             expression = None if filters is None else pq.filters_to_expression(filters)
-            schema = pa.schema([field.with_nullable(True) for field in schema])  # scores that other files lack
-            content = factory.finish(schema).to_table(columns=columns, filter=expression)
+            content = factory.finish(pa.schema(fields)).to_table(columns=columns, filter=expression)
+            lacks = [name for name in content.column_names if name in needed and content[name].null_count]
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError):
-            for path in paths:  # Arrow does not always name the file: find the one that cannot be read by itself
-                self._read_parquet(path)
+            self._name_the_unreadable(table, paths)  # Arrow does not always
             raise
+        if lacks:
+            self._name_the_unreadable(table, paths)
         return to_pandas(table, content)
+
+    def _name_the_unreadable(self, table: str, paths: list[str]) -> None:
+        """Raises StoreError where one of the files cannot be read by itself."""
+        for path in paths:
+            self._under_schema(table, path, self._read(path, table_from_bytes))
 
 
 def _folder(table: str, method: str | None) -> str:
@@ -232,6 +296,5 @@ def _checked(name: str) -> str:
     return name
 
 
-@cache
-def _library_versions() -> dict[str, str]:
-    return {library: version(library) for library in RECORDED_LIBRARIES}
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
-SCORE_PREFIX = "score_"
-
 
 @dataclass(frozen=True)
 class TableSpec:
@@ -17,8 +15,6 @@ class TableSpec:
     """The columns of every file; those not nullable hold neither null nor NaN."""
     by_method: bool = True
     """Whether files lie in `method=<name>/`."""
-    has_scores: bool = False
-    """Whether a file has float32 columns `score_<group>`, or `score_<query id>`, besides."""
 
     @property
     def key(self) -> str:
@@ -31,6 +27,7 @@ def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) 
 
 
 _TEXT, _COUNT, _REAL, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
+_FEW_TEXTS = pa.dictionary(pa.int32(), pa.string())  # a text in very many rows: readers may take it as categories
 
 TABLES: Mapping[str, TableSpec] = {
     "fits": TableSpec(
@@ -58,12 +55,13 @@ TABLES: Mapping[str, TableSpec] = {
         )
     ),
     "alignments": TableSpec(
-        _schema({"alignment_key": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT, "alignment": _REAL}),
-        has_scores=True,
+        _schema({"alignment_key": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT, "alignment": _REAL})
+    ),
+    "scores": TableSpec(
+        _schema({"scores_key": _FEW_TEXTS, "example_id": _FEW_TEXTS, "query_set": _FEW_TEXTS, "score": pa.float32()})
     ),
     "query_scores": TableSpec(
-        _schema({"scores_key": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT}),
-        has_scores=True,
+        _schema({"scores_key": _FEW_TEXTS, "example_id": _FEW_TEXTS, "query_id": _FEW_TEXTS, "score": pa.float32()})
     ),
     "lds": TableSpec(
         _schema(
@@ -93,16 +91,29 @@ def table_spec(table: str) -> TableSpec:
 def to_arrow(table: str, frame: pd.DataFrame) -> pa.Table:
     """The frame under the table's schema, columns in its order. Raises ValueError where it does not fit."""
     spec = table_spec(table)
-    scores = [name for name in frame.columns if spec.has_scores and name.startswith(SCORE_PREFIX)]
     missing = [name for name in spec.schema.names if name not in frame.columns]
-    unknown = [name for name in frame.columns if name not in spec.schema.names and name not in scores]
+    unknown = [name for name in frame.columns if name not in spec.schema.names]
     if missing or unknown:
         raise ValueError(f"{table} has the columns {spec.schema.names}; missing {missing}, unknown {unknown}")
-    schema = pa.schema([*spec.schema, *(pa.field(name, pa.float32(), nullable=False) for name in scores)])
     try:
-        return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+        return pa.Table.from_pandas(frame, schema=spec.schema, preserve_index=False)
     except (pa.ArrowException, ValueError) as error:
         raise ValueError(f"a column of {table} lacks values or is not of its type: {error}") from error
+
+
+def under_schema(table: str, content: pa.Table) -> pa.Table:
+    """The columns of the table's schema; others, of an earlier layout, are left out.
+
+    Raises ValueError where one is missing, lacks values, or is of another type.
+    """
+    schema = table_spec(table).schema
+    missing = [name for name in schema.names if name not in content.column_names]
+    if missing:
+        raise ValueError(f"it has no column {', '.join(missing)}")
+    try:
+        return content.select(schema.names).cast(schema)
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
 
 
 def to_pandas(table: str, content: pa.Table) -> pd.DataFrame:

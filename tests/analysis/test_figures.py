@@ -8,7 +8,7 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from d3m_ray.analysis.figures import METHOD_STYLES, draw_metric, identity_names, metric_figure, write_figures
+from d3m_ray.analysis.figures import METHOD_STYLES, POINTS, draw_metric, identity_names, metric_figure, write_figures
 from d3m_ray.analysis.tables import read_trials
 from d3m_ray.store import Store, StoreError
 
@@ -20,9 +20,9 @@ def test_lines_are_means_and_bands_are_intervals(filled_store: Store) -> None:
     draw_metric(axes, read_trials(filled_store, EXPERIMENT), "accuracy", "worst")
     lines = {line.get_label(): line for line in axes.get_lines()}
     np.testing.assert_allclose(lines["trak"].get_xdata(), [0, 50, 100, 200])
-    np.testing.assert_allclose(lines["trak"].get_ydata(), [0.71, 0.715, 0.72, 0.73])
-    np.testing.assert_allclose(lines["random"].get_ydata(), [0.71, 0.7075, 0.705, 0.70])
-    np.testing.assert_allclose(lines["nothing removed"].get_ydata(), 0.71)
+    np.testing.assert_allclose(lines["trak"].get_ydata(), [0.72, 0.725, 0.73, 0.74])
+    np.testing.assert_allclose(lines["random"].get_ydata(), [0.72, 0.7175, 0.715, 0.71])
+    np.testing.assert_allclose(lines["nothing removed"].get_ydata(), 0.72)
     assert lines["random"].get_linestyle() == "--"
     assert same_color(lines["trak"].get_color(), METHOD_STYLES["trak"][0])
     bands = [band.get_paths()[0].vertices[:, 1] for band in axes.collections if isinstance(band, PolyCollection)]
@@ -37,7 +37,7 @@ def test_a_single_number_removed_is_a_marker_with_an_error_bar(filled_store: Sto
     (bar,) = axes.containers
     point, caps, _ = bar.lines
     assert bar.get_label() == "trak heuristic"
-    np.testing.assert_allclose(point.get_xydata(), [[137, 0.775 + 0.03 + 0.01]])
+    np.testing.assert_allclose(point.get_xydata(), [[137, 0.775 + 0.03 + 0.02]])
     assert caps[0].get_ydata()[0] < point.get_ydata()[0] < caps[1].get_ydata()[0]
 
 
@@ -85,6 +85,20 @@ def test_a_metric_that_no_trial_has_is_not_drawn(
     write_trial("trak", 50, 0, fpr=np.nan, fnr=np.nan, auc=np.nan)
     paths = write_figures(store, EXPERIMENT, tmp_path / "figures")
     assert [path.stem for path in paths[::2]] == ["headline", "accuracy", "loss", "macro_f1"]
+
+
+def test_of_few_seeds_each_is_a_point_and_no_band_is_drawn(store: Store, write_trial: Callable[..., None]) -> None:
+    for seed in range(4):
+        for num_removed in (50, 100):
+            write_trial("trak", num_removed, seed, 0.01 * seed)
+        write_trial("balanced", 137, seed, 0.01 * seed)
+    axes = Figure().subplots()
+    draw_metric(axes, read_trials(store, EXPERIMENT), "accuracy", "worst")
+    assert not axes.collections or not [band for band in axes.collections if isinstance(band, PolyCollection)]
+    trak, balanced = (line for line in axes.get_lines() if line.get_label() == POINTS and len(line.get_xdata()))
+    assert sorted(map(tuple, trak.get_xydata().round(6))) == [(k, 0.7 + 0.01 * s) for k in (50, 100) for s in range(4)]
+    np.testing.assert_allclose(sorted(balanced.get_ydata()), [0.7, 0.71, 0.72, 0.73])
+    assert POINTS not in axes.get_legend_handles_labels()[1]
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2])

@@ -61,7 +61,7 @@ def test_a_fit_that_fails_is_tried_again_and_recorded_while_others_go_on(tmp_pat
     assert "fine_tune" in store.read_all("failures")["traceback"].iloc[0]
     assert [event.state for event in events].count("retried") == 2
     assert [event.state for event in events].count("failed") == 1
-    assert all(event.wga is not None for event in events if event.state == "done")
+    assert all(event.val_wga is not None for event in events if event.state == "done")
 
 
 def _start(store: Path) -> subprocess.Popen:

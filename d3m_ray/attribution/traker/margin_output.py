@@ -70,7 +70,8 @@ class Margin(AbstractModelOutput):
 
 def full_mask(*arguments: Any, **options: Any) -> torch.Tensor | None:
     """The mask that transformers makes, also where no token is padded: vmap cannot look at values to leave it out."""
-    return sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False})
+    always = {"allow_is_bidirectional_skip": False, "allow_is_causal_skip": False}
+    return sdpa_mask(*arguments, **{**options, **always})
 
 
 AttentionInterface.register(ATTENTION, cpu_layers.attention)

@@ -1,0 +1,152 @@
+"""What speaks against reading a finding out of an experiment's summary: a sentence each, from the store alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from d3m_ray.analysis.statistics import MIN_VALUES
+from d3m_ray.analysis.tables import REFERENCE_METHOD, read_trials
+from d3m_ray.store import Store
+
+ONE_LABEL_SHARE = 0.99  # of val: from here on a model's answers are one label
+SIGNIFICANCE = 0.05
+ARM = ["method", "num_removed"]
+
+
+def find_caveats(store: Store, experiment: str) -> list[str]:
+    """The sentences to print beside a summary, none where nothing of what is looked for is found.
+
+    Looked for are base models that answer one label, or are no better on val than always answering the most frequent
+    one; arms that no trial tells apart; and too few seeds for an interval. Raises StoreError where the experiment has
+    no trial.
+    """
+    trials = read_trials(store, experiment)
+    record = store.read_experiment(experiment)
+    label_names = [] if record is None else record.configuration.get("label_names", [])
+    base_keys = trials.loc[(trials["num_removed"] == 0) & (trials["objective"] == "erm"), "fit_key"].tolist()
+    shared_keys = [] if record is None else record.keys.get("fits", {}).values()
+    fits = [store.read("fits", key) for key in dict.fromkeys([*shared_keys, *base_keys]) if store.has("fits", key)]
+    answers = [_answers_on_val(fit, label_names) for fit in fits]
+    return [*_of_base_models(answers), *_of_arms(trials), *_of_seeds(trials)]
+
+
+def write_caveats(caveats: Sequence[str], path: Path) -> None:
+    """Write the sentences, one a line; without any, no file, an earlier one deleted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if caveats:
+        path.write_text("".join(f"{caveat}\n" for caveat in caveats), encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one base model answers on val."""
+
+    num_examples: int
+    accuracy: float
+    top_answer: str
+    top_share: float
+    """Of the examples that are answered so."""
+    top_label: str
+    """The most frequent label."""
+    top_label_share: float
+    p_value: float
+    """Of an accuracy this high or higher, were it in truth `top_label_share`: one-sided binomial test."""
+    recalls: Mapping[str, float]
+    """By label, the share of its examples that are answered so."""
+
+
+def _answers_on_val(fit: pd.DataFrame, label_names: Sequence[str]) -> _Answers:
+    rows = fit[fit["split"] == "val"]
+    labels, predicted = rows["label"].to_numpy(), _predicted(rows)
+    counts = pd.Series(labels).value_counts()
+    answers = pd.Series(predicted).value_counts()
+    correct = predicted == labels
+
+    def name(label: int) -> str:
+        return repr(label_names[label]) if label < len(label_names) else f"label {label}"
+
+    majority_share = float(counts.iloc[0] / len(rows))
+    return _Answers(
+        num_examples=len(rows),
+        accuracy=float(correct.mean()),
+        top_answer=name(int(answers.index[0])),
+        top_share=float(answers.iloc[0] / len(rows)),
+        top_label=name(int(counts.index[0])),
+        top_label_share=majority_share,
+        p_value=float(binomtest(int(correct.sum()), len(rows), majority_share, alternative="greater").pvalue),
+        recalls={name(int(label)): float(correct[labels == label].mean()) for label in sorted(counts.index)},
+    )
+
+
+def _predicted(rows: pd.DataFrame) -> np.ndarray:
+    if "predicted" in rows:
+        return rows["predicted"].to_numpy()
+    return np.where(rows["margin"] > 0, rows["label"], 1 - rows["label"])
+
+
+def _of_base_models(models: Sequence[_Answers]) -> list[str]:
+    sentences = []
+    of_one_label = [model for model in models if model.top_share >= ONE_LABEL_SHARE]
+    if of_one_label:
+        model = of_one_label[0]
+        sentences.append(
+            f"{_how_many(of_one_label, models)} answered {model.top_answer} for {model.top_share:.1%} of val: a "
+            "group's accuracy is little but the share of that label in it, whatever is removed. Train longer, at "
+            "another learning rate, or with another model."
+        )
+    at_chance = [model for model in models if model.p_value >= SIGNIFICANCE and model not in of_one_label]
+    if at_chance:
+        model = max(at_chance, key=lambda model: model.p_value)
+        recalls = ", ".join(f"{label} {recall:.1%}" for label, recall in model.recalls.items())
+        sentences.append(
+            f"{_how_many(at_chance, models)} did no better on val, by accuracy, than always answering "
+            f"{model.top_label}: accuracy {model.accuracy:.1%} of {model.num_examples:,} examples "
+            f"against {model.top_label_share:.1%} (one-sided binomial test, p = {model.p_value:.2g}; "
+            f"recall: {recalls})."
+        )
+    return sentences
+
+
+def _how_many(some: Sequence[_Answers], models: Sequence[_Answers]) -> str:
+    return "The base model" if len(models) == 1 else f"{len(some)} of {len(models)} base models"
+
+
+def _of_arms(trials: pd.DataFrame) -> list[str]:
+    """Sentences about arms whose models differ and whose accuracies do not, in any group, cell or seed."""
+    accuracies = trials.pivot(index=["seed", "group"], columns=ARM, values="accuracy")
+    fit_keys = trials.drop_duplicates([*ARM, "seed"]).pivot(index="seed", columns=ARM, values="fit_key")
+    if fit_keys.nunique(axis=1).max() > 1 and accuracies.nunique(axis=1).max() == 1:
+        return [
+            f"All {len(accuracies.columns)} arms have the same accuracy in every group under every seed: what was "
+            "removed, or how it was trained, changed nothing that this table can show."
+        ]
+    same = []
+    for method, num_removed in accuracies.columns.to_frame().itertuples(index=False):
+        arms = [(method, num_removed), (REFERENCE_METHOD, num_removed)]
+        if method == REFERENCE_METHOD or arms[1] not in accuracies.columns:
+            continue
+        models, pairs = (frame[arms].dropna().to_numpy() for frame in (fit_keys, accuracies))
+        if (models[:, 0] != models[:, 1]).any() and (pairs[:, 0] == pairs[:, 1]).all():
+            same.append(f"{method}, {num_removed} removed")
+    if not same:
+        return []
+    return [f"No group under any seed tells these from random removal of as many: {'; '.join(same)}."]
+
+
+def _of_seeds(trials: pd.DataFrame) -> list[str]:
+    num_seeds = trials.groupby(ARM)["seed"].nunique()
+    fewest, most = num_seeds.min(), num_seeds[num_seeds < MIN_VALUES].max()
+    if fewest >= MIN_VALUES:
+        return []
+    count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    which = "" if (num_seeds < MIN_VALUES).all() else " in some arms"
+    return [
+        f"Fewer than {MIN_VALUES} seeds ({count}){which}: their values are shown, and no interval. A difference that a "
+        f"few seeds show may be the seeds' own; --seeds {' '.join(map(str, range(MIN_VALUES)))} gives intervals."
+    ]

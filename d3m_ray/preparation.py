@@ -1,0 +1,170 @@
+"""A base model and the splits in its tokens, tried on real texts: what would go wrong in each fit is refused here.
+
+Shapes: B texts of a batch, C labels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from d3m_ray.batching import Batch, TokenizedExamples, tokenize
+from d3m_ray.errors import InputError
+from d3m_ray.keys import content_hash
+from d3m_ray.model import BaseModel, build_classifier, load_base_model, load_weights, logits_of
+from d3m_ray.records import Splits
+from d3m_ray.vocabulary import check_ids, check_tokenizer, tokenizer_hash, trim_vocabulary, with_padding
+
+WARNED_DRAWN_SHARE = 0.1  # of the parameters: a head and a pooler are a few hundredths of the smallest encoders
+ROUNDING = 1e-4  # of the largest logit: float32 stays below a hundredth of it, every type that mixes texts is above
+TRIED_LENGTH = 1024  # tokens of a made text at most: beyond, only models without a table of positions go on
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedModel:
+    """What all fits of an experiment start from."""
+
+    base: BaseModel
+    """Over the vocabulary entries in use."""
+    tokens: Mapping[str, TokenizedExamples]
+    content_hash: str
+    """Of the whole model and its tokenizer."""
+    warnings: tuple[str, ...]
+    """What a person should know of the model on this corpus, a sentence each."""
+
+
+def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> PreparedModel:
+    """Load the model, tokenise the splits, and try the two on the longest and the shortest text.
+
+    Raises InputError where the model cannot be loaded, its tokenizer does not fit it or the corpus, `max_length` is
+    more than it reads, or where a text's logits depend on what stands beside it in a batch.
+    """
+    loaded, tokenizer = load_base_model(name_or_dir, splits.train.texts, splits.num_labels)
+    check_tokenizer(loaded.name, tokenizer)
+    whole, pad_id = with_padding(loaded, tokenizer)
+    whole_tokens = {
+        name: tokenize(examples, tokenizer, max_length, splits.num_labels, pad_id)
+        for name, examples in splits.by_name().items()
+    }
+    warnings = [*_drawn(whole), *check_ids(whole, tokenizer, whole_tokens)]
+    base, tokens = trim_vocabulary(whole, whole_tokens)
+    if base is not whole and not _read_alike((whole, whole_tokens), (base, tokens)):
+        base, tokens = whole, whole_tokens
+    try_model(base, tokens, max_length)
+    of_model = content_hash(whole.content_hash(), tokenizer_hash(tokenizer))
+    return PreparedModel(base, tokens, of_model, tuple(warnings))
+
+
+def _drawn(base: BaseModel) -> list[str]:
+    """A sentence where the checkpoint lacks more than a head: such a model is not the pretrained one."""
+    sizes = {name: values.size for name, values in base.weights.items()}
+    drawn = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in base.new_modules)
+    share = drawn / sum(sizes.values())
+    if share <= WARNED_DRAWN_SHARE:
+        return []
+    return [f"{share:.0%} of the parameters of {base.name} are not in its checkpoint and are drawn at random"]
+
+
+def _read_alike(one: tuple[BaseModel, Mapping], other: tuple[BaseModel, Mapping]) -> bool:
+    """Whether two models, each over token ids of its own, give the same two texts the same logits."""
+    logits = [
+        [_classifier(base)(_batch([row], tokens)) for row in _longest_and_shortest(tokens)]
+        for base, tokens in (one, other)
+    ]
+    return all(_equal(left, right, left) for left, right in zip(*logits, strict=True))
+
+
+def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_length: int) -> None:
+    """Run the model on the longest and the shortest text, alone and together, and on one of `max_length` tokens.
+
+    Raises InputError, with the reason, where it fails, or where a text's logits depend on its neighbours.
+    """
+    logits_of_batch = _classifier(base)
+    texts = _longest_and_shortest(tokens)
+    kind = f"{base.name} ({base.config['model_type']})"
+    try:
+        alone = torch.cat([logits_of_batch(_batch([text], tokens)) for text in texts])
+        together = logits_of_batch(_batch(texts, tokens))
+    except Exception as error:  # whatever an architecture that is not known here raises
+        _check_length(logits_of_batch, texts[0], tokens, len(texts[0]), kind)
+        raise InputError(
+            f"--model classifies a text by its tokens alone, and {kind} does not: {_one_line(error)}; take another"
+        ) from error
+    if not torch.isfinite(alone).all():
+        raise InputError(f"--model gives finite logits, and {kind} gives {alone.tolist()}: its weights are damaged")
+    if not _equal(together, alone, alone):
+        raise InputError(
+            f"--model gives a text the same logits whatever stands beside it in a batch, and {kind} reads the padding: "
+            f"they differ by {(together - alone).abs().max():.2g} of {alone.abs().max():.2g}; take another"
+        )
+    _check_length(logits_of_batch, texts[0], tokens, max_length, kind)
+
+
+def _classifier(base: BaseModel) -> Callable[[Batch], torch.Tensor]:
+    """Gives the [B, C] logits of a batch."""
+    model = build_classifier(base).eval()
+    load_weights(model, base.weights)
+
+    def logits(batch: Batch) -> torch.Tensor:
+        with torch.inference_mode():
+            return logits_of(model, batch)
+
+    return logits
+
+
+def _equal(left: torch.Tensor, right: torch.Tensor, scale: torch.Tensor) -> bool:
+    return bool((left - right).abs().max() <= ROUNDING * scale.abs().max())
+
+
+def _longest_and_shortest(tokens: Mapping[str, TokenizedExamples]) -> list[np.ndarray]:
+    """Token ids of the first of the longest texts of all splits, and of the first of the shortest."""
+    rows: list[np.ndarray] = []
+    for choose in (max, min):
+        name = choose((name for name in tokens if len(tokens[name])), key=lambda n: choose(tokens[n].lengths))
+        split = tokens[name]
+        place = int(np.flatnonzero(split.lengths == choose(split.lengths))[0])
+        rows.append(split.flat_ids[split.offsets[place] : split.offsets[place + 1]])
+    return rows
+
+
+def _batch(rows: Sequence[np.ndarray], tokens: Mapping[str, TokenizedExamples]) -> Batch:
+    """The texts in one batch, padded as the splits' batches are."""
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    nothing = np.zeros(len(rows), dtype=np.int64)
+    pad_id = next(iter(tokens.values())).pad_id
+    examples = TokenizedExamples("train", np.concatenate(rows), offsets, nothing, nothing, pad_id)
+    return examples.batch(np.arange(len(rows)))
+
+
+def _check_length(
+    logits_of_batch: Callable[[Batch], torch.Tensor],
+    text: np.ndarray,
+    tokens: Mapping[str, TokenizedExamples],
+    max_length: int,
+    kind: str,
+) -> None:
+    """Raises InputError, with the most that it reads, where the model fails on a text of `max_length` tokens."""
+
+    def reads(length: int) -> bool:
+        # Special tokens stand where they stood, at the ends; what is between them goes round.
+        inner = np.resize(text[1:-1] if len(text) > 2 else text, max(length - 2, 0))
+        try:
+            logits_of_batch(_batch([np.concatenate([text[:1], inner, text[-1:]])[:length]], tokens))
+        except Exception:
+            return False
+        return True
+
+    tried = min(max_length, max(TRIED_LENGTH, len(text)))
+    if reads(tried):
+        return
+    low, high = 0, tried  # reads(low) or low is 0; not reads(high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if reads(middle) else (low, middle)
+    if low > 0:
+        raise InputError(f"--max-length is at most {low} tokens for --model {kind}, received {max_length}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

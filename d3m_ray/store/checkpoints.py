@@ -1,0 +1,44 @@
+"""The weights of a fit as a safetensors file that knows its own checksum, and back."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+CHECKSUM = "sha256"
+LENGTH_BYTES = 8  # of the header, before it, little-endian
+
+
+def checkpoint_to_bytes(weights: Mapping[str, np.ndarray]) -> bytes:
+    """The weights in safetensors format; the metadata of its header holds their checksum.
+
+    Arrays that share memory, as tied weights do, are written once each.
+    """
+    arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
+    return save(arrays, metadata={CHECKSUM: _checksum(arrays)})
+
+
+def checkpoint_from_bytes(buffer: pa.Buffer) -> dict[str, np.ndarray]:
+    """The weights by name. Raises ValueError where the file is truncated or no longer what was written."""
+    data = buffer.to_pybytes()
+    try:
+        weights = load(data)
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    header_end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    expected = json.loads(data[LENGTH_BYTES:header_end]).get("__metadata__", {}).get(CHECKSUM)
+    if expected is not None and expected != _checksum(weights):
+        raise ValueError("its weights do not have the checksum of its header")
+    return weights
+
+
+def _checksum(weights: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name} {weights[name].dtype} {weights[name].shape}".encode())
+        digest.update(weights[name].data)
+    return digest.hexdigest()

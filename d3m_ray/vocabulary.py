@@ -1,0 +1,170 @@
+"""Token ids that a model can read: the padding token, what a tokenizer does not know, and the entries in use.
+
+Shapes: V vocabulary entries.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from d3m_ray.batching import TokenizedExamples
+from d3m_ray.errors import InputError
+from d3m_ray.keys import content_hash
+from d3m_ray.model import BaseModel, build_classifier
+
+MIN_WORDS = 2  # entries that are no special tokens; what transformers builds without a vocabulary file has none, or "▁"
+WARNED_UNKNOWN_SHARE = 0.05  # of the train tokens
+MOST_UNKNOWN_SHARE = 0.5
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Text or hash that tells two tokenizers apart by what they make of a text, wherever they lie."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return backend.to_str()
+    options = {
+        name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool | int | float | None)
+    }
+    parts = (type(tokenizer).__name__, tokenizer.get_vocab(), tokenizer.special_tokens_map, options)
+    return content_hash(*(json.dumps(part, sort_keys=True, default=str) for part in parts))
+
+
+def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises InputError where the tokenizer has hardly any words, as one has whose files are missing."""
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    num_words = len(set(tokenizer.get_vocab().values()) - special)
+    if num_words < MIN_WORDS:
+        raise InputError(
+            f"--model holds a tokenizer with the words that the model was trained on; that of {name} has {num_words} "
+            f"besides special tokens, as where tokenizer.json is missing: save it there (tokenizer.save_pretrained)"
+        )
+
+
+def with_padding(base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> tuple[BaseModel, int]:
+    """The model with a padding token in its configuration, and its id: the model's own, else the tokenizer's.
+
+    The model's comes first, since classifiers of decoders find a text's last token by it, and RoBERTa's positions are
+    counted from it. Raises InputError where neither has one.
+    """
+    config = base.config
+    own = config.get("pad_token_id")
+    if isinstance(own, int) and own >= 0:
+        return base, own
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"--model has a padding token, since texts of a batch differ in length; {base.name} has none in "
+            "config.json (pad_token_id) and its tokenizer none: set one that no text holds, often the text end, in both"
+        )
+    padded = dataclasses.replace(base, config={**config, "pad_token_id": int(tokenizer.pad_token_id)})
+    return padded, int(tokenizer.pad_token_id)
+
+
+def check_ids(
+    base: BaseModel, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, TokenizedExamples]
+) -> list[str]:
+    """What a person should know of the splits' tokens: a sentence where many are unknown to the tokenizer.
+
+    Raises InputError where a text has no token, where most train tokens are unknown, where a token id lies beyond the
+    model's table, or where texts hold the model's padding token and the tokenizer has another.
+    """
+    for name, split in splits.items():
+        if len(split) and split.lengths.min() == 0:
+            raise InputError(
+                f"every text has a token; the tokenizer of {base.name} makes none of {(split.lengths == 0).sum()} "
+                f"texts of {name}: leave them out, or take another --model"
+            )
+    ids = np.unique(np.concatenate([split.flat_ids for split in splits.values()]))
+    rows = base.config.get("vocab_size")
+    pad_id = next(iter(splits.values())).pad_id
+    if isinstance(rows, int) and len(ids) and max(ids[-1], pad_id) >= rows:
+        raise InputError(
+            f"token ids are below the model's vocabulary size, {rows} for {base.name}, and its tokenizer gives "
+            f"{max(ids[-1], pad_id)}: the two do not belong together, or the model's embeddings were never resized"
+        )
+    if tokenizer.pad_token_id not in (None, pad_id) and pad_id in ids:
+        raise InputError(
+            f"padding is a token that texts do not hold; {base.name} has pad_token_id {pad_id} in config.json, which "
+            f"some do, and its tokenizer {tokenizer.pad_token_id}: give config.json the tokenizer's"
+        )
+    return _unknown(base, tokenizer, splits["train"])
+
+
+def _unknown(base: BaseModel, tokenizer: PreTrainedTokenizerBase, train: TokenizedExamples) -> list[str]:
+    unknown_id = tokenizer.unk_token_id
+    special = set(tokenizer.all_special_ids) - {unknown_id}
+    roles = [token for token in tokenizer.special_tokens_map.values() if token == tokenizer.unk_token]
+    if unknown_id is None or len(roles) > 1:  # as with GPT-2, whose one special token stands for all and for no word
+        return []
+    told = train.flat_ids[~np.isin(train.flat_ids, [*special])]
+    share = float((told == unknown_id).mean()) if len(told) else 0.0
+    told_share = f"{share:.0%} of the train tokens are unknown to the tokenizer of {base.name}"
+    if share > MOST_UNKNOWN_SHARE:
+        raise InputError(
+            f"--model knows the words of the corpus, and {told_share} ({tokenizer.unk_token}): take a model of the "
+            "corpus' language, or save the model's own tokenizer in its folder"
+        )
+    return [f"{told_share}, so texts lose what those words say"] if share > WARNED_UNKNOWN_SHARE else []
+
+
+def trim_vocabulary(
+    base: BaseModel, splits: Mapping[str, TokenizedExamples]
+) -> tuple[BaseModel, dict[str, TokenizedExamples]]:
+    """The same model and token ids over only the vocabulary entries that the splits, or the special tokens, use.
+
+    Exact for every prediction on these splits: an entry that no example uses has a zero gradient and is never read.
+    It spares AdamW the rows that never change, half of a small BERT's parameters. The padding id keeps its place where
+    the position table is laid out from it (RoBERTa).
+    """
+    num_rows = base.config.get("vocab_size")
+    tables = _token_tables(base)
+    if num_rows is None or not tables:  # none to be found by itself: leave the model whole rather than guess
+        return base, dict(splits)
+    pad_id = next(iter(splits.values())).pad_id
+    special = {key: value for key, value in base.config.items() if key.endswith("token_id")}
+    kept = [i for value in special.values() for i in _as_list(value) if 0 <= i < num_rows]
+    used = np.unique(np.concatenate([*(split.flat_ids for split in splits.values()), kept, [pad_id]])).astype(np.int64)
+    if pad_id < len(used):
+        place = int(np.searchsorted(used, pad_id))
+        used[place], used[pad_id] = used[pad_id], used[place]
+    renumbered = np.zeros(num_rows, dtype=np.int32)
+    renumbered[used] = np.arange(len(used), dtype=np.int32)
+    moved = {key: _renumber(value, renumbered) for key, value in special.items()}
+    config = {**base.config, **moved, "vocab_size": len(used)}
+    weights = {**base.weights, **{table: base.weights[table][used] for table in tables}}
+    trimmed = {
+        name: dataclasses.replace(split, flat_ids=renumbered[split.flat_ids], pad_id=int(renumbered[pad_id]))
+        for name, split in splits.items()
+    }
+    return dataclasses.replace(base, config=config, weights=weights), trimmed
+
+
+def _as_list(value: Any) -> list[int]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [each for each in values if isinstance(each, int)]
+
+
+def _renumber(value: Any, renumbered: np.ndarray) -> Any:
+    """The same special token, or list of them (the ends of a text of Llama 3), by its new id."""
+    if isinstance(value, list | tuple):
+        return [_renumber(each, renumbered) for each in value]
+    return int(renumbered[value]) if isinstance(value, int) and 0 <= value < len(renumbered) else value
+
+
+def _token_tables(base: BaseModel) -> list[str]:
+    """Names of the table of token embeddings, several where weights are tied; none where another has as many rows."""
+    num_rows = base.config.get("vocab_size")
+    try:
+        with torch.device("meta"):  # shapes and ties alone
+            model = build_classifier(base, "meta")
+        table = model.get_input_embeddings().weight
+    except (NotImplementedError, AttributeError, RuntimeError):  # as transformers says that there is none
+        return []
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    as_long = {name for name, value in base.weights.items() if value.shape[:1] == (num_rows,)}  # I-BERT has two
+    tables = [name for name, parameter in parameters.items() if parameter is table]
+    return tables if as_long == set(tables) else []

@@ -1,0 +1,132 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from d3m_ray.analysis.caveats import find_caveats, write_caveats
+from d3m_ray.store import TABLES, Store, StoreError
+
+EXPERIMENT = "insects-1a2b3c4d"
+CONFIGURATION = {"dataset": "insects", "model": "tiny-bert"}
+
+
+def write_fit(store: Store, key: str, labels: Sequence[int], answers: Sequence[int], split: str = "val") -> None:
+    labels, answers = np.array(labels), np.array(answers)
+    margins = np.where(labels == answers, 1.5, -1.5)
+    frame = pd.DataFrame(
+        {
+            "fit_key": key,
+            "split": split,
+            "example_id": [f"{split}/{row}" for row in range(len(labels))],
+            "group": "ant",
+            "label": labels,
+            "margin": margins,
+            "probability": np.where(answers == 1, 0.8, 0.2),
+            "predicted": answers,
+        }
+    )
+    store.write("fits", key, frame[TABLES["fits"].schema.names], {})
+
+
+def write_base_fits(store: Store, labels: Sequence[int], *answers: Sequence[int]) -> None:
+    for seed, of_seed in enumerate(answers):
+        write_fit(store, f"base-0-{seed}", labels, of_seed)
+
+
+HALVES = [0] * 50 + [1] * 50
+
+
+def test_a_sound_experiment_has_none(filled_store: Store) -> None:
+    write_base_fits(filled_store, HALVES, *[[0] * 40 + [1] * 60] * 5)
+    assert find_caveats(filled_store, EXPERIMENT) == []
+
+
+def test_a_base_model_of_one_label_is_named(filled_store: Store) -> None:
+    sound, always_0 = [0] * 40 + [1] * 60, [0] * 100
+    write_base_fits(filled_store, HALVES, sound, sound, sound, sound, always_0)
+    (caveat,) = find_caveats(filled_store, EXPERIMENT)
+    assert caveat.startswith("1 of 5 base models answered label 0 for 100.0% of val: a group's accuracy is little but")
+
+
+def test_a_base_model_at_chance_is_named_with_its_recalls(filled_store: Store) -> None:
+    answers = [1] * 24 + [0] * 26 + [0] * 20 + [1] * 30  # 56 of 100 are right
+    write_base_fits(filled_store, HALVES, *[answers] * 5)
+    (caveat,) = find_caveats(filled_store, EXPERIMENT)
+    assert caveat == (
+        "5 of 5 base models did no better on val, by accuracy, than always answering label 0: accuracy 56.0% "
+        f"of 100 examples against 50.0% (one-sided binomial test, p = {binom.sf(55, 100, 0.5):.2g}; "
+        "recall: label 0 52.0%, label 1 60.0%)."
+    )
+
+
+def test_many_right_answers_of_a_rare_label_are_measured_against_the_frequent_one(filled_store: Store) -> None:
+    labels = [0] * 90 + [1] * 10
+    write_base_fits(filled_store, labels, *[[0] * 85 + [1] * 15] * 5)
+    (caveat,) = find_caveats(filled_store, EXPERIMENT)
+    assert "accuracy 95.0% of 100 examples against 90.0%" in caveat
+    assert "recall: label 0 94.4%, label 1 100.0%" in caveat
+
+
+def test_base_models_that_no_trial_uses_are_found_by_the_record(store: Store, write_trial: Callable[..., None]) -> None:
+    for seed in range(5):
+        write_trial("trak", 50, seed, 0.01 * seed)
+        write_trial("random", 50, seed)
+    write_fit(store, "the-base", HALVES, [1] * 100)
+    assert find_caveats(store, EXPERIMENT) == []
+    named = {**CONFIGURATION, "label_names": ["calm", "cross"]}
+    store.write_experiment(EXPERIMENT, named, [], {"fits": {"base model, seed 0": "the-base"}})
+    (caveat,) = find_caveats(store, EXPERIMENT)
+    assert caveat.startswith("The base model answered 'cross' for 100.0% of val")
+
+
+def test_arms_that_are_all_alike_are_called_so(store: Store, write_trial: Callable[..., None]) -> None:
+    for seed in range(5):
+        for method in ("trak", "ekfac", "random"):
+            for num_removed in (0, 50, 100):
+                write_trial(method, num_removed, seed, 0.01 * seed)
+    (caveat,) = find_caveats(store, EXPERIMENT)
+    assert caveat.startswith("All 9 arms have the same accuracy in every group under every seed")
+    write_trial("ekfac", 100, 3, 0.5, key_suffix="-new", created_at=pd.Timestamp("2026-05-01", tz="UTC"))
+    (caveat,) = find_caveats(store, EXPERIMENT)
+    assert caveat == (
+        "No group under any seed tells these from random removal of as many: ekfac, 50 removed; trak, 50 removed; "
+        "trak, 100 removed."
+    )
+
+
+def test_one_model_under_several_names_is_no_null_result(store: Store, write_trial: Callable[..., None]) -> None:
+    for seed in range(5):
+        for method in ("trak", "random"):
+            write_trial(method, 0, seed)
+    assert find_caveats(store, EXPERIMENT) == []
+
+
+@pytest.mark.parametrize(("more", "said"), [(0, "(2):"), (1, "(2 to 3):"), (3, "(2) in some arms:")])
+def test_few_seeds_are_said(store: Store, write_trial: Callable[..., None], more: int, said: str) -> None:
+    for seed in range(2):
+        write_trial("trak", 50, seed, 0.02 * seed)
+    for seed in range(2 + more):
+        write_trial("random", 50, seed, 0.01)
+    (caveat,) = find_caveats(store, EXPERIMENT)
+    assert caveat.startswith(f"Fewer than 5 seeds {said} their values are shown, and no interval.")
+    assert caveat.endswith("--seeds 0 1 2 3 4 gives intervals.")
+
+
+def test_they_are_written_beside_the_table_and_into_the_record(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "figures" / "caveats.txt"
+    write_caveats(["One.", "Two."], path)
+    assert path.read_text() == "One.\nTwo.\n"
+    write_caveats([], path)
+    assert not path.exists()
+    with pytest.raises(StoreError, match="holds no experiment"):
+        store.write_caveats(EXPERIMENT, ["One."])
+    store.write_experiment(EXPERIMENT, CONFIGURATION, [("trak", 0, 0)])
+    store.write_caveats(EXPERIMENT, ["One."])
+    record = store.read_experiments()[EXPERIMENT]
+    assert (record.caveats, len(record.plan)) == (("One.",), 1)
+    store.write_experiment(EXPERIMENT, CONFIGURATION, [("trak", 0, 1)])
+    assert store.read_experiments()[EXPERIMENT].caveats == (), "they were about a smaller plan"
+    assert store.read_experiments()[EXPERIMENT].created_at == record.created_at
