@@ -74,7 +74,8 @@ def listed(names: Iterable[str]) -> str:
 
 def text_keys(texts: pd.Series) -> pd.Series:
     """What two texts have in common where a reader would call them one: case and white space do not count."""
-    return texts.str.casefold().str.split().str.join(" ")
+    keys = [" ".join(text.casefold().split()) for text in texts]
+    return pd.Series(keys, index=texts.index, dtype=object)
 
 
 def make_splits(

@@ -5,7 +5,9 @@ A value that is missing or blank is None, or NaN among numbers: its place and wh
 
 import math
 import re
+from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,8 +56,8 @@ def is_number(word: str) -> bool:
     return NUMBER.fullmatch(word) is not None
 
 
-def _converted(table: Table, column: str, convert: Any, rule: str, mend: str) -> pd.Series:
-    """Each value converted, each distinct one once where it can be told apart. A ValueError is a value refused."""
+def _converted(table: Table, column: str, convert: Callable[[Any], Any], rule: str, mend: str) -> pd.Series:
+    """Each value converted; a ValueError means that it is refused."""
     values = pd.Series(table.frame[column].tolist(), index=table.frame.index, dtype=object)
     converted: list[Any] = []
     wrong = np.zeros(len(values), dtype=bool)
@@ -82,6 +84,10 @@ def _as_text(value: object) -> str | None:
 
 
 def _as_word(value: object) -> str | None:
+    return _read_word(value) if isinstance(value, str) else _word(value)
+
+
+def _word(value: object) -> str | None:
     word = _as_text(str(value) if isinstance(value, bool | int | float | Decimal | np.number | np.bool_) else value)
     if word is None:
         return None
@@ -92,7 +98,11 @@ def _as_word(value: object) -> str | None:
 
 
 def _as_number(value: object) -> float | None:
-    word = _as_word(value)
+    return _read_number(value) if isinstance(value, str) else _number(value)
+
+
+def _number(value: object) -> float | None:
+    word = _word(value)
     if word is None:
         return None
     if word.casefold() in TRUTHS:
@@ -101,3 +111,7 @@ def _as_number(value: object) -> float | None:
     if not math.isfinite(number):
         raise ValueError("not a number")
     return number
+
+
+_read_word = lru_cache(_word)  # a column has few different ones
+_read_number = lru_cache(_number)
