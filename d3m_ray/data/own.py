@@ -92,8 +92,8 @@ def _check_not_empty(rows: Frames, tables: Tables, sieve: Sieve) -> None:
         if frame.empty:
             left_out = "; ".join(f"{count:,} {reason}" for reason, count in sieve.num_dropped.items() if count)
             raise DataError(
-                f"{tables[split].source}: every split has examples, {split} has none; left out: {left_out}; name other "
-                "columns, or give it rows"
+                f"{tables[split].source}: every split has examples, {split} has none (left out: {left_out or 'no row'})"
+                "; name other columns, or give it rows"
             )
 
 
@@ -135,6 +135,7 @@ def _check_can_be_cut(name: str, train: pd.DataFrame, num_splits: int, options: 
 def _checked(rows: Frames, tables: Tables, options: OwnOptions, sieve: Sieve) -> Frames:
     """One row per example, repeats and what else must not be left out or refused, without groups that are too small."""
     while True:
+        _check_not_empty(rows, tables, sieve)
         trial = Sieve(sieve.drops)
         frames = _without_repeats(rows, tables, options, trial)
         small = _small_groups(frames, options.min_group_size)
@@ -145,7 +146,7 @@ def _checked(rows: Frames, tables: Tables, options: OwnOptions, sieve: Sieve) ->
         for split, frame in rows.items():
             left = [tuple(name for name in names if name not in small) for names in frame["groups"]]
             groups = pd.Series(left, index=frame.index, dtype=object)
-            rows[split] = frame.assign(groups=groups)[[bool(names) for names in left]]
+            rows[split] = frame.assign(groups=groups)[groups.map(len).gt(0)]
             sieve.num_dropped[reason] += len(frame) - len(rows[split])
 
 

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from d3m_ray.data.values import canonical
 from d3m_ray.errors import InputError
 from d3m_ray.records import SPLIT_NAMES
 
@@ -101,7 +102,7 @@ class OwnOptions:
             raise InputError(f"--identity-threshold is above 0 and at most 1, received {self.identity_threshold}")
 
     def _check_labels(self) -> None:
-        if self.labels and (len(self.labels) < 2 or len(set(self.labels)) != len(self.labels)):
+        if self.labels and (len(self.labels) < 2 or len(set(map(canonical, self.labels))) != len(self.labels)):
             raise InputError(f"--labels are two or more, each once, received {' '.join(self.labels)}")
         if self.label_threshold is None:
             return
@@ -115,7 +116,7 @@ class OwnOptions:
     def _check_splits(self) -> None:
         if self.split_values and self.split_column is None:
             raise InputError("--split-values speaks of --split-column, received none; name it")
-        if self.split_values and (len(self.split_values) != 3 or len(set(self.split_values)) != 3):
+        if self.split_values and (len(self.split_values) != 3 or len(set(map(canonical, self.split_values))) != 3):
             raise InputError(
                 f"--split-values are three, for {', '.join(SPLIT_NAMES)}, received {' '.join(self.split_values)}"
             )

@@ -29,9 +29,9 @@ def texts_of(table: Table, column: str) -> pd.Series:
 def words_of(table: Table, column: str) -> pd.Series:
     """The column as words without outer white space, whole numbers as `1` however written, None where blank.
 
-    Raises DataError at a value that is neither a word nor a finite number.
+    Raises DataError at a value that is neither a word, of one line, nor a finite number.
     """
-    rule, mend = f"{column} holds words or finite numbers", "write it as one, or leave the row out"
+    rule, mend = f"{column} holds words of one line or finite numbers", "write it as one, or leave the row out"
     return _converted(table, column, _as_word, rule, mend)
 
 
@@ -92,7 +92,7 @@ def _word(value: object) -> str | None:
     if word is None:
         return None
     word = word.strip()
-    if word.casefold() in NO_WORDS:
+    if word.casefold() in NO_WORDS or len(word.splitlines()) > 1:
         raise ValueError("not a word")
     return canonical(word)
 

@@ -203,6 +203,11 @@ BAD = {
         csv(group=range(40)),
         ["a: a group has at least 3 different texts", "and 30 more", "--min-group-size 1"],
     ),
+    "all groups are too small": own(
+        ["every split has examples, train has none (left out: 8 row of a group with fewer than 9"],
+        "--min-group-size",
+        "9",
+    ),
     "a joint in a word": own(
         ["' & '", "write it otherwise"], "--group-columns", "group", "label", train=TRAIN.replace("ant", "ant & co")
     ),
@@ -215,7 +220,7 @@ BAD = {
     "no row with an identity": single(
         "a.csv",
         csv(group=0),
-        ["a.csv: every split", "train has none; left out: 40 row without identity"],
+        ["a.csv: every split", "train has none (left out: 40 row without identity"],
         "--identity-columns",
         "group",
         "--no-identity-group",
@@ -253,6 +258,7 @@ BAD = {
     "three labels of a threshold": own(["makes two labels"], "--label-threshold", "1", "--labels", "a", "b", "c"),
     "a threshold that is no number": own(["--label-threshold is a finite number"], "--label-threshold", "nan"),
     "one label named": own(["--labels are two or more"], "--labels", "yes"),
+    "one label named twice": own(["--labels are two or more, each once"], "--labels", "1", "1.0"),
     "two split values": own(["--split-values are three"], "--split-column", "group", "--split-values", "a", "b"),
     # --- numbers removed
     "a share of all removed": own(["shares below 100%", "'100%'"], "--num-removed", "0", "100%"),
