@@ -62,14 +62,24 @@ def shown_files(folder: Path) -> str:
     return (", ".join(names[:MAX_FILES]) or "nothing") + (f" and {more:,} more" if more > 0 else "")
 
 
-def check_is_corpus(folder: Path, missing: Sequence[str], rule: str) -> None:
-    """Raises DataError where files of a corpus in its original format are missing: what is there, and who reads it."""
+def check_is_corpus(folder: Path, corpus: str, found: Mapping[str, bool], rule: str) -> None:
+    """Raises DataError where files of a corpus in its original format are missing: what is there, and who reads it.
+
+    `found` says of each needed file whether it is there.
+    """
+    missing = [name for name, is_there in found.items() if not is_there]
     if not missing:
         return
-    mend = "add it, name a folder of train.csv, val.csv and test.csv, or leave out --data"
-    if table_files(folder):
-        mend = f"add it, or let sweeps/own.py --data {folder} read what is there ({FORMATS}, any names and splits)"
-    raise DataError(f"{folder}: {rule}; {', '.join(missing)} missing, it holds {shown_files(folder)}: {mend}")
+    tables = table_files(folder)
+    if tables and not any(found.values()):
+        raise DataError(
+            f"{folder}: holds no file of {corpus}, it holds {shown_files(folder)}; read that with sweeps/own.py --data "
+            f"{folder} ({FORMATS}, any columns and splits)"
+        )
+    raise DataError(
+        f"{folder}: {rule}; {', '.join(missing)} missing, it holds {shown_files(folder)}: add it, name a folder of "
+        "train.csv, val.csv and test.csv, or leave out --data"
+    )
 
 
 def _check_one_file(folder: Path, split: str, paths: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import DataError, make_splits, shown
+from d3m_ray.data.checks import UNSTORABLE, DataError, make_splits, shown
 from d3m_ray.data.files import check_is_corpus
 from d3m_ray.data.sampling import CELL, NUM_LABELS, cell_counts, drop_repeats, drop_texts_of, sample_cells
 from d3m_ray.data.tables import load_from_hub
@@ -140,7 +140,7 @@ def _check_targets(groups: Sequence[str], posts: Sequence[Post], where: str) -> 
 def _read_folder(folder: Path, num_dropped: Counter[str]) -> Iterator[Post]:
     names = ("dataset.json", "post_id_divisions.json")
     rule = f"holds HateXplain as {' and '.join(names)}"
-    check_is_corpus(folder, [name for name in names if not (folder / name).exists()], rule)
+    check_is_corpus(folder, "HateXplain", {name: (folder / name).exists() for name in names}, rule)
     dataset, divisions = (_read_json(folder / name) for name in names)
     split_of = _split_of_posts(divisions, dataset, str(folder / names[1]))
     num_dropped["post in no division"] = len(dataset) - len(split_of)
@@ -155,7 +155,7 @@ def _split_of_posts(divisions: Mapping[str, Any], dataset: Mapping[str, Any], wh
         if not _are_strings(divisions.get(split)) or not divisions[split]:
             raise DataError(
                 f"{where}: lists the post ids of train, val and test, those of {split} are missing or no list of "
-                "strings; add them"
+                "strings in Unicode; add them"
             )
         for post_id in divisions[split]:
             if post_id not in dataset:
@@ -204,11 +204,16 @@ def _as_post(post_id: str, split: str, entry: object, where: str) -> Post:
 
     record = entry if isinstance(entry, Mapping) else {}
     tokens, annotators = record.get("post_tokens"), record.get("annotators")
-    check(_are_strings(tokens), "post_tokens", "is a list of strings", tokens)
+    check(_are_strings(tokens), "post_tokens", "is a list of strings in Unicode without NUL", tokens)
     check(isinstance(annotators, list) and bool(annotators), "annotators", "is a list of one or more", annotators)
     for annotator in annotators or ():
         check(isinstance(annotator, Mapping), "annotators", "are objects with label and target", annotator)
-        check(_are_strings(annotator.get("target")), "target", "is a list of strings", annotator.get("target"))
+        check(
+            _are_strings(annotator.get("target")),
+            "target",
+            "is a list of strings in Unicode without NUL",
+            annotator.get("target"),
+        )
         label = annotator.get("label")
         check(isinstance(label, str) and label in LABELS, "label", f"is one of {', '.join(LABELS)}", label)
     return Post(
@@ -221,4 +226,7 @@ def _as_post(post_id: str, split: str, entry: object, where: str) -> Post:
 
 
 def _are_strings(values: object) -> bool:
-    return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
+    """Whether the values are a list of strings that can be stored: in Unicode without NUL."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, str) and not UNSTORABLE.search(value) for value in values
+    )

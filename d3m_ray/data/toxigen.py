@@ -122,7 +122,7 @@ def _read_folder(folder: Path) -> tuple[Table, Table]:
         "holds ToxiGen under its published names, toxigen.csv, annotated_train.csv and annotated_test.csv, or with one "
         "annotated.csv; .csv.gz and .parquet will do"
     )
-    check_is_corpus(folder, [stem for stem in ("toxigen", *parts) if stem not in found], rule)
+    check_is_corpus(folder, "ToxiGen", {stem: stem in found for stem in ("toxigen", *parts)}, rule)
     annotated = join_tables([read_table(found[stem], ANNOTATED_COLUMNS) for stem in parts])
     return read_table(found["toxigen"], GENERATED_COLUMNS), annotated
 

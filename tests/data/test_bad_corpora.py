@@ -279,12 +279,14 @@ BAD = {
         ["train.csv, line 2", "a label is 0 or 1", "received 'no'", "sweeps/own.py"], FILES
     ),
     "Parquet in a toxigen sweep": toxigen(
-        ["it holds test.parquet, train.parquet", "sweeps/own.py --data"],
+        ["holds no file of ToxiGen, it holds test.parquet, train.parquet", "sweeps/own.py --data"],
         {"train.parquet": parquet(), "test.parquet": parquet()},
     ),
     "CSV with the wrong names in a toxigen sweep": toxigen(["it holds all.csv", "sweeps/own.py"], {"all.csv": TRAIN}),
     "JSON lines in a hatexplain sweep": Bad(
-        {"train.jsonl": lines(*ROWS)}, ["it holds train.jsonl", "sweeps/own.py"], options=HatexplainOptions()
+        {"train.jsonl": lines(*ROWS)},
+        ["holds no file of HateXplain, it holds train.jsonl", "sweeps/own.py"],
+        options=HatexplainOptions(),
     ),
     "gzipped CSV in a hatexplain sweep": Bad(
         {"train.csv.gz": gzip.compress(TRAIN.encode())},
@@ -323,6 +325,10 @@ BAD = {
     ),
     "a token that is a number": hatexplain(["post p1", "post_tokens"], POST | {"post_tokens": ["a", 1]}),
     "a target as a string": hatexplain(["post p1", "target", "received 'African'"], annotator(target="African")),
+    "a lone surrogate in a token": hatexplain(
+        ["post p1: post_tokens is a list of strings in Unicode"], POST | {"post_tokens": ["\ud83d"]}
+    ),
+    "a lone surrogate in a post's id": hatexplain(["lists the post ids", "in Unicode"], POST, train=["p1", "\ud83d"]),
     "no target": hatexplain(["post p1", "target"], annotator(target=None)),
     "a label as a list": hatexplain(["post p1", "label"], annotator(label=["normal"])),
     "annotators as an object": hatexplain(["post p1", "annotators"], POST | {"annotators": {"label": "normal"}}),
