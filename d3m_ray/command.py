@@ -15,7 +15,7 @@ from rich.console import Console
 from d3m_ray.config import ExperimentConfig, LdsConfig
 from d3m_ray.errors import InputError
 from d3m_ray.protocol import WARNING, follow_thesis
-from d3m_ray.store import Store, StoreError
+from d3m_ray.store import Store, StoreError, refused
 
 if TYPE_CHECKING:
     from d3m_ray.experiment import Outcome
@@ -107,12 +107,9 @@ def default_figures(store: Store) -> Path:
     return Path("figures") if "://" in str(store) else Path(str(store)) / "figures"
 
 
+@refused("the folder of tables and figures", "written")
 def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
-    """Print the summary table and what speaks against it; write both, the figures and the group distribution.
-
-    They go below `parent`; the caveats go into the experiment's record in the store, too.
-    """
-    from d3m_ray.analysis.caveats import find_caveats, write_caveats
+    """Print the summary table and what speaks against it; write both, figures and group distribution below `parent`."""
     from d3m_ray.analysis.distributions import draw_group_distribution
     from d3m_ray.analysis.figures import write_figures
     from d3m_ray.analysis.tables import render_summary, write_summary
@@ -123,21 +120,29 @@ def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
     distribution_table(outcome.splits).to_csv(folder / "distribution.csv", index=False)
     draw_group_distribution(outcome.splits, folder)
     write_figures(store, outcome.experiment, folder)
-    caveats = find_caveats(store, outcome.experiment)
-    write_caveats(caveats, folder / "caveats.txt")
-    store.write_caveats(outcome.experiment, caveats)
-    console = Console()
-    console.print(render_summary(summary, title=f"{outcome.experiment}, test"))
-    for caveat in caveats:
-        console.print(f"caution: {caveat}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    Console().print(render_summary(summary, title=f"{outcome.experiment}, test"))
+    _show_caveats(store, outcome.experiment, folder)
     print(f"results: {store}/trials (pandas.read_parquet)\ntable and figures: {folder}")
 
 
+@refused("the folder of tables and figures", "written")
 def show_lds(store: Store, outcome: "Outcome", parent: Path) -> None:
-    """Print the table of linear datamodeling scores, and write it below `parent`."""
+    """Print the table of linear datamodeling scores and what speaks against it, and write both below `parent`."""
     from d3m_ray.analysis.datamodeling import render_lds, write_lds
 
     folder = parent / outcome.experiment
     table = write_lds(store, outcome.experiment, folder / "lds.csv")
     Console().print(render_lds(table, title=f"{outcome.experiment}, val"))
+    _show_caveats(store, outcome.experiment, folder)
     print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")
+
+
+def _show_caveats(store: Store, experiment: str, folder: Path) -> None:
+    """Print what speaks against a finding, and write it into the folder and into the experiment's record."""
+    from d3m_ray.analysis.caveats import find_caveats, write_caveats
+
+    caveats = find_caveats(store, experiment)
+    write_caveats(caveats, folder / "caveats.txt")
+    store.write_caveats(experiment, caveats)
+    for caveat in caveats:
+        Console().print(f"caution: {caveat}", style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -171,6 +171,8 @@ class ExperimentConfig:
     """Every arm is trained once per seed."""
     num_checkpoints: int = 1
     """Base models that attribution averages over; their seeds count from 0."""
+    skip_unsupported: bool = False
+    """Whether methods that cannot serve the model are left out, and the others go on; else they end the command."""
     protocol: Protocol = "standard"
     """standard: removal is chosen on train and val. thesis: as a master's thesis had it, ON TEST, for comparison."""
     experiment: str | None = None

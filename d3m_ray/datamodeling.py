@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SUBSETS = 3
+MIN_SUBSETS_OF_INTERVAL = 10  # a bootstrap of fewer draws the same few models over and over: its bounds mean nothing
 CONFIDENCE = 0.95
 
 
@@ -16,7 +17,7 @@ class DatamodelingScores:
     """The linear datamodeling score of each target with its 95% bootstrap interval, and their mean over targets.
 
     `lds`, `low` and `high` are [T] float64 between -1 and 1. They are NaN where predictions or outputs do not vary over
-    the subsets; such a target does not enter the means.
+    the subsets; such a target does not enter the means. Bounds are NaN of fewer than `MIN_SUBSETS_OF_INTERVAL` subsets.
     """
 
     lds: np.ndarray
@@ -50,8 +51,9 @@ def linear_datamodeling_scores(
     pairs = zip(predicted.T, outputs.T, strict=True)
     correlations = np.stack([rank_correlations(*pair, counts) for pair in pairs], axis=1)
     means = _mean_of_known(correlations)
-    low, high = _interval(correlations[1:])
-    mean_low, mean_high = _interval(means[1:, None])
+    resampled = slice(1, None) if len(kept) >= MIN_SUBSETS_OF_INTERVAL else slice(0)
+    low, high = _interval(correlations[resampled])
+    mean_low, mean_high = _interval(means[resampled, None])
     return DatamodelingScores(
         lds=correlations[0],
         low=low,

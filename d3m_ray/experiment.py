@@ -15,6 +15,7 @@ import pandas as pd
 
 from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
+from d3m_ray.attribution.support import coverage
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.engine import Engine, FailedFit, PlannedFit
 from d3m_ray.metrics import cell_losses, group_losses
@@ -37,6 +38,8 @@ from d3m_ray.progress import Progress
 from d3m_ray.records import Examples, Predictions, Splits, cells_of
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, Evidence
 from d3m_ray.trial import FitSpec, TrialContext, TrialSpec, fit_is_stored, record_trial, stored_predictions
+
+WELL_COVERED = 0.9  # of the parameters: what a method leaves out is said below
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,9 @@ def attribute(method: str, run: Run, failed: Sequence[FailedFit], each_query: bo
         precision=config.training.precision,
         explains_test=query_split(config) == "test",
     )
+    share = coverage(method, context.base, config.ekfac)
+    if share is not None and share < WELL_COVERED:
+        run.progress.stage(f"{method} reads the gradients of linear layers, {share:.0%} of the model's parameters")
     field = ATTRIBUTION_SETTINGS[method]
     settings = None if field is None else getattr(config, field)
     score = METHODS[method].score_queries if each_query else METHODS[method].score_groups
@@ -290,6 +296,7 @@ def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, A
         "data_hash": run.context.data_hash,
         "model_hash": run.context.model_hash,
         "attribution": method,
+        "coverage": coverage(method, run.context.base, run.config.ekfac),
         "checkpoints": checkpoint_keys(run.config, run.context),
         "query_split": query_split(run.config),
         "scoring_seconds": seconds,

@@ -23,6 +23,7 @@ from d3m_ray.planning import (
     Prepared,
     check_name_is_free,
     describe,
+    keep_supported,
     make_context,
     plan_trials,
     record_plan,
@@ -55,8 +56,7 @@ def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> Prepared
         seeds=tuple(range(config.num_subsets)),
     )
     context = make_context(subsets, splits, store)
-    for warning in context.warnings:
-        progress.stage(f"warning: {warning}")
+    config = dataclasses.replace(config, experiment=keep_supported(config.experiment, context, progress))
     if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
     check_name_is_free(subsets, context)

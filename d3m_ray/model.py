@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from d3m_ray import cpu_layers
 from d3m_ray.batching import Batch
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
+from d3m_ray.model_name import name_of_folder
 from d3m_ray.records import BINARY_LABELS
 
 TINY_MODEL = "tiny"
@@ -74,6 +75,8 @@ def load_base_model(
         return _tiny_bert(train_texts, num_labels)
     if _is_path(name_or_dir) and not Path(name_or_dir).is_dir():  # before the hub is asked for it, again and again
         raise InputError(f"{_RULE}, received {name_or_dir!r}, which is no folder: download the model to one first")
+    if difflib.get_close_matches(name_or_dir.lower(), [TINY_MODEL], cutoff=0.75):
+        raise InputError(f"{_RULE}, received {name_or_dir!r}: did you mean {TINY_MODEL!r}?")
     # Code that a repository brings along is never run, nor is anybody asked whether it may be.
     own_code = {"trust_remote_code": False}
     try:
@@ -109,9 +112,8 @@ def _why_not_loaded(name_or_dir: str, error: Exception) -> str:
         )
     if Path(name_or_dir).is_dir():
         return f"{_RULE}, and the folder {name_or_dir!r} cannot be read: {reason[:400]}; save or download it again"
-    near = f"did you mean {TINY_MODEL!r}? " if difflib.get_close_matches(name_or_dir.lower(), [TINY_MODEL]) else ""
     return (
-        f"{_RULE}, received {name_or_dir!r}: {near}{reason[:400]} "
+        f"{_RULE}, received {name_or_dir!r}: {reason[:400]} "
         "Without a network, download the model first and name its folder."
     )
 
@@ -130,12 +132,14 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _as_base_model(name: str, model: PreTrainedModel, new_modules: Iterable[str]) -> BaseModel:
-    return BaseModel(
-        name=Path(name).name if Path(name).is_dir() else name,
+    base = BaseModel(
+        name=name,
         config=model.config.to_dict(),
         weights={key: value.detach().float().cpu().numpy().copy() for key, value in model.state_dict().items()},
         new_modules=tuple(sorted(new_modules)),
     )
+    folder = Path(name)
+    return replace(base, name=name_of_folder(folder, base.content_hash())) if folder.is_dir() else base
 
 
 def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[BaseModel, PreTrainedTokenizerBase]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from d3m_ray.compatibility import supported
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
@@ -47,10 +48,16 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_
             )
         config = replace(config, num_removed=numbers)
     context = make_context(config, splits, store)
-    for warning in context.warnings:
-        progress.stage(f"warning: {warning}")
+    config = keep_supported(config, context, progress)
     check_name_is_free(config, context)
     return Prepared(config, context)
+
+
+def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
+    """The configuration with the arms that can serve the model; says what is doubtful. Raises as `supported`."""
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
+    return supported(config, context.base, context.tokens, progress.stage)
 
 
 def describe(splits: Splits) -> str:
@@ -138,9 +145,8 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
 def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, dict[str, str]]:
     """By table, the keys of what the trials share: a reader of the store finds an experiment's own rows by them."""
     names = alignment_names(config)
-    base_fits = checkpoint_keys(config, context) if reads_base_models(config) else []
     return {
-        "fits": {f"base model, seed {seed}": key for seed, key in enumerate(base_fits)},
+        "fits": {f"base model, seed {seed}": key for seed, key in enumerate(checkpoint_keys(config, context))},
         "scores": {name: group_scores_key(name, config, context) for name in names},
         "query_scores": {
             method: scores_key(method, config, context)

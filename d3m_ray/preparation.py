@@ -14,7 +14,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.model import BaseModel, build_classifier, load_base_model, load_weights, logits_of
 from d3m_ray.records import Splits
-from d3m_ray.vocabulary import check_ids, check_tokenizer, tokenizer_hash, trim_vocabulary, with_padding
+from d3m_ray.vocabulary import check_ids, check_inputs, check_tokenizer, tokenizer_hash, trim_vocabulary, with_padding
 
 WARNED_DRAWN_SHARE = 0.1  # of the parameters: a head and a pooler are a few hundredths of the smallest encoders
 ROUNDING = 1e-4  # of the largest logit: float32 stays below a hundredth of it, every type that mixes texts is above
@@ -47,11 +47,12 @@ def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> Prepared
         name: tokenize(examples, tokenizer, max_length, splits.num_labels, pad_id)
         for name, examples in splits.by_name().items()
     }
+    check_inputs(whole, tokenizer, splits.train.texts[:1])
     warnings = [*_drawn(whole), *check_ids(whole, tokenizer, whole_tokens)]
+    logits = try_model(whole, whole_tokens, max_length)
     base, tokens = trim_vocabulary(whole, whole_tokens)
-    if base is not whole and not _read_alike((whole, whole_tokens), (base, tokens)):
+    if not _equal(_alone(_classifier(base), tokens), logits):  # an architecture that reads ids in a way of its own
         base, tokens = whole, whole_tokens
-    try_model(base, tokens, max_length)
     of_model = content_hash(whole.content_hash(), tokenizer_hash(tokenizer))
     return PreparedModel(base, tokens, of_model, tuple(warnings))
 
@@ -66,17 +67,8 @@ def _drawn(base: BaseModel) -> list[str]:
     return [f"{share:.0%} of the parameters of {base.name} are not in its checkpoint and are drawn at random"]
 
 
-def _read_alike(one: tuple[BaseModel, Mapping], other: tuple[BaseModel, Mapping]) -> bool:
-    """Whether two models, each over token ids of its own, give the same two texts the same logits."""
-    logits = [
-        [_classifier(base)(_batch([row], tokens)) for row in _longest_and_shortest(tokens)]
-        for base, tokens in (one, other)
-    ]
-    return all(_equal(left, right, left) for left, right in zip(*logits, strict=True))
-
-
-def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_length: int) -> None:
-    """Run the model on the longest and the shortest text, alone and together, and on one of `max_length` tokens.
+def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_length: int) -> torch.Tensor:
+    """[2, C] logits of the longest and the shortest text, the same alone and together; also reads `max_length` tokens.
 
     Raises InputError, with the reason, where it fails, or where a text's logits depend on its neighbours.
     """
@@ -84,7 +76,7 @@ def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_leng
     texts = _longest_and_shortest(tokens)
     kind = f"{base.name} ({base.config['model_type']})"
     try:
-        alone = torch.cat([logits_of_batch(_batch([text], tokens)) for text in texts])
+        alone = _alone(logits_of_batch, tokens)
         together = logits_of_batch(_batch(texts, tokens))
     except Exception as error:  # whatever an architecture that is not known here raises
         _check_length(logits_of_batch, texts[0], tokens, len(texts[0]), kind)
@@ -93,12 +85,13 @@ def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_leng
         ) from error
     if not torch.isfinite(alone).all():
         raise InputError(f"--model gives finite logits, and {kind} gives {alone.tolist()}: its weights are damaged")
-    if not _equal(together, alone, alone):
+    if not _equal(together, alone):
         raise InputError(
             f"--model gives a text the same logits whatever stands beside it in a batch, and {kind} reads the padding: "
             f"they differ by {(together - alone).abs().max():.2g} of {alone.abs().max():.2g}; take another"
         )
     _check_length(logits_of_batch, texts[0], tokens, max_length, kind)
+    return alone
 
 
 def _classifier(base: BaseModel) -> Callable[[Batch], torch.Tensor]:
@@ -113,8 +106,13 @@ def _classifier(base: BaseModel) -> Callable[[Batch], torch.Tensor]:
     return logits
 
 
-def _equal(left: torch.Tensor, right: torch.Tensor, scale: torch.Tensor) -> bool:
-    return bool((left - right).abs().max() <= ROUNDING * scale.abs().max())
+def _alone(logits_of_batch: Callable[[Batch], torch.Tensor], tokens: Mapping[str, TokenizedExamples]) -> torch.Tensor:
+    """[2, C] logits of the longest and the shortest text, each in a batch of its own."""
+    return torch.cat([logits_of_batch(_batch([text], tokens)) for text in _longest_and_shortest(tokens)])
+
+
+def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return bool((left - right).abs().max() <= ROUNDING * right.abs().max())
 
 
 def _longest_and_shortest(tokens: Mapping[str, TokenizedExamples]) -> list[np.ndarray]:

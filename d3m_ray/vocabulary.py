@@ -5,7 +5,8 @@ Shapes: V vocabulary entries.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,11 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         return backend.to_str()
-    options = {
-        name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool | int | float | None)
-    }
+    options = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool | int | None)}
     parts = (type(tokenizer).__name__, tokenizer.get_vocab(), tokenizer.special_tokens_map, options)
-    return content_hash(*(json.dumps(part, sort_keys=True, default=str) for part in parts))
+    files = [getattr(tokenizer, name, None) for name in tokenizer.vocab_files_names]  # merges are no vocabulary
+    contents = [Path(file).read_bytes() for file in files if isinstance(file, str) and Path(file).is_file()]
+    return content_hash(*(json.dumps(part, sort_keys=True) for part in parts), *contents)
 
 
 def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -64,13 +65,29 @@ def with_padding(base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> tuple[B
     return padded, int(tokenizer.pad_token_id)
 
 
+def check_inputs(base: BaseModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
+    """Raises InputError where the tokenizer gives the model more than token ids: the rest is not handed on.
+
+    Segments that are all zero are what a model takes when it is given none.
+    """
+    encoded = tokenizer(list(texts))
+    told = [name for name, rows in encoded.items() if np.any(rows)]
+    more = sorted(set(told) - {"input_ids", "attention_mask"})
+    if more:
+        raise InputError(
+            f"--model reads token ids alone, and the tokenizer of {base.name} gives {', '.join(more)} besides: "
+            "take another model"
+        )
+
+
 def check_ids(
     base: BaseModel, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, TokenizedExamples]
 ) -> list[str]:
     """What a person should know of the splits' tokens: a sentence where many are unknown to the tokenizer.
 
     Raises InputError where a text has no token, where most train tokens are unknown, where a token id lies beyond the
-    model's table, or where texts hold the model's padding token and the tokenizer has another.
+    model's table, where texts hold the model's padding token and the tokenizer has another, or where some have more
+    end tokens than others and the model's classifier counts them (BART, T5).
     """
     for name, split in splits.items():
         if len(split) and split.lengths.min() == 0:
@@ -91,7 +108,27 @@ def check_ids(
             f"padding is a token that texts do not hold; {base.name} has pad_token_id {pad_id} in config.json, which "
             f"some do, and its tokenizer {tokenizer.pad_token_id}: give config.json the tokenizer's"
         )
+    end_id = base.config.get("eos_token_id")
+    if base.config.get("is_encoder_decoder") and isinstance(end_id, int):
+        _check_ends(base, end_id, splits)
     return _unknown(base, tokenizer, splits["train"])
+
+
+def _check_ends(base: BaseModel, end_id: int, splits: Mapping[str, TokenizedExamples]) -> None:
+    counts = {
+        name: np.add.reduceat(split.flat_ids == end_id, split.offsets[:-1], dtype=np.int64)
+        for name, split in splits.items()
+        if len(split)
+    }
+    usual = int(np.median(np.concatenate([*counts.values()])))
+    odd = [
+        f"the text {int(np.flatnonzero(c != usual)[0])} of {name}" for name, c in counts.items() if (c != usual).any()
+    ]
+    if odd or usual == 0:
+        raise InputError(
+            f"every text has as many end tokens (id {end_id}) as the others, since the classifier of {base.name} reads "
+            f"the last; most have {usual}, others {', '.join(odd) or 'too'}: take the token's spelling out of the texts"
+        )
 
 
 def _unknown(base: BaseModel, tokenizer: PreTrainedTokenizerBase, train: TokenizedExamples) -> list[str]:

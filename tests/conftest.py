@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from d3m_ray.batching import TokenizedExamples
 from d3m_ray.model import BaseModel
@@ -67,6 +68,26 @@ ARCHITECTURES = {
 }
 
 
+GROUPED = BERT_LIKE | SPECIAL_IDS | {"num_key_value_heads": 1, "head_dim": 8}
+COMMON: dict[str, dict[str, object]] = ARCHITECTURES | {
+    "albert": BERT_LIKE | {"embedding_size": 16},
+    "electra": BERT_LIKE | {"embedding_size": 16},
+    "deberta-v2": BERT_LIKE,
+    "xlm-roberta": BERT_LIKE,
+    "mpnet": BERT_LIKE,
+    "bart": SMALL
+    | SPECIAL_IDS
+    | {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    | {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 40},
+    "t5": SMALL | {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    | {"pad_token_id": 0, "eos_token_id": 2},
+    "gpt2": SMALL | SPECIAL_IDS | {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40},
+    "llama": GROUPED,
+    "gemma": GROUPED,
+}  # fmt: skip
+"""Architectures that people use, tiny: what every method makes of them stands in docs/models.md."""
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> str:
     """The name of each model family in turn that the package is held to work with."""
@@ -78,7 +99,7 @@ def tiny_base() -> Callable[..., BaseModel]:
     """Makes a base model of random weights: `tiny_base("bert")`, dropout off unless `dropout=` says otherwise."""
 
     def make(architecture: str, dropout: float = 0.0, seed: int = 0, num_labels: int = 2) -> BaseModel:
-        config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture] | {"num_labels": num_labels})
+        config = AutoConfig.for_model(architecture, **COMMON[architecture] | {"num_labels": num_labels})
         for name in config.to_dict():
             if "dropout" in name and isinstance(getattr(config, name), float):
                 setattr(config, name, dropout)
@@ -91,19 +112,74 @@ def tiny_base() -> Callable[..., BaseModel]:
     return make
 
 
+@pytest.fixture(scope="session")
+def common_architectures() -> tuple[str, ...]:
+    """The names that `tiny_base` knows."""
+    return tuple(COMMON)
+
+
+WORDS = [
+    "red", "green", "blue", "round", "square", "small", "large", "old", "new", "warm", "cold", "apple", "pear", "plum",
+    "cup", "plate", "lamp", "chair", "door",
+]  # fmt: skip
+
+
 @pytest.fixture
-def made_tokens() -> Callable[..., TokenizedExamples]:
-    """Makes N examples of random tokens between 5 and 99 and of 3 to 12 tokens, labels and groups in turn."""
+def model_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a model folder of random weights with a tokenizer of `WORDS`, or others, after five special ones.
+
+    `model_folder("bert", words=None)` leaves the tokenizer out; `pad_token=None` its padding token; any other keyword
+    goes into the configuration.
+    """
 
     def make(
-        split: str = "train", num_examples: int = 12, num_groups: int = 2, seed: int = 0, num_labels: int = 2
+        architecture: str, words: list[str] | None = WORDS, pad_token: str | None = "[PAD]", **options: object
+    ) -> Path:
+        folder = tmp_path / f"{architecture}-{len(list(tmp_path.iterdir()))}"
+        config = AutoConfig.for_model(architecture, **{**COMMON[architecture], **options})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        if words is None:
+            return folder
+        special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+        vocabulary = {word: index for index, word in enumerate([*special, *words])}
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        backend.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+        names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        padding = {} if pad_token is None else {"pad_token": pad_token}
+        PreTrainedTokenizerFast(tokenizer_object=backend, **names, **padding).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def made_tokens() -> Callable[..., TokenizedExamples]:
+    """Makes N examples of random tokens between 5 and 99 and of 3 to 12 tokens, labels and groups in turn.
+
+    `end` is the last token of every text, left out one like the others.
+    """
+
+    def make(
+        split: str = "train",
+        num_examples: int = 12,
+        num_groups: int = 2,
+        seed: int = 0,
+        num_labels: int = 2,
+        end: int | None = None,
     ) -> TokenizedExamples:
         rng = np.random.default_rng([seed, *split.encode()])
         lengths = rng.integers(3, 13, size=num_examples)
+        ids = rng.integers(5, 100, size=lengths.sum()).astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        if end is not None:
+            ids[offsets[1:] - 1] = end
         return TokenizedExamples(
             split=split,
-            flat_ids=rng.integers(5, 100, size=lengths.sum()).astype(np.int32),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            flat_ids=ids,
+            offsets=offsets,
             labels=rng.permutation(np.arange(num_examples) % num_labels),
             groups=rng.permutation(np.arange(num_examples) % num_groups),
             pad_id=0,

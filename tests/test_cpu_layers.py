@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from d3m_ray.cpu_layers import attention, dropout, replace_dropout
+from d3m_ray.cpu_layers import UnsupportedAttentionError, attention, dropout, replace_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
@@ -59,6 +60,53 @@ def test_attention_is_torchs(additive):
     ours, _ = attention(nn.Identity().eval(), query, key, value, mask, dropout=0.5)
     theirs = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
     torch.testing.assert_close(ours, theirs.transpose(1, 2))
+
+
+class _Layer(nn.Module):
+    """What transformers' attention functions look up of a layer."""
+
+    def __init__(self, is_causal: bool | None = None, num_groups: int | None = None) -> None:
+        super().__init__()
+        if is_causal is not None:
+            self.is_causal = is_causal
+        if num_groups is not None:
+            self.num_key_value_groups = num_groups
+
+
+@pytest.mark.parametrize("of_layer", [None, False, True])
+@pytest.mark.parametrize("of_call", [None, False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_is_that_of_transformers_for_sdpa(of_layer, of_call, masked, biased):
+    """Without a mask a decoder's tokens see those before them only, and a head of keys may serve several of queries."""
+    torch.manual_seed(0)
+    layer = _Layer(of_layer, num_groups=2).eval()
+    query = torch.randn(3, 4, 5, 8, dtype=torch.float64)
+    key, value = (torch.randn(3, 2, 5, 8, dtype=torch.float64) for _ in range(2))
+    mask = torch.ones(3, 1, 5, 5, dtype=torch.bool).tril() if masked else None
+    options = {"is_causal": of_call, "scaling": 0.3, "sliding_window": 8}
+    options |= {"position_bias": torch.randn(1, 4, 5, 5, dtype=torch.float64)} if biased else {}
+    ours, _ = attention(layer, query, key, value, mask, **options)
+    theirs, _ = sdpa_attention_forward(layer, query, key, value, mask, **options)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("keyword", [{"softcap": 30.0}, {"s_aux": torch.ones(2)}, {"head_mask": torch.ones(2)}])
+def test_what_attention_does_not_compute_is_refused(keyword):
+    query = torch.randn(1, 2, 3, 4)
+    with pytest.raises(UnsupportedAttentionError, match=f"does not compute {next(iter(keyword))} of _Layer"):
+        attention(_Layer(False), query, query, query, None, **keyword)
+    attention(_Layer(False), query, query, query, None, **dict.fromkeys(keyword))
+
+
+def test_a_dropout_of_another_kind_stays():
+    class Scaled(nn.Dropout):
+        def forward(self, values):
+            return 2 * values
+
+    model = nn.Sequential(Scaled(0.5))
+    replace_dropout(model)
+    assert type(model[0]) is Scaled
 
 
 def test_a_query_that_sees_nothing_stays_finite_on_both_ways():

@@ -42,6 +42,14 @@ def test_perfect_and_opposite_scores():
             np.testing.assert_allclose(values, sign, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("num_subsets", "known"), [(9, False), (10, True)])
+def test_few_subsets_have_no_interval(num_subsets, known):
+    scores, kept, outputs = made(noise=4.0)
+    result = linear_datamodeling_scores(scores, kept[:num_subsets], outputs[:num_subsets])
+    assert np.isfinite([*result.lds, result.mean]).all()
+    assert (np.isfinite([*result.low, *result.high, result.mean_low, result.mean_high]) == known).all()
+
+
 def test_unrelated_scores_have_an_interval_about_zero():
     _, kept, outputs = made(noise=1.0)
     unrelated = np.random.default_rng(9).normal(size=(NUM_TRAIN, NUM_TARGETS))
@@ -78,8 +86,8 @@ def test_a_resample_of_one_value_is_unknown_and_left_out():
     values = np.array([1.0, 2.0, 3.0])
     counts = np.array([[1, 3, 2], [1, 0, 1], [1, 0, 0]], dtype=np.float32)
     np.testing.assert_array_equal(rank_correlations(values, values, counts), [1.0, np.nan, 1.0])
-    scores = np.array([[1.0], [2.0], [4.0]])
-    result = linear_datamodeling_scores(scores, np.eye(3, dtype=bool), scores)
+    scores = np.array([[1.0]] * 9 + [[4.0]])
+    result = linear_datamodeling_scores(scores, np.eye(10, dtype=bool), scores)
     assert (result.low, result.high, result.mean_low) == (1.0, 1.0, 1.0)
 
 

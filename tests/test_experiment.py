@@ -67,6 +67,34 @@ def test_equal_fits_are_trained_once(undisturbed):
     assert len(undisturbed.keys("fits")) == trials["fit_key"].nunique()
 
 
+def test_progress_tells_val_and_never_test(tmp_path, monkeypatch):
+    """Of a model that is made to be right on all of val and wrong on all of test."""
+    store, events = Store(tmp_path), []
+    original = engine_module.run_fit
+
+    def right_on_val_alone(context, spec):
+        original(context, spec)
+        fit, is_val = store.read("fits", spec.fit_key), store.read("fits", spec.fit_key)["split"] == "val"
+        fit = fit.assign(margin=np.where(is_val, 1.0, -1.0).astype(np.float32))
+        if "predicted" in fit:
+            fit = fit.assign(predicted=np.where(is_val, fit["label"], 1 - fit["label"]))
+        store.write("fits", spec.fit_key, fit, store.read_metadata("fits", spec.fit_key)["configuration"])
+
+    class Watched(LocalEngine):
+        def run_fits(self, context, fits, on_fit):
+            return super().run_fits(context, fits, lambda event: (events.append(event), on_fit(event)))
+
+    monkeypatch.setattr(engine_module, "run_fit", right_on_val_alone)
+    run(dataclasses.replace(SMALL, methods=("random",), num_removed=(10,), seeds=(0,)), store, Watched())
+    assert store.read_all("trials").query("split == 'test'")["accuracy"].max() == 0
+    assert [event.val_wga for event in events] == [None, 1.0]
+    progress = Progress()
+    progress.begin_fits(1)
+    for event in events:
+        progress.fit(event)
+    assert progress.fits_line().endswith("best val WGA so far 1.000")
+
+
 def test_removals_join_to_trials(undisturbed):
     trials = undisturbed.read_all("trials", columns=["trial_key", "num_removed"]).drop_duplicates()
     counts = undisturbed.read_all("removals")["trial_key"].value_counts()

@@ -73,14 +73,12 @@ def test_the_score_is_the_rank_correlation_of_foretold_and_retrained_margins(mea
     assert found["query", "mean"] == pytest.approx(found["query"].drop("mean").mean())
 
 
-def test_the_number_of_retrains_and_an_interval_stand_beside_each_score(measured):
+def test_the_number_of_retrains_stands_beside_each_score(measured):
     rows = measured.read_all("lds")
     assert (rows["num_subsets"] == 5).all()
     assert set(rows["method"]) == {"trak", "embedding", "random"}
-    known = rows.dropna()
-    assert len(known) > 0.9 * len(rows)
-    assert (known["lds_low"] <= known["lds_high"]).all()
-    assert (known["lds_low"] < known["lds_high"]).any()
+    assert rows["lds"].notna().mean() > 0.9
+    assert rows[["lds_low", "lds_high"]].isna().all(axis=None), "of five subsets there is no interval to tell"
     assert rows.groupby("method")["target"].nunique().eq(40 + 4 + 1).all()
 
 

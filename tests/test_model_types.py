@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -267,6 +268,11 @@ def test_margins_are_those_of_the_text_alone_in_transformers(model_type):
     found = differences(model_type)
     assert max(dataclasses.astuple(found)[1:]) < ROUNDING, found
     try_model(small_model(model_type)[1], {"train": made_texts()}, max_length=11)
+
+
+def test_the_page_names_what_is_refused():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text()
+    assert all(f"- {name}: {why}\n" in page for name, why in {**READS_NEIGHBOURS, **NOT_OF_TEXT}.items())
 
 
 def test_what_is_left_out_or_refused_is_there():

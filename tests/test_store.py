@@ -119,7 +119,8 @@ def test_a_killed_writer_leaves_nothing_that_looks_like_a_result(tmp_path: Path)
     )
     outcome = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert outcome.returncode == 9
-    (unfinished,) = (tmp_path / "checkpoints").iterdir()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    (unfinished,) = (tmp_path / ".unfinished").iterdir()
     assert unfinished.name.startswith(".")
     store = Store(tmp_path)
     assert not store.has_checkpoint("k1")

@@ -75,6 +75,7 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(
     store = Store(tmp_path / "some" / "store")
     if begun:
         store.write_checkpoint("k1", WEIGHTS)
+        assert listing(tmp_path / "some" / "store") == {".unfinished", "checkpoints", "checkpoints/k1.safetensors"}
     before = listing(tmp_path)
     monkeypatch.setattr(owner, name, refuses(number))
     with pytest.raises(StoreError, match=rf"the store {store} cannot be written {line}"):
@@ -128,7 +129,7 @@ def test_a_sweep_whose_disk_fills_up_ends_in_one_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "fsync", fills_up)
     with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"), Progress() as progress:
         run_experiment(prepare(SMALL, store, progress), LocalEngine(), progress)
-    assert not [path for path in listing(tmp_path) if path.rpartition("/")[2].startswith((".", "_"))]
+    assert list((tmp_path / ".unfinished").iterdir()) == []
     for table in ("fits", "trials", "alignments", "scores", "removals", "failures"):
         store.read_all(table)
 
@@ -229,8 +230,8 @@ def test_a_flipped_bit_or_a_lost_end_is_never_a_result(tmp_path: Path) -> None:
     for name, read in (("scores/method=trak/k1.parquet", read_scores), ("checkpoints/k1.safetensors", read_weights)):
         path, whole = tmp_path / name, read()
         data, num_told = path.read_bytes(), 0
-        changed = [flipped(data, position) for position in range(len(data))]
-        changed += [data[:length] for length in range(0, len(data), 7)]
+        changed = [flipped(data, position) for position in range(0, len(data), 3)]
+        changed += [data[:length] for length in range(0, len(data), 20)]
         for content in changed:
             path.write_bytes(content)
             try:

@@ -2,7 +2,10 @@
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,8 @@ from d3m_ray.experiment import run_experiment
 from d3m_ray.planning import prepare
 from d3m_ray.progress import Progress
 from d3m_ray.store import TABLES, Store
+
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 duckdb = pytest.importorskip("duckdb", reason="duckdb, of the extra `dev`, is not installed")
 polars = pytest.importorskip("polars", reason="polars, of the extra `dev`, is not installed")
@@ -54,7 +59,17 @@ def comparable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def two_corpora(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def csv_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of its own groups, elm and fir."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, number in (("train", 40), ("val", 16), ("test", 16)):
+        rows = [f"{split} word{i},{i // 2 % 2},{('elm', 'fir')[i % 2]}" for i in range(number)]
+        (folder / f"{split}.csv").write_text("\n".join(["text,label,group", *rows]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_corpora(tmp_path_factory: pytest.TempPathFactory, csv_folder: Path) -> Store:
     """A store of two corpora with other groups, a method and its Auto-D3M arm, failures with a number and without."""
     store = Store(tmp_path_factory.mktemp("two_corpora"))
     small = ExperimentConfig(
@@ -66,11 +81,7 @@ def two_corpora(tmp_path_factory: pytest.TempPathFactory) -> Store:
         training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
         trak=TrakConfig(projection_dim=16),
     )
-    folder = tmp_path_factory.mktemp("corpus")
-    for split, number in (("train", 40), ("val", 16), ("test", 16)):
-        rows = [f"{split} word{i},{i // 2 % 2},{('elm', 'fir')[i % 2]}" for i in range(number)]
-        (folder / f"{split}.csv").write_text("\n".join(["text,label,group", *rows]))
-    for config in (small, dataclasses.replace(small, corpus_options=ToxigenOptions(), data=folder)):
+    for config in (small, dataclasses.replace(small, corpus_options=ToxigenOptions(), data=csv_folder)):
         with Progress() as progress:
             assert run_experiment(prepare(config, store, progress), LocalEngine(), progress).failed == []
     failure = {"experiment": "mine", "seed": 0, "error": "e", "traceback": "t", "created_at": pd.Timestamp.now("UTC")}
@@ -82,6 +93,21 @@ def two_corpora(tmp_path_factory: pytest.TempPathFactory) -> Store:
         "lds", "k1", pd.DataFrame([{"lds_key": "k1", **lds, "num_subsets": 5, "scoring_seconds": 1.0}]), {}, "trak"
     )
     return store
+
+
+def test_a_killed_writer_disturbs_no_reader(
+    two_corpora: Store, reader: Callable[[str], pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "replace", must_not_finish)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        two_corpora.write_scores("scores", "k9", np.ones((1, 1)), ["a"], ["elm"], {}, "trak")
+    assert list(Path(f"{two_corpora}/.unfinished").iterdir())
+    assert "k9" not in set(reader(f"{two_corpora}/scores")["scores_key"])
+
+
+def must_not_finish(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -103,6 +129,28 @@ def test_every_score_of_every_set_of_groups_is_seen(two_corpora: Store, reader: 
     assert len(sets) == 4
     assert np.isfinite(scores["score"]).all()
     assert len(scores) == 40 * sum(len(names) for names in sets)
+
+
+def test_the_readmes_snippets_read_one_experiment(
+    two_corpora: Store, csv_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    code = "".join(block for block in blocks if "store" in block)
+    name = next(name for name in two_corpora.read_experiments() if name.startswith("toxigen"))
+    replaced = {"results/hatexplain": str(two_corpora), "hatexplain-1a2b3c4d": name, "DIR": str(csv_folder)}
+    for shown, meant in replaced.items():
+        assert shown in code
+        code = code.replace(shown, meant)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert set(names["worst"]["experiment"]) == {name}
+    assert len(names["worst"]) == 4
+    assert len(names["scores"]) == 40 * 2
+    assert len(names["lowest"]) == 10
+    printed = capsys.readouterr().out
+    for example_id in names["lowest"]["example_id"]:
+        assert f"train word{example_id.removeprefix('train/')}" in printed
+    assert "trak_auto" in printed
 
 
 def test_a_record_names_the_rows_of_its_own_experiment(two_corpora: Store) -> None:

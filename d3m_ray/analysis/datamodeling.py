@@ -62,4 +62,7 @@ def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
 def _with_interval(row: pd.Series) -> Text:
     if pd.isna(row["lds"]):
         return Text("-", style="dim")
-    return Text(f"{row['lds']:.2f}").append(f" [{row['lds_low']:.2f}, {row['lds_high']:.2f}]", style="dim")
+    text = Text(f"{row['lds']:.2f}")
+    if pd.isna(row["lds_low"]):  # too few subsets
+        return text
+    return text.append(f" [{row['lds_low']:.2f}, {row['lds_high']:.2f}]", style="dim")

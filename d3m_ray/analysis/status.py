@@ -1,5 +1,7 @@
 """What of each experiment is planned, done, failed and missing."""
 
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,6 +13,8 @@ from rich.text import Text
 from d3m_ray.store import Experiment, PlannedTrial, Store, StoreError
 
 STATES = ("done", "failed", "missing")
+NAME_OF_HASH = {"data_hash": "dataset", "model_hash": "model"}  # entries of a configuration
+SHOWN_ELSEWHERE = ("dataset", "model")
 
 
 def experiment_status(store: Store, experiment: Experiment) -> pd.DataFrame:
@@ -45,20 +49,59 @@ def render_status(store: Store) -> Group:
     experiments = store.read_experiments()
     if not experiments:
         raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
-    return Group(*(part for e in experiments.values() for part in _render(e, experiment_status(store, e))))
+    differing = differing_settings(list(experiments.values()))
+    rendered = [_render(e, experiment_status(store, e), differing[e.name]) for e in experiments.values()]
+    return Group(*(part for parts in rendered for part in parts))
 
 
-def _render(experiment: Experiment, status: pd.DataFrame) -> list[Table | Text]:
+def differing_settings(experiments: Sequence[Experiment]) -> dict[str, dict[str, Any]]:
+    """By experiment, the settings in which the experiments of a store differ: {"training.num_epochs": 3}.
+
+    A setting that only some have, as of another version, is None in the others. Dataset and model stand elsewhere, and
+    the hashes of their content only where they differ under one name.
+    """
+    flat = {e.name: dict(_flattened(e.configuration)) for e in experiments}
+    names = dict.fromkeys(name for settings in flat.values() for name in settings)
+
+    def differs(name: str) -> bool:
+        what = NAME_OF_HASH.get(name)
+        values: dict[Any, set[str]] = {}  # by dataset or model where it is a hash of its content
+        for settings in flat.values():
+            values.setdefault(settings.get(what) if what else None, set()).add(json.dumps(settings.get(name)))
+        return any(len(found) > 1 for found in values.values())
+
+    shown = [name for name in names if name not in SHOWN_ELSEWHERE and differs(name)]
+    return {e.name: {name: flat[e.name].get(name) for name in shown} for e in experiments}
+
+
+def _flattened(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings with dotted names, those of one level after the other."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and name != "num_dropped":  # what a corpus lacks follows from the corpus
+            yield from _flattened(value, f"{above}{name}.")
+        elif not isinstance(value, Mapping):
+            yield f"{above}{name}", value
+
+
+def _render(experiment: Experiment, status: pd.DataFrame, differing: Mapping[str, Any]) -> list[Table | Text]:
     counts = status["state"].value_counts().reindex(STATES, fill_value=0)
+    begun = "" if experiment.created_at is None else f"  begun {experiment.created_at[:10]}"
+    settings = ", ".join(f"{name}={_as_text(value)}" for name, value in differing.items())
     parts: list[Table | Text] = [
-        Text.assemble((experiment.name, "bold"), f"  {_dataset_and_model(experiment)}"),
+        Text.assemble((experiment.name, "bold"), f"  {_dataset_and_model(experiment)}{begun}"),
+        *([Text(f"differs from the others in: {settings}")] if settings else []),
         Text(f"{len(status)} trials: " + ", ".join(f"{count} {state}" for state, count in counts.items())),
         _counts_table(status),
     ]
     for row in status[status["state"] == "failed"].itertuples(index=False):
         removed = _removed_label(row.num_removed)
         parts.append(Text(f"failed: {row.method}, removed {removed}, seed {row.seed}: {row.error}", style="red"))
+    parts += [Text(f"caution: {caveat}", style="yellow") for caveat in experiment.caveats]
     return [*parts, Text("")]
+
+
+def _as_text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _dataset_and_model(experiment: Experiment) -> str:

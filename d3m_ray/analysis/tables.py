@@ -82,8 +82,8 @@ def write_summary(store: Store, experiment: str, path: Path, split: str = "test"
 def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:
     """The summary as a table for the terminal, in percent; each method's best mean WGA is bold.
 
-    An interval, or each seed's value where there are too few for one, stands beside its mean, or below it where the
-    terminal is narrow. That of the difference is Student's.
+    An interval stands beside its mean, or below it where the terminal is narrow; that of the difference is Student's.
+    Where there are too few seeds for one, the value of each stands below the mean.
     """
     rendered = Table(
         title=title,
@@ -124,4 +124,4 @@ def _percent(row: pd.Series, column: str, low_column: str, high_column: str, sig
         return text.append(f" [{low:{sign}.1f},{high:{sign}.1f}]", style="dim not bold")
     values = str(row.get(f"{column}_values", "")).split()
     shown = " ".join(f"{100 * float(value):{sign}.1f}" for value in values)
-    return text.append(f" ({shown})", style="dim not bold") if 1 < len(values) < MIN_VALUES else text
+    return text.append(f"\n({shown})", style="dim not bold") if 1 < len(values) < MIN_VALUES else text

@@ -1,20 +1,32 @@
-"""Which linear layers of a model EK-FAC covers, by their dotted names."""
+"""Which linear layers of a model EK-FAC covers, by their dotted names, and which share of the parameters they hold."""
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from d3m_ray.errors import InputError
 
+# The exact types: a subclass, as inside nn.MultiheadAttention, may be computed without its own forward.
+LINEAR_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
+"""Conv1D is transformers' linear layer with a transposed weight [I, O] (GPT-2)."""
 
-def tracked_linears(model: nn.Module, modules: Sequence[str]) -> list[str]:
+
+def num_inputs_and_outputs(layer: Any) -> tuple[int, int]:
+    """(I, O) of one of `LINEAR_LAYERS`."""
+    return (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
+
+
+def tracked_linears(
+    model: nn.Module, modules: Sequence[str], kinds: Sequence[type[nn.Module]] = LINEAR_LAYERS
+) -> list[str]:
     """The names of the model's linear layers, in the model's order: those at or below one of `modules`, else all.
 
     Raises InputError where one of `modules` is no linear layer and holds none.
     """
-    # The exact type: a subclass, as inside nn.MultiheadAttention, may be computed without its own forward.
-    linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    linears = [name for name, module in model.named_modules() if type(module) in kinds]
     for module in modules:
         if not any(_is_within(name, module) for name in linears):
             raise InputError(
@@ -22,6 +34,12 @@ def tracked_linears(model: nn.Module, modules: Sequence[str]) -> list[str]:
                 f"received {module!r}; this model's linear layers are {', '.join(_patterns(linears))}"
             )
     return [name for name in linears if not modules or any(_is_within(name, module) for module in modules)]
+
+
+def share_of_parameters(model: nn.Module, names: Sequence[str]) -> float:
+    """The share of the model's parameters that these layers hold; a parameter that several layers share counts once."""
+    held = {id(p): p.numel() for name in names for p in model.get_submodule(name).parameters(recurse=False)}
+    return sum(held.values()) / sum(parameter.numel() for parameter in model.parameters())
 
 
 def _is_within(name: str, module: str) -> bool:

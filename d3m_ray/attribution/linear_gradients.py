@@ -62,8 +62,8 @@ class LinearGradients:
         def on_forward(_: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
             if name in self._inputs:
                 raise InputError(
-                    f"ekfac takes layers that an example passes once, and in this model {name} stands in several "
-                    "places: leave ekfac out of --methods, narrow --ekfac-modules, or take another --model"
+                    f"EK-FAC takes layers that an example passes once, and in this model {name} stands in several "
+                    "places: narrow --ekfac-modules, or take another --model"
                 )
             self._inputs[name] = args[0].detach().to(output.dtype)
             if not output.requires_grad:

@@ -14,6 +14,7 @@ from bm25s import BM25
 
 from d3m_ray.alignment import group_scores
 from d3m_ray.attribution.forward import FORWARD_TOKENS, ForwardTask, forward_pass
+from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.attribution.inputs import AttributionInputs
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.worker import loaded_model
@@ -99,9 +100,10 @@ def embedding_groups(inputs: AttributionInputs, settings: None, pool: WorkerPool
 
 
 def embedding_queries(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:
-    """[N, Q] float32 cosines of the last hidden states of the first tokens; negative where the labels differ.
+    """[N, Q] float32 cosines of what the classifier reads of the last hidden states; negative where the labels differ.
 
-    The first token is what classifiers of BERT's kind read ([CLS]). The mean over the checkpoints.
+    That is the first token's for classifiers of BERT's kind ([CLS]), the last one's for those of GPT's. The mean over
+    the checkpoints. Raises ValueError where the classifier reads none of them.
     """
     return _embedding_scores(inputs, pool, group_means=False)
 
@@ -126,13 +128,12 @@ def _embedding_scores(inputs: AttributionInputs, pool: WorkerPool, group_means: 
 
 
 def embed_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
-    """[n, H] last hidden states of the first tokens, of length 1: float32, or float64 where the precision is."""
-    model, body = loaded_model(task.checkpoint, "embedding", task.precision, lambda model: model.base_model)
-    dtype = np.float64 if task.precision == "float64" else np.float32
-    states = np.zeros((len(positions), model.config.hidden_size), dtype=dtype)
-    for batch in budget_batches(task.examples.lengths[positions], FORWARD_TOKENS):
-        padded = task.examples.batch(positions[batch], model.device)
-        with torch.inference_mode(), autocast(model.device, task.precision):
-            hidden = body(input_ids=padded.input_ids, attention_mask=padded.attention_mask).last_hidden_state
-        states[batch] = torch.nn.functional.normalize(at_least_float32(hidden[:, 0]), dim=1).cpu().numpy()
-    return states
+    """[n, H] last hidden states that the head reads, of length 1: float32, or float64 where the precision is."""
+    model, states_of = loaded_model(task.checkpoint, "embedding", task.precision, HeadStates)
+    rows: list[np.ndarray] = []
+    batches = list(budget_batches(task.examples.lengths[positions], FORWARD_TOKENS))
+    for batch in batches:
+        with autocast(model.device, task.precision):
+            states = states_of(task.examples.batch(positions[batch], model.device))
+        rows.append(torch.nn.functional.normalize(at_least_float32(states), dim=1).cpu().numpy())
+    return np.concatenate(rows)[np.argsort(np.concatenate(batches))]

@@ -14,6 +14,7 @@ from d3m_ray.store.reachability import reason_out_of_reach
 
 URI_SCHEMES = ("file", "s3", "gs")
 UNFINISHED_PREFIXES = (".", "_")  # pyarrow's and pandas' dataset readers skip such names too
+UNFINISHED = ".unfinished"  # a folder of its own: polars reads no table that has a file of another ending in it
 PROBE = bytes(1 << 20)  # a mebibyte: a disk with no room for it is as good as full
 MENDS = {
     errno.ENOSPC: "free some space, or name another place",
@@ -70,7 +71,7 @@ class Files:
         """Write a whole file, in place of an earlier one."""
         with refused(f"the store {self.root}", "written"):
             if isinstance(self.filesystem, fs.LocalFileSystem):
-                _put_local(Path(self.at(path)), data)
+                _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
                 return
             # An object appears when its upload completes. The data is whole by now: an error cannot complete a part.
             with self.filesystem.open_output_stream(self.at(path)) as stream:
@@ -111,6 +112,8 @@ def refused(what: str, done: str) -> Iterator[None]:
     """Turns what the file system refuses within the block into a StoreError of one line."""
     try:
         yield
+    except BrokenPipeError:  # the reader of the standard output has gone: nothing to do with what is written here
+        raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
         mend = MENDS.get(error.errno or 0, "see to it, or name another place")
@@ -129,7 +132,7 @@ def check_writable_folder(folder: Path, what: str) -> None:
     probe = folder / f".probe.{uuid4().hex}"
     with refused(what, "written"):
         try:
-            _put_local(probe, PROBE)
+            _put_local(probe, PROBE, folder)
         finally:
             probe.unlink(missing_ok=True)
             with suppress(OSError):  # not made after all, or someone else has put something into it by now
@@ -173,9 +176,13 @@ def _check_is_no_file(folder: Path, what: str) -> None:
         raise StoreError(f"{what} needs a folder, {nearest} is a file; name another place")
 
 
-def _put_local(path: Path, data: bytes | pa.Buffer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+def _put_local(path: Path, data: bytes | pa.Buffer, unfinished: Path) -> None:
+    """Write the file in the folder for unfinished ones, then rename it to its place."""
+    for folder in (path.parent, unfinished):
+        folder.mkdir(parents=True, exist_ok=True)
+    if unfinished.stat().st_dev != path.parent.stat().st_dev:  # a table that is a link to another disk: no rename
+        unfinished = path.parent
+    temporary = unfinished / f".{path.name}.{uuid4().hex}"
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -184,8 +191,8 @@ def _put_local(path: Path, data: bytes | pa.Buffer) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name too outlives a power cut
+        os.fsync(descriptor)  # the new name too outlives a power cut
     finally:
-        os.close(folder)
+        os.close(descriptor)

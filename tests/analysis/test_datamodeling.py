@@ -2,6 +2,7 @@
 
 from io import StringIO
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -39,6 +40,14 @@ def test_of_each_method_the_rows_over_the_most_subsets_count(filled: Store) -> N
     assert set(table["num_subsets"]) == {5}
     assert ("trak", "query", "v1") not in table.index
     assert ("bm25", "group", "ant") in table.index
+
+
+def test_a_score_of_few_subsets_stands_without_an_interval(filled: Store) -> None:
+    table = lds_table(filled, "insects").assign(lds_low=np.nan, lds_high=np.nan)
+    console = Console(width=80, file=StringIO())
+    console.print(render_lds(table))
+    assert "nan" not in console.file.getvalue()
+    assert "[" not in console.file.getvalue()
 
 
 def test_the_best_method_comes_first_with_its_interval(filled: Store, tmp_path) -> None:

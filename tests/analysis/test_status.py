@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from d3m_ray.__main__ import main
-from d3m_ray.analysis.status import experiment_status, render_status
+from d3m_ray.analysis.status import differing_settings, experiment_status, render_status
 from d3m_ray.store import Store
 
 EXPERIMENT = "insects-1a2b3c4d"
@@ -85,13 +85,43 @@ def test_the_rendering_counts_seeds_and_names_errors(half_done: Store) -> None:
     console = Console(width=80, file=StringIO())
     console.print(render_status(half_done))
     lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
-    assert lines[0] == "insects-1a2b3c4d insects, tiny-bert"
+    assert lines[0].startswith("insects-1a2b3c4d insects, tiny-bert begun 20")
     assert lines[1] == "10 trials: 4 done, 1 failed, 5 missing"
     assert "removed trak random trak_heuristic" in lines
     assert "0 2/2 0/2" in lines
     assert "50 1/2, 1 failed 0/2" in lines
     assert "by rule 1/2" in lines
     assert "failed: trak, removed 50, seed 1: RuntimeError: out of [memory]" in lines
+
+
+def test_two_experiments_of_one_store_are_told_apart(half_done: Store) -> None:
+    half_done.write_caveats(EXPERIMENT, ["Fewer than 5 seeds."])
+    settings = {"training": {"num_epochs": 3, "batch_size": 8}, "methods": {"a": [1, 2]}, "num_dropped": {"blank": 1}}
+    other = {"training": {"num_epochs": 10, "batch_size": 8}, "methods": {"a": [1]}, "num_dropped": {}}
+    same_corpus = {"data_hash": "d1", "model_hash": "m1"}
+    for name, configuration in (
+        ("birds-1", {"dataset": "birds", "model": "small", **same_corpus, **settings}),
+        ("birds-2", {"dataset": "birds", "model": "small", "data_hash": "d2", "model_hash": "m1", **other}),
+        ("fish-1", {"dataset": "fish", "model": "other", "data_hash": "d3", "model_hash": "m2", **other}),
+    ):
+        half_done.write_experiment(name, configuration, [("trak", 0, 0)])
+    console = Console(width=160, file=StringIO())
+    console.print(render_status(half_done))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    today = half_done.read_experiments()["fish-1"].created_at[:10]
+    place = lines.index(f"birds-1 birds, small begun {today}")
+    assert lines[place + 1] == (
+        "differs from the others in: data_hash=d1, training.num_epochs=3, training.batch_size=8, methods.a=1 2"
+    )
+    place = lines.index(f"fish-1 fish, other begun {today}")
+    assert lines[place + 1].startswith("differs from the others in: data_hash=d3, training.num_epochs=10,")
+    assert "model_hash" not in "".join(lines)
+    assert "caution: Fewer than 5 seeds." in lines
+
+
+def test_one_experiment_differs_from_nothing(half_done: Store) -> None:
+    (experiment,) = half_done.read_experiments().values()
+    assert differing_settings([experiment]) == {EXPERIMENT: {}}
 
 
 def test_the_command_prints_the_status(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
+from transformers.pytorch_utils import Conv1D
 
 from d3m_ray.attribution import curvature, ekfac, kronfluence, shards
 from d3m_ray.attribution.curvature import fit_curvature
@@ -57,7 +58,7 @@ def _linears(model, modules=()) -> dict[str, torch.nn.Linear]:
     return {
         name: layer
         for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear) and (not modules or name in modules)
+        if isinstance(layer, torch.nn.Linear | Conv1D) and (not modules or name in modules)
     }
 
 
@@ -71,7 +72,7 @@ class Caught:
 
 
 def _with_ones(layer, rows: torch.Tensor) -> torch.Tensor:
-    rows = rows.detach().reshape(-1, layer.in_features)
+    rows = rows.detach().reshape(-1, rows.shape[-1])
     return rows if layer.bias is None else torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], dim=1)
 
 
@@ -105,8 +106,9 @@ def _one_by_one(
         caught = {}
         for name, layer in linears.items():
             rows, output = seen[layer]
-            gradient = [layer.weight.grad] + ([] if layer.bias is None else [layer.bias.grad[:, None]])
-            slopes = output.grad.reshape(-1, layer.out_features)
+            weight = layer.weight.grad.T if isinstance(layer, Conv1D) else layer.weight.grad
+            gradient = [weight] + ([] if layer.bias is None else [layer.bias.grad[:, None]])
+            slopes = output.grad.reshape(-1, output.shape[-1])
             caught[name] = Caught(rows.numpy(), slopes.numpy(), torch.cat(gradient, dim=1).numpy().copy())
         found.append((number.item(), caught))
     for handle in handles:
@@ -140,6 +142,7 @@ def _by_hand(inputs: AttributionInputs, config: EkfacConfig, modules=()) -> np.n
 
 
 @pytest.mark.parametrize("num_labels", [2, 3])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "modernbert", "gpt2", "llama"])
 def test_scores_are_those_of_explicit_matrices(num_labels, architecture, made_inputs):
     inputs = made_inputs(architecture, num_labels=num_labels)
     expected = _by_hand(inputs, CONFIG)

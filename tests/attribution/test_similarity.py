@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from d3m_ray.attribution import AttributionInputs, Checkpoint, shards, similarity
+from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.batching import TokenizedExamples
 from d3m_ray.errors import InputError
 from d3m_ray.model import build_classifier, load_weights
@@ -147,6 +148,35 @@ def test_embedding_scores_are_signed_cosines_of_the_first_token(make_inputs, arc
     assert scores.dtype == np.float32
     rough = similarity.embedding_queries(dataclasses.replace(inputs, precision="float32"), None, LocalPool())
     np.testing.assert_allclose(rough, scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "place"), [("gpt2", -1), ("llama", -1), ("bart", -1), ("albert", 0)])
+def test_embeddings_are_of_the_token_that_the_head_reads(architecture, place, tiny_base, made_tokens):
+    base, tokens = tiny_base(architecture), made_tokens(num_examples=5, end=2)
+    model = build_classifier(base).eval()
+    load_weights(model, base.weights)
+    expected = []
+    for i in range(5):
+        row = tokens.batch(np.array([i]))
+        with torch.no_grad():
+            expected.append(
+                model.base_model(input_ids=row.input_ids, attention_mask=row.attention_mask).last_hidden_state[0, place]
+            )
+    states = HeadStates(model)(tokens.batch(np.arange(5)))
+    torch.testing.assert_close(states, torch.stack(expected))
+
+
+def test_embeddings_are_means_where_the_head_takes_the_mean(tiny_base, made_tokens):
+    base, tokens = tiny_base("modernbert"), made_tokens(num_examples=5)
+    base = dataclasses.replace(base, config={**base.config, "classifier_pooling": "mean"})
+    model = build_classifier(base).eval()
+    load_weights(model, base.weights)
+    states = HeadStates(model)(tokens.batch(np.arange(5)))
+    for i in range(5):
+        row = tokens.batch(np.array([i]))
+        with torch.no_grad():
+            hidden = model.base_model(input_ids=row.input_ids, attention_mask=row.attention_mask).last_hidden_state[0]
+        torch.testing.assert_close(states[i], hidden.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
 def test_embeddings_have_length_one_in_the_precision_asked_for(make_inputs):

@@ -1,0 +1,52 @@
+"""What the command line shows and writes at the end of a run."""
+
+from pathlib import Path
+
+import pytest
+
+from d3m_ray.command import show_results
+from d3m_ray.config import ExperimentConfig, TrainingConfig
+from d3m_ray.data import PlantedOptions
+from d3m_ray.engine import LocalEngine
+from d3m_ray.experiment import Outcome, run_experiment
+from d3m_ray.progress import Progress
+from d3m_ray.store import Store, StoreError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
+    """A sweep whose model learns nothing: its learning rate is next to zero."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    config = ExperimentConfig(
+        corpus_options=PlantedOptions(num_train=40, num_val=16, num_test=16),
+        model="tiny",
+        methods=("random",),
+        num_removed=(0, 5),
+        seeds=(0, 1),
+        training=TrainingConfig(num_epochs=1, learning_rate=1e-9, final_model="last"),
+    )
+    with Progress() as progress:
+        return store, run_experiment(config, store, LocalEngine(), progress)
+
+
+@pytest.mark.slow
+def test_a_null_result_is_called_so_on_screen_in_a_file_and_in_the_record(
+    finished: tuple[Store, Outcome], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, outcome = finished
+    show_results(store, outcome, tmp_path)
+    written = (tmp_path / outcome.experiment / "caveats.txt").read_text().splitlines()
+    assert "base models" in written[0]
+    assert written[-1].startswith("Fewer than 5 seeds (2): their values are shown, and no interval.")
+    assert list(store.read_experiments()[outcome.experiment].caveats) == written
+    shown = capsys.readouterr().out
+    for caveat in written:
+        assert f"caution: {caveat}\n" in shown
+
+
+def test_a_folder_of_figures_that_cannot_be_written_is_one_line(
+    finished: tuple[Store, Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(StoreError, match="the folder of tables and figures cannot be written"):
+        show_results(*finished, tmp_path / "file")
