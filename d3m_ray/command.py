@@ -77,6 +77,8 @@ def say(line: str, style: str = "") -> None:
 
 
 def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
+    # The thesis's protocol stands for numbers of its own, which somebody chose by naming it.
+    numbers_chosen = config.num_removed != defaults.num_removed or config.protocol == "thesis"
     if config.protocol == "thesis":
         config = follow_thesis(config, defaults)
         say(WARNING, "yellow")
@@ -85,7 +87,7 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
     from d3m_ray.progress import Progress
 
     with Progress() as progress:
-        prepared = prepare(config, store, progress)
+        prepared = prepare(config, store, progress, numbers_chosen)
         from d3m_ray.cluster.engine import connected
 
         with _failing(), connected(config.execution, store, progress.stage) as engine:

@@ -13,7 +13,7 @@ from tyro.conf import arg
 from d3m_ray.data import CorpusOptions
 from d3m_ray.datamodeling import MIN_SUBSETS
 from d3m_ray.errors import InputError
-from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS
+from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, is_removal
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Protocol = Literal["standard", "thesis"]
@@ -48,6 +48,17 @@ def _check_methods(methods: Sequence[str], known: Collection[str], kind: str) ->
     else:
         mend = "the README lists them all, trak, ekfac and random among them"
     raise InputError(f"each of --methods is the name of an {kind}, received {unknown!r}; {mend}")
+
+
+def _check_removals(numbers: Sequence[int | str]) -> None:
+    wrong = next((number for number in numbers if not is_removal(number)), None)
+    if wrong is None:
+        return
+    apart = " ".join(str(wrong).replace(",", " ").split())
+    mend = f"; a list is separated by blanks, not commas: {apart}" if "," in str(wrong) else ""
+    raise InputError(
+        f"each of --num-removed is a count from 0 or a share below 100%, such as 5%, received {wrong!r}{mend}"
+    )
 
 
 def _check_numbers(config: Any) -> None:
@@ -209,7 +220,8 @@ class ExperimentConfig:
     corpus_options: CorpusOptions
     """How the corpus is cut into splits."""
     data: Path | None = None
-    """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub."""
+    """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub. Of an
+    own corpus, its folder or file."""
     model: str = "google-bert/bert-base-uncased"
     """A transformers folder or hub name, or "tiny": a two-layer BERT of random weights."""
     store: str = "results"
@@ -217,8 +229,8 @@ class ExperimentConfig:
     methods: tuple[str, ...] = ("trak", "random")
     """Arms that are compared: an attribution method (trak, ekfac, ...), a control (random, ...), a way to train
     (group_dro, ...). The README lists them all."""
-    num_removed: tuple[int, ...] = (0, 50, 100, 200)
-    """How many train examples an arm removes; 0 is the base model."""
+    num_removed: tuple[int | str, ...] = (0, 50, 100, 200)
+    """How many train examples an arm removes, as counts or as shares of train (5%); 0 is the base model."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained once per seed."""
     num_checkpoints: int = 1
@@ -240,11 +252,8 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         _check_methods(self.methods, ARMS, "arm")
-        _check(
-            bool(self.num_removed) and min(self.num_removed) >= 0,
-            "--num-removed is one or more counts from 0",
-            self.num_removed,
-        )
+        _check(bool(self.num_removed), "--num-removed is one or more counts or shares", self.num_removed)
+        _check_removals(self.num_removed)
         _check(bool(self.seeds), "--seeds is one or more whole numbers", self.seeds)
         _check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
         _check_numbers(self)

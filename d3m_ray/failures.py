@@ -43,7 +43,7 @@ def settle_unselected(
     reasons: Mapping[str, tuple[str, str]] = {each.name: (each.error, each.trace) for each in unscored}
     without_base = lost_base_models(config, context, failed)
     stored = context.store.keys("failures")
-    for trial in asked_trials(config):
+    for trial in asked_trials(config, context):
         arm, key = ARMS[trial.method], unselected_key(context, trial)
         if trial.num_removed == 0 or arm.can_select(evidence):
             if key in stored:

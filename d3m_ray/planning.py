@@ -1,6 +1,7 @@
 """What an experiment asks for: every input checked, its context, its plan, and the trials that can be run already."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,12 +14,13 @@ from d3m_ray.keys import content_hash
 from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
-from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence
+from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence, removal_counts
 from d3m_ray.store import PlannedTrial, Store
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
+FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +40,26 @@ def read_corpus(config: ExperimentConfig, progress: Progress) -> Splits:
 
 
 def describe(splits: Splits) -> str:
-    """How many examples a corpus has, and what its loader left out and why, in one line."""
+    """How many examples a corpus has, its labels, and what its loader left out and decided, in one line."""
     sizes = ", ".join(f"{len(examples)} {name}" for name, examples in splits.by_name().items())
     dropped = "; ".join(f"{count} {reason}" for reason, count in splits.num_dropped.items() if count)
-    return f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups" + (
-        f"; left out: {dropped}" if dropped else ""
-    )
+    labels = ", ".join(splits.label_names)
+    positive = f", of which {splits.label_names[1]} is the positive one" if splits.num_labels == 2 else ""
+    parts = [f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups", f"labels {labels}{positive}"]
+    return "; ".join([*parts, *splits.notes] + ([f"left out: {dropped}"] if dropped else []))
+
+
+def numbers_that_fit(numbers: Sequence[int | str], num_train: int) -> tuple[int | str, ...]:
+    """The numbers removed that leave at least half of train; some shares where none but 0 does."""
+    fitting = tuple(n for n in numbers if removal_counts([n], num_train)[0] <= num_train / 2)
+    if len(fitting) == len(numbers) or any(removal_counts(fitting, num_train)):
+        return fitting
+    return (*fitting, *FALLBACK_NUMBERS)
 
 
 def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> TrialContext:
     """The tokenised splits, the base model and the hashes that all trials share."""
-    most = max(config.num_removed)
+    most = max(removal_counts(config.num_removed, len(splits.train)))
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
     prepared = prepare_model(config.model, splits, config.training.max_length)
@@ -91,7 +102,7 @@ def record_plan(prepared: Prepared) -> None:
     """Write what this experiment is and plans."""
     config, context = prepared.config, prepared.context
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
-    context.store.write_experiment(context.experiment, recorded, asked_trials(config), keys)
+    context.store.write_experiment(context.experiment, recorded, asked_trials(config, context), keys)
 
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
@@ -125,11 +136,11 @@ def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, d
     }
 
 
-def asked_trials(config: ExperimentConfig) -> list[PlannedTrial]:
+def asked_trials(config: ExperimentConfig, context: TrialContext) -> list[PlannedTrial]:
     """Every trial that is asked for, fewest removed first; of no number removed where the arm decides it."""
     return [
         PlannedTrial(method, number, seed)
-        for number in (*sorted(config.num_removed), None)
+        for number in (*sorted(removal_counts(config.num_removed, len(context.splits.train))), None)
         for seed in config.seeds
         for method in config.methods
         if ARMS[method].chooses_number == (number is None)
@@ -139,7 +150,7 @@ def asked_trials(config: ExperimentConfig) -> list[PlannedTrial]:
 def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evidence) -> list[TrialSpec]:
     """Every trial whose selection can be made: all but those whose arm waits for what the evidence lacks."""
     trials = []
-    for method, number, seed in asked_trials(config):
+    for method, number, seed in asked_trials(config, context):
         arm = ARMS[method]
         if number == 0:
             trials.append(plan_trial(context, method, NOTHING, seed))

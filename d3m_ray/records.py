@@ -108,6 +108,8 @@ class Splits:
     """Train ids known to be harmful: made corpora only, empty for real ones."""
     label_names: tuple[str, ...] = BINARY_LABELS
     """What the labels are called, L names; of two, the second is the positive one, which fpr, fnr and auc speak of."""
+    notes: tuple[str, ...] = ()
+    """What the loader decided where the user might have thought otherwise, a phrase each, to be shown."""
 
     def __post_init__(self) -> None:
         if len(self.label_names) < 2 or len(set(self.label_names)) != len(self.label_names):

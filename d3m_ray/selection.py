@@ -4,7 +4,8 @@ Shapes: N train examples, M removed ones, G groups, L labels; a cell is a (group
 positions in the train split, ascending. An arm looks at train and val only.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,8 @@ ATTRIBUTION_SETTINGS: Mapping[str, str | None] = {
     "random": None,
 }
 """The attribution methods, and the field of `ExperimentConfig` that holds each one's settings."""
+
+SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
 AUTO_SUFFIX = "_auto"
 """What the name of an Auto-D3M alignment adds to its attribution method's."""
@@ -53,6 +56,25 @@ class Evidence:
     def cells(self) -> np.ndarray:
         """[N] int64: each train example's cell."""
         return cells_of(self.groups, self.labels, self.num_labels)
+
+
+def is_removal(number: int | str) -> bool:
+    """Whether a number removed is a count from 0, or a share of train below 100% such as `5%`."""
+    if isinstance(number, str):
+        return SHARE.fullmatch(number) is not None and float(number.removesuffix("%")) < 100
+    return number >= 0
+
+
+def removal_counts(numbers: Sequence[int | str], num_train: int) -> tuple[int, ...]:
+    """The counts that the numbers come to, each once: a share to the nearest, but above 0% to one at least."""
+    return tuple(dict.fromkeys(_count(number, num_train) for number in numbers))
+
+
+def _count(number: int | str, num_train: int) -> int:
+    if isinstance(number, int):
+        return number
+    share = float(number.removesuffix("%")) / 100
+    return max(1, round(share * num_train)) if share else 0
 
 
 def lowest(alignment: np.ndarray, num_removed: int) -> np.ndarray:

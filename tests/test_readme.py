@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "corpora.md")
 TREE_TOP = "d3m_ray/"
 
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -131,7 +132,7 @@ def test_the_make_targets_exist() -> None:
 
 @pytest.mark.slow
 def test_the_commands_take_their_flags() -> None:
-    found = commands(README.read_text(encoding="utf-8"))
+    found = commands("\n".join(page.read_text(encoding="utf-8") for page in PAGES))
     assert any(command.startswith("sweeps/") for command in found)
     assert any(command.startswith("-m d3m_ray") for command in found)
     for command, flags in found.items():
@@ -139,4 +140,4 @@ def test_the_commands_take_their_flags() -> None:
         shown = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         assert shown.returncode == 0, f"{command} --help ended with {shown.returncode}: {shown.stderr[-2000:]}"
         unknown = flags - set(FLAG.findall(re.sub(r"[\[\]|,│]", " ", shown.stdout)))
-        assert not unknown, f"the README gives {command} {sorted(unknown)}, which its --help does not name"
+        assert not unknown, f"the documentation gives {command} {sorted(unknown)}, which its --help does not name"

@@ -11,9 +11,11 @@ from d3m_ray.selection import (
     Evidence,
     balancing,
     below_zero,
+    is_removal,
     lowest,
     random_majority,
     random_subset,
+    removal_counts,
 )
 
 ALIGNMENT = np.array([0.3, -0.1, 0.0, -0.5, -0.1, 2.0])
@@ -108,3 +110,23 @@ def test_every_name_that_an_arm_bears_exists():
     assert set(METHODS) == set(ATTRIBUTION_SETTINGS)
     assert {arm.objective for arm in ARMS.values()} == set(OBJECTIVES)
     assert {arm.alignment.removesuffix("_auto") for arm in ARMS.values() if arm.alignment} <= set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "num_train", "counts"),
+    [
+        ((0, 50, 100), 400, (0, 50, 100)),
+        ((0, "5%", "10%", "20%"), 400, (0, 20, 40, 80)),
+        ((0, "0%", "0.0%"), 400, (0,)),
+        (("0.1%", "1%", 1), 30, (1,)),
+        (("12.5%", 50), 400, (50,)),
+        (("33%",), 100, (33,)),
+    ],
+)
+def test_shares_come_to_counts(numbers, num_train, counts):
+    assert removal_counts(numbers, num_train) == counts
+
+
+@pytest.mark.parametrize("number", [-1, "5", "5 %", "%", "-5%", "100%", "1e1%", "nan%", "٣%"])
+def test_what_is_neither_a_count_nor_a_share_is_none(number):
+    assert not is_removal(number)

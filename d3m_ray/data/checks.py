@@ -1,7 +1,7 @@
-"""The checks at the edge: rows, groups and texts that stand in two splits; each error names the place and the mend."""
+"""The checks at the edge: rows, groups and labels; each error names the place and the mend."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,8 @@ from d3m_ray.errors import InputError
 from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
 from d3m_ray.records import BINARY_LABELS, SPLIT_NAMES, Examples, Splits
 
-ROW_COLUMNS = ("text", "label", "group")
+MAX_NAMES = 10  # that an error lists; a column of ids would otherwise fill the screen
+MAX_SHOWN_CHARACTERS = 80  # of a received value
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -29,9 +30,15 @@ class Table:
     """One row per row of the source, indexed from 0."""
     lines: Sequence[int] | np.ndarray = field(default=())
     """1-based line at which each row begins; empty where the source is no text file."""
+    parts: Sequence["Table"] = field(default=())
+    """The tables that this one was joined from, in order; empty where it is one file."""
 
     def place(self, row: int) -> str:
         """Where a person finds the row: its line in a text file (the header is line 1), else its number from 0."""
+        for part in self.parts:
+            if row < len(part.frame):
+                return part.place(row)
+            row -= len(part.frame)
         return f"{self.source}, line {self.lines[row]}" if len(self.lines) else f"{self.source}, row {row}"
 
     def refuse(self, wrong: pd.Series, rule: str, mend: str, values: pd.Series | None = None) -> None:
@@ -39,31 +46,36 @@ class Table:
         rows = wrong.index[wrong.to_numpy(dtype=bool)]
         if not len(rows):
             return
-        value = None if values is None else values.loc[rows[0]]
-        received = (
-            "" if values is None else f", received {value!r}" if isinstance(value, str) else f", received {value}"
-        )
+        received = "" if values is None else f", received {shown(values.loc[rows[0]])}"
         more = f" ({len(rows) - 1:,} more rows like it)" if len(rows) > 1 else ""
         raise DataError(f"{self.place(int(rows[0]))}: {rule}{received}{more}; {mend}")
 
 
+def join_tables(tables: Sequence[Table]) -> Table:
+    """One table of the rows of all, in order, which still points to the file of each; rows count through."""
+    if len(tables) == 1:
+        return tables[0]
+    frame = pd.concat([table.frame for table in tables], ignore_index=True)
+    return Table(" and ".join(table.source for table in tables), frame, parts=tuple(tables))
+
+
+def shown(value: object) -> str:
+    """A received value as an error shows it: in one line, cut where it is long."""
+    line = repr(value) if isinstance(value, str | bytes) else " ".join(str(value).split())
+    return line if len(line) <= MAX_SHOWN_CHARACTERS else f"{line[:MAX_SHOWN_CHARACTERS]}..."
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of the sorted names, and how many more there are."""
+    every = sorted(names)
+    more = len(every) - MAX_NAMES
+    return f"{every[:MAX_NAMES]}" + (f" and {more:,} more" if more > 0 else "")
+
+
 def text_keys(texts: pd.Series) -> pd.Series:
     """What two texts have in common where a reader would call them one: case and white space do not count."""
-    return texts.str.casefold().str.split().str.join(" ")
-
-
-def parse_rows(table: Table) -> pd.DataFrame:
-    """The table's `text`, `label` and `group`, all strings, as text, 0 or 1, and group without outer white space.
-
-    Raises DataError where a text or group is blank or a label is neither 0 nor 1.
-    """
-    rows = table.frame[list(ROW_COLUMNS)]
-    labels, groups = rows["label"].str.strip(), rows["group"].str.strip()
-    table.refuse(rows["text"].str.strip() == "", "an example has a text, this one is blank", "fill it in or leave out")
-    table.refuse(groups == "", "an example has a group, this one is blank", "fill it in or leave out the row")
-    mend = "write 1 for hateful (toxic, positive), 0 for neutral"
-    table.refuse(~labels.isin(BINARY_LABELS), "a label is 0 or 1", mend, rows["label"])
-    return rows.assign(label=labels.astype("int64"), group=groups)
+    keys = [" ".join(text.casefold().split()) for text in texts]
+    return pd.Series(keys, index=texts.index, dtype=object)
 
 
 def make_splits(
@@ -72,12 +84,13 @@ def make_splits(
     num_dropped: Mapping[str, int] | None = None,
     harmful_ids: frozenset[str] = frozenset(),
     label_names: Sequence[str] = BINARY_LABELS,
+    notes: Sequence[str] = (),
 ) -> Splits:
     """Splits from one frame per split, with columns `example_id`, `text`, `label` and `group`.
 
     `label` is an index into `label_names`. The vocabulary of groups is that of train. Raises DataError where a split
     has no rows, a text is no Unicode or holds a NUL, train lacks a label, val or test has a group that train lacks or
-    lacks one that train has, or a group bears a name that results use for something else.
+    lacks one that train has, or a name is one that results use for something else or differs from another by case only.
     """
     for split, frame in frames.items():
         if frame.empty:
@@ -85,6 +98,8 @@ def make_splits(
         _check_characters(name, split, frame)
     vocabulary = sorted(set(frames["train"]["group"]))
     _check_group_names(vocabulary)
+    for kind, names in (("group", vocabulary), ("label", label_names)):
+        _check_spelling(name, kind, names)
     for split in SPLIT_NAMES[1:]:
         _check_same_groups(name, split, set(frames[split]["group"]), set(vocabulary))
     _check_train_labels(name, frames["train"]["label"], label_names)
@@ -107,6 +122,7 @@ def make_splits(
         num_dropped=dropped,
         harmful_ids=harmful_ids,
         label_names=tuple(label_names),
+        notes=tuple(notes),
     )
 
 
@@ -137,18 +153,30 @@ def _check_group_names(names: Sequence[str]) -> None:
     if taken:
         raise DataError(
             f"a group is not called {', '.join(SUMMARY_GROUPS)}, nor like a group's cell (black{CELL_SEPARATOR}1): "
-            f"results use these names; received {taken}; rename the group"
+            f"results use these names; received {listed(taken)}; rename the group"
         )
+
+
+def _check_spelling(name: str, kind: str, names: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for spelled in names:
+        other = first.setdefault(spelled.casefold(), spelled)
+        if other != spelled:
+            raise DataError(
+                f"two {kind}s of {name} differ by more than case, received {other!r} and {spelled!r}: spell one like "
+                "the other, or rename it"
+            )
 
 
 def _check_same_groups(name: str, split: str, groups: set[str], vocabulary: set[str]) -> None:
     rule = f"train, val and test of {name} have the same groups"
     if groups - vocabulary:
         raise DataError(
-            f"{rule}; {split} has {sorted(groups - vocabulary)}, train has {sorted(vocabulary)}: "
+            f"{rule}; {split} has {listed(groups - vocabulary)}, train has {listed(vocabulary)}: "
             f"correct the spelling, give train examples of the group, or leave it out of {split}"
         )
     if vocabulary - groups:
         raise DataError(
-            f"{rule}; {split} has no example of {sorted(vocabulary - groups)}: give it some, or leave the group out"
+            f"{rule}; {split} has no example of {listed(vocabulary - groups)}: give it some, or leave the group out "
+            "(sweeps/own.py --min-group-size 1 does)"
         )

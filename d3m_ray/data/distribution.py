@@ -7,17 +7,17 @@ from d3m_ray.records import Splits
 
 
 def distribution_table(splits: Splits) -> pd.DataFrame:
-    """One row per split, group and label, empty cells included: `split`, `group`, `label`, `num_examples`."""
+    """One row per split, group and label (its name), empty cells included, with `num_examples`."""
     names = splits.group_names
     rows = [
         {
             "split": split,
             "group": name,
-            "label": label,
+            "label": label_name,
             "num_examples": int(np.sum((examples.groups == group) & (examples.labels == label))),
         }
         for split, examples in splits.by_name().items()
         for group, name in enumerate(names)
-        for label in range(splits.num_labels)
+        for label, label_name in enumerate(splits.label_names)
     ]
     return pd.DataFrame(rows)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import DataError, make_splits
+from d3m_ray.data.checks import UNSTORABLE, DataError, make_splits, shown
+from d3m_ray.data.files import check_is_corpus
 from d3m_ray.data.sampling import CELL, NUM_LABELS, cell_counts, drop_repeats, drop_texts_of, sample_cells
 from d3m_ray.data.tables import load_from_hub
+from d3m_ray.data.text_files import reject_twice
 from d3m_ray.errors import InputError
 from d3m_ray.records import SPLIT_NAMES, Splits
 
@@ -136,21 +138,24 @@ def _check_targets(groups: Sequence[str], posts: Sequence[Post], where: str) -> 
 
 
 def _read_folder(folder: Path, num_dropped: Counter[str]) -> Iterator[Post]:
-    dataset_path, divisions_path = folder / "dataset.json", folder / "post_id_divisions.json"
-    dataset, divisions = _read_json(dataset_path), _read_json(divisions_path)
-    split_of = _split_of_posts(divisions, dataset, str(divisions_path))
+    names = ("dataset.json", "post_id_divisions.json")
+    rule = f"holds HateXplain as {' and '.join(names)}"
+    check_is_corpus(folder, "HateXplain", {name: (folder / name).exists() for name in names}, rule)
+    dataset, divisions = (_read_json(folder / name) for name in names)
+    split_of = _split_of_posts(divisions, dataset, str(folder / names[1]))
     num_dropped["post in no division"] = len(dataset) - len(split_of)
     for post_id, split in split_of.items():
-        yield _as_post(post_id, split, dataset[post_id], str(dataset_path))
+        yield _as_post(post_id, split, dataset[post_id], str(folder / names[0]))
 
 
 def _split_of_posts(divisions: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, str]:
     """The split of each post id, in the order of the divisions."""
     split_of: dict[str, str] = {}
     for split in SPLIT_NAMES:
-        if not divisions.get(split):
+        if not _are_strings(divisions.get(split)) or not divisions[split]:
             raise DataError(
-                f"{where}: lists the post ids of train, val and test, those of {split} are missing; add them"
+                f"{where}: lists the post ids of train, val and test, those of {split} are missing or no list of "
+                "strings in Unicode; add them"
             )
         for post_id in divisions[split]:
             if post_id not in dataset:
@@ -166,14 +171,9 @@ def _split_of_posts(divisions: Mapping[str, Any], dataset: Mapping[str, Any], wh
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise DataError(
-            f"{path.parent}: holds HateXplain as dataset.json and post_id_divisions.json; {path.name} missing: add it, "
-            "name a folder of train.csv, val.csv and test.csv, or leave out --data"
-        )
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, OSError) as error:
+        content = json.loads(path.read_bytes(), object_pairs_hook=reject_twice)
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}); fetch it again") from error
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path}: is a JSON object with entries, received {type(content).__name__}; fetch it again")
@@ -188,24 +188,45 @@ def _read_hub() -> Iterator[Post]:
             if isinstance(annotators, Mapping):  # Parquet turns a list of records into a record of lists
                 columns = zip(*annotators.values(), strict=True)
                 annotators = [dict(zip(annotators, values, strict=True)) for values in columns]
-            named = [{**a, "label": HUB_LABELS[a["label"]]} for a in annotators]
+            named = [{**a, "label": dict(enumerate(HUB_LABELS)).get(a["label"], a["label"])} for a in annotators]
             yield _as_post(row["id"], split, {"annotators": named, "post_tokens": row["post_tokens"]}, HUB_NAME)
 
 
-def _as_post(post_id: str, split: str, entry: Mapping[str, Any], where: str) -> Post:
-    try:
-        text = " ".join(entry["post_tokens"])
-        labels = tuple(annotator["label"] for annotator in entry["annotators"])
-        targets = tuple(tuple(annotator["target"]) for annotator in entry["annotators"])
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{where}, post {post_id}: has post_tokens and annotators with label and target; {error} missing or of "
-            "another kind; fetch the corpus again"
-        ) from error
-    wrong = sorted({str(label) for label in labels} - set(LABELS))
-    if wrong or not labels:
-        raise DataError(
-            f"{where}, post {post_id}: annotators' labels are of {', '.join(LABELS)}, received {wrong}; "
-            "leave the post out"
+def _as_post(post_id: str, split: str, entry: object, where: str) -> Post:
+    """The post, once each of its parts is of the kind that it must be: a string would pass for a list of letters."""
+
+    def check(holds: bool, part: str, kind: str, received: object) -> None:
+        if not holds:
+            raise DataError(
+                f"{where}, post {post_id}: {part} {kind}, received {shown(received)}; fetch the corpus again, or leave "
+                "the post out"
+            )
+
+    record = entry if isinstance(entry, Mapping) else {}
+    tokens, annotators = record.get("post_tokens"), record.get("annotators")
+    check(_are_strings(tokens), "post_tokens", "is a list of strings in Unicode without NUL", tokens)
+    check(isinstance(annotators, list) and bool(annotators), "annotators", "is a list of one or more", annotators)
+    for annotator in annotators or ():
+        check(isinstance(annotator, Mapping), "annotators", "are objects with label and target", annotator)
+        check(
+            _are_strings(annotator.get("target")),
+            "target",
+            "is a list of strings in Unicode without NUL",
+            annotator.get("target"),
         )
-    return Post(post_id, split, text, labels, targets)
+        label = annotator.get("label")
+        check(isinstance(label, str) and label in LABELS, "label", f"is one of {', '.join(LABELS)}", label)
+    return Post(
+        post_id,
+        split,
+        " ".join(tokens or ()),
+        tuple(annotator["label"] for annotator in annotators or ()),
+        tuple(tuple(annotator["target"]) for annotator in annotators or ()),
+    )
+
+
+def _are_strings(values: object) -> bool:
+    """Whether the values are a list of strings that can be stored: in Unicode without NUL."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, str) and not UNSTORABLE.search(value) for value in values
+    )

@@ -55,3 +55,39 @@ def split_off_val(frame: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.Dat
     ]
     val = pd.concat(parts).sort_index()
     return frame.drop(val.index), val
+
+
+def cut_by_share(
+    frame: pd.DataFrame, shares: Mapping[str, float], rng: np.random.Generator
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """The rows that stay, and a part of them by name for each share of the whole; disjoint, in the frame's order.
+
+    The rows of one text stay together (case and white space aside). Every group gives each part its share of texts,
+    rounded, at least one, and leaves one, where it has as many texts as there are parts and a rest; within a group, so
+    does every label as far as its texts reach.
+    """
+    clusters = frame.assign(cluster=text_keys(frame["text"])).drop_duplicates("cluster")
+    taken: dict[str, str] = {}
+    for _, of_group in clusters.groupby("group"):
+        cells = [rng.permutation(rows["cluster"].to_numpy(object)).tolist() for _, rows in of_group.groupby("label")]
+        sizes = np.array([len(cell) for cell in cells])
+        for number, (part, share) in enumerate(shares.items()):
+            left = np.array([len(cell) for cell in cells])
+            spare = left.sum() - (len(shares) - number)  # what later parts and the rest need one each of
+            num_taken = int(max(0, min(max(1, round(share * sizes.sum())), spare)))
+            for cell, count in zip(cells, _apportion(num_taken, sizes, left), strict=True):
+                taken.update((cell.pop(), part) for _ in range(count))
+    parts = text_keys(frame["text"]).map(taken)
+    return frame[parts.isna()], {part: frame[parts == part] for part in shares}
+
+
+def _apportion(total: int, sizes: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """`total` shared out in proportion to the sizes (largest remainder), no cell emptied while another can give."""
+    exact = total * sizes / sizes.sum()
+    counts = np.minimum(np.floor(exact).astype(int), left)
+    by_remainder = np.argsort(counts - exact, kind="stable")
+    for keeps in (1, 0):
+        while counts.sum() < total and (open_cells := [c for c in by_remainder if left[c] - counts[c] > keeps]):
+            for cell in open_cells[: total - counts.sum()]:
+                counts[cell] += 1
+    return counts

@@ -1,65 +1,66 @@
-"""Read raw tables: CSV with the line of each row, Parquet, or the hub."""
+"""Read raw tables by the ending of their names, or from the hub."""
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from d3m_ray.data.checks import DataError, Table
-
-MAX_FIELD_CHARACTERS = 2**24  # the csv module's own limit of 2**17 is short for a document
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> Table:
-    """These columns of a CSV file with a header, every value as the string that stands there, blank lines left out.
-
-    UTF-8, with or without a byte order mark; comma and double quote. Raises DataError where the file cannot be read
-    so, lacks a column, or has no row.
-    """
-    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
-    records: list[list[str]] = []
-    lines: list[int] = []
-    before = csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_columns(str(path), header, columns)
-        begins = reader.line_num + 1
-        for record in reader:
-            if record:
-                _check_length(path, begins, record, header)
-                records.append(record)
-                lines.append(begins)
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f'{path}, line {reader.line_num}: a CSV file quotes with " and doubles it inside a field; {error}; '
-            "mend the quotes, or write the file anew with pandas.DataFrame.to_csv"
-        ) from error
-    finally:
-        csv.field_size_limit(before)
-    _check_rows(str(path), records)
-    places = [header.index(column) for column in columns]
-    values = {column: [record[place] for record in records] for column, place in zip(columns, places, strict=True)}
-    return Table(str(path), pd.DataFrame(values, dtype="str"), np.array(lines))
+from d3m_ray.data.text_files import check_columns, check_has_rows, read_csv, read_json_lines
 
 
 def read_parquet(path: Path, columns: Sequence[str]) -> Table:
     """These columns of a Parquet file. Raises DataError where it cannot be read, lacks a column, or has no row."""
     try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); fetch it again") from error
+        file = parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        check_columns(str(path), names, columns, "pyarrow.parquet.read_schema shows them")
+        table = file.read(list(dict.fromkeys(columns)))
+        table.validate(full=True)  # a text that is no UTF-8 is told with its row
+        frame = table.to_pandas(ignore_metadata=True)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error}); fetch or write it again") from error
     return as_table(str(path), frame, columns)
+
+
+def _read_tsv(path: Path, columns: Sequence[str]) -> Table:
+    return read_csv(path, columns, separator="\t")
+
+
+READERS: Mapping[str, Callable[[Path, Sequence[str]], Table]] = {
+    ".csv": read_csv,
+    ".csv.gz": read_csv,
+    ".tsv": _read_tsv,
+    ".tsv.gz": _read_tsv,
+    ".parquet": read_parquet,
+    ".jsonl": read_json_lines,
+    ".jsonl.gz": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".json": read_json_lines,
+}
+"""What reads a table, by the ending of its file's name."""
+
+
+def table_stem(path: Path) -> str | None:
+    """The name of a table's file without its ending; None where nothing here reads the file."""
+    endings = [ending for ending in READERS if path.name.lower().endswith(ending)]
+    return path.name[: -len(max(endings, key=len))] if endings else None
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Table:
+    """These columns of a file that `table_stem` knows. Raises DataError where it cannot be read or lacks a column."""
+    stem = table_stem(path)
+    assert stem is not None, f"{path} has an ending that READERS lacks"
+    return READERS[path.name[len(stem) :].lower()](path, columns)
 
 
 def as_table(source: str, frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     """These columns of a frame that came from `source`. Raises DataError where it lacks one, or has no row."""
-    _check_columns(source, list(frame.columns), columns)
-    _check_rows(source, frame)
+    check_columns(source, list(frame.columns), columns, "the columns of the original")
+    check_has_rows(source, frame)
     return Table(source, frame[list(columns)].reset_index(drop=True))
 
 
@@ -74,44 +75,3 @@ def load_from_hub(name: str, configuration: str | None = None, revision: str | N
             f"without --data the corpus comes from the hub; {name} could not be loaded from there: {error}\n"
             "Without a network, download the corpus first and name its folder: --data DIR."
         ) from error
-
-
-def _decode(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); check that it is a file that you may read"
-        ) from error
-    if not content.strip():
-        raise DataError(f"{path}: a CSV file has a header and rows, this file is empty; write it anew")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: a CSV file is encoded in UTF-8, received byte {content[error.start]:#04x}; "
-            "save it as UTF-8 (in pandas: encoding='utf-8')"
-        ) from error
-
-
-def _check_columns(source: str, header: Sequence[str], columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise DataError(
-            f"{source}, header: the columns are {', '.join(columns)}; {', '.join(missing)} missing, "
-            f"received {', '.join(header)}; rename or add it (the separator is a comma)"
-        )
-
-
-def _check_length(path: Path, line: int, record: Sequence[str], header: Sequence[str]) -> None:
-    if len(record) != len(header):
-        raise DataError(
-            f"{path}, line {line}: a row has as many fields as the header, {len(header)}, received {len(record)}; "
-            'put a text with commas into double quotes ("...")'
-        )
-
-
-def _check_rows(source: str, rows: Sequence[Any] | pd.DataFrame) -> None:
-    if not len(rows):
-        raise DataError(f"{source}: holds at least one row below the header, this one holds none; add rows")

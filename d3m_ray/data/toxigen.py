@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import DataError, Table, make_splits
+from d3m_ray.data.checks import DataError, Table, join_tables, make_splits
+from d3m_ray.data.files import check_is_corpus
 from d3m_ray.data.sampling import NUM_LABELS, cell_counts, drop_repeats, drop_texts_of, sample_cells, split_off_val
-from d3m_ray.data.tables import as_table, load_from_hub, read_csv, read_parquet
+from d3m_ray.data.tables import as_table, load_from_hub, read_table
+from d3m_ray.data.values import numbers_of, texts_of, words_of
 from d3m_ray.errors import InputError
 from d3m_ray.records import Splits
 
@@ -41,6 +43,8 @@ REDUCED_GROUPS = ("women", "black", "lgbtq", "jewish")
 REDUCTION = 4  # neutral rows of these groups are cut to a quarter: the planted spurious correlation
 TOXIC_ABOVE = 2  # toxicity_human runs from 1 to 5
 MIN_TRAIN_SAMPLES = 40  # a quarter of half of it leaves val an example of the smallest cell
+PUBLISHED = ("annotated_train", "annotated_test")  # the files of the configuration annotated
+ENDINGS = (".csv", ".csv.gz", ".parquet")
 BYTES_REPR = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 
 
@@ -68,11 +72,11 @@ class ToxigenOptions:
 
 
 def load_toxigen(options: ToxigenOptions, source: Path | None) -> Splits:
-    """The splits, from a folder of toxigen.csv and annotated.csv (or .parquet), or from the hub.
+    """The splits, from a folder of toxigen.csv, annotated_train.csv and annotated_test.csv, or from the hub.
 
-    The files have the schemas of the hub's configurations `train` and `annotated`. Ids are `generated/row` and
-    `annotated/row`, rows of the source counted from 0. Raises DataError where a file breaks a rule or has too few
-    rows of a cell.
+    The files have the schemas of the hub's configurations `train` and `annotated`; one annotated.csv may stand for the
+    two. Ids are `generated/row` and `annotated/row`, rows counted from 0, those of annotated_test after
+    annotated_train's. Raises DataError where a file breaks a rule or has too few rows of a cell.
     """
     generated, annotated = _read(source)
     num_dropped: dict[str, int] = {}
@@ -93,7 +97,7 @@ def load_toxigen(options: ToxigenOptions, source: Path | None) -> Splits:
 
 def _read(source: Path | None) -> tuple[Table, Table]:
     if source is not None:
-        return _read_file(source, "toxigen", GENERATED_COLUMNS), _read_file(source, "annotated", ANNOTATED_COLUMNS)
+        return _read_folder(source)
     generated = load_from_hub(HUB_NAME, "train")["train"].to_pandas()
     annotated = load_from_hub(HUB_NAME, "annotated")
     frame = pd.concat([annotated[split].to_pandas() for split in ("train", "test")])
@@ -103,60 +107,81 @@ def _read(source: Path | None) -> tuple[Table, Table]:
     )
 
 
-def _read_file(folder: Path, stem: str, columns: tuple[str, ...]) -> Table:
-    for suffix, read in (("csv", read_csv), ("parquet", read_parquet)):
-        if (path := folder / f"{stem}.{suffix}").exists():
-            return read(path, columns)
-    raise DataError(
-        f"{folder}: holds ToxiGen as toxigen.csv (the hub's configuration train) and annotated.csv, or the same as "
-        f".parquet; {stem} missing: add it, name a folder of train.csv, val.csv and test.csv, or leave out --data"
+def _read_folder(folder: Path) -> tuple[Table, Table]:
+    """The generated rows, and the annotated ones of one file or of the published two, train before test."""
+    stems = ("toxigen", "annotated", *PUBLISHED)
+    found = {stem: path for stem in stems for ending in ENDINGS if (path := folder / f"{stem}{ending}").exists()}
+    published = any(stem in found for stem in PUBLISHED)
+    if published and "annotated" in found:
+        raise DataError(
+            f"{folder}: the annotated rows stand in {' and '.join(PUBLISHED)}, or in one file, annotated; it holds "
+            f"{', '.join(path.name for path in found.values())}: remove the one or the two"
+        )
+    parts = PUBLISHED if published else ("annotated",)
+    rule = (
+        "holds ToxiGen under its published names, toxigen.csv, annotated_train.csv and annotated_test.csv, or with one "
+        "annotated.csv; .csv.gz and .parquet will do"
     )
+    check_is_corpus(folder, "ToxiGen", {stem: stem in found for stem in ("toxigen", *parts)}, rule)
+    annotated = join_tables([read_table(found[stem], ANNOTATED_COLUMNS) for stem in parts])
+    return read_table(found["toxigen"], GENERATED_COLUMNS), annotated
 
 
 def generated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
     """Complete rows, the first of each text, with `method` beside the columns that make_splits takes."""
-    complete = _complete(table.frame)
-    labels = pd.to_numeric(complete["prompt_label"], errors="coerce")
-    mend = "the hub's configuration train has the right file"
-    table.refuse(~labels.isin(range(NUM_LABELS)), "prompt_label is 0 or 1", mend, complete["prompt_label"])
-    rows = pd.DataFrame(
+    raw = pd.DataFrame(
         {
-            "example_id": [f"generated/{row}" for row in complete.index],
-            "text": complete["generation"].map(clean_text),
-            "label": labels.astype("int64"),
-            "group": _known_groups(table, complete["group"]),
-            "method": complete["generation_method"],
+            "text": texts_of(table, "generation").map(clean_text, na_action="ignore"),
+            "label": numbers_of(table, "prompt_label"),
+            "group": words_of(table, "group"),
+            "method": words_of(table, "generation_method"),
         }
     )
+    complete = _complete(raw)
+    mend = "the hub's configuration train has the right file"
+    table.refuse(
+        ~complete["label"].isin(range(NUM_LABELS)), "prompt_label is 0 or 1", mend, table.frame["prompt_label"]
+    )
+    rows = complete.assign(
+        example_id=[f"generated/{row}" for row in complete.index],
+        label=complete["label"].astype("int64"),
+        group=_known_groups(table, complete["group"]),
+    )
     unique = drop_repeats(rows, per_group=False)
-    num_dropped["generated row without text, group, label or method"] = len(table.frame) - len(complete)
+    num_dropped["generated row without text, group, label or method"] = len(raw) - len(complete)
     num_dropped["generated text repeats another"] = len(rows) - len(unique)
     return unique
 
 
 def annotated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
     """Complete rows, the first of each text, with the columns that make_splits takes."""
-    complete = _complete(table.frame)
-    toxicity = pd.to_numeric(complete["toxicity_human"], errors="coerce")
+    raw = pd.DataFrame(
+        {
+            "text": texts_of(table, "text").map(clean_text, na_action="ignore"),
+            "toxicity": numbers_of(table, "toxicity_human"),
+            "group": words_of(table, "target_group"),
+        }
+    )
+    complete = _complete(raw)
+    toxicity = complete["toxicity"]
     mend = "the hub's configuration annotated has the right file"
-    table.refuse(~toxicity.between(1, 5), "toxicity_human is from 1 to 5", mend, complete["toxicity_human"])
+    table.refuse(~toxicity.between(1, 5), "toxicity_human is from 1 to 5", mend, table.frame["toxicity_human"])
     rows = pd.DataFrame(
         {
             "example_id": [f"annotated/{row}" for row in complete.index],
-            "text": complete["text"].map(clean_text),
+            "text": complete["text"],
             "label": (toxicity > TOXIC_ABOVE).astype("int64"),
-            "group": _known_groups(table, complete["target_group"]),
+            "group": _known_groups(table, complete["group"]),
         }
     )
-    unique = drop_repeats(rows[rows["text"] != ""], per_group=False)
-    num_dropped["annotated row without text, group or toxicity"] = len(table.frame) - len(complete)
-    num_dropped["annotated text repeats another, or is blank"] = len(rows) - len(unique)
+    unique = drop_repeats(rows, per_group=False)
+    num_dropped["annotated row without text, group or toxicity"] = len(raw) - len(complete)
+    num_dropped["annotated text repeats another"] = len(rows) - len(unique)
     return unique
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:
-    blank = frame.isna() | (frame.map(lambda value: isinstance(value, str) and not value.strip()))
-    return frame[~blank.any(axis="columns")]
+    return frame[~(frame.isna() | (frame == "")).any(axis="columns")]
 
 
 def clean_text(text: str) -> str:

@@ -110,15 +110,16 @@ def test_incomplete_repeated_and_leaked_rows_are_dropped_and_counted(
     generated.loc[1, "generation_method"] = "  "
     generated.loc[2, "prompt_label"] = None
     generated.loc[3, "generation"] = generated.loc[4, "generation"].upper()
+    generated.loc[6, "generation"] = "b''"
     leaked = clean_text(annotated.loc[0, "text"])
     generated.loc[5, "generation"] = f"  {leaked.upper()} "
     annotated.loc[len(annotated)] = {"text": "b''", "target_group": "asian", "toxicity_human": 1.0, "label": "hate"}
     splits = load_toxigen(SMALL, write_toxigen(generated, annotated))
     assert splits.num_dropped == {
-        "generated row without text, group, label or method": 3,
+        "generated row without text, group, label or method": 4,
         "generated text repeats another": 1,
         "train text also in test": 1,
-        "annotated text repeats another, or is blank": 1,
+        "annotated row without text, group or toxicity": 1,
     }
     assert leaked in splits.test.texts
 
@@ -182,7 +183,7 @@ def test_too_few_rows_are_refused(write_toxigen: WriteFolder, options: ToxigenOp
 
 
 def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"toxigen\.csv .* toxigen missing"):
+    with pytest.raises(DataError, match=r"toxigen\.csv.* toxigen, annotated missing, it holds nothing"):
         load_splits(ToxigenOptions(), tmp_path)
 
 
@@ -207,6 +208,11 @@ def test_parquet_and_the_hub_give_what_csv_gives(
     generated.to_parquet(tmp_path / "parquet" / "toxigen.parquet")
     annotated.to_parquet(tmp_path / "parquet" / "annotated.parquet")
     assert load_toxigen(SMALL, tmp_path / "parquet").content_hash() == expected
+    published = write_toxigen(generated)
+    (published / "annotated.csv").unlink()
+    annotated[:300].to_csv(published / "annotated_train.csv", index=False)
+    annotated[300:].drop(columns="label").to_parquet(published / "annotated_test.parquet")
+    assert load_toxigen(SMALL, published).content_hash() == expected, "the published files are the hub's"
 
     def from_hub(name: str, configuration: str, revision: str | None) -> datasets.DatasetDict:
         assert (name, revision) == (HUB_NAME, None)

@@ -1,0 +1,14 @@
+"""A corpus of your own: any folder or file of CSV, TSV, Parquet or JSON lines, with any number of labels."""
+
+from d3m_ray.command import run_sweep
+from d3m_ray.config import ExperimentConfig
+from d3m_ray.data import OwnOptions
+
+if __name__ == "__main__":
+    run_sweep(
+        "Prune a corpus of your own by group alignment and retrain; --data names its folder or file.",
+        ExperimentConfig(
+            corpus_options=OwnOptions(),
+            num_removed=(0, "5%", "10%", "20%"),
+        ),
+    )

@@ -1,0 +1,57 @@
+"""What an experiment asks for: numbers removed that fit the corpus, and a first line that says what was read."""
+
+import dataclasses
+
+import pytest
+from rich.console import Console
+
+from d3m_ray.config import ExperimentConfig
+from d3m_ray.data import PlantedOptions, ToxigenOptions, load_splits
+from d3m_ray.experiment import prepare
+from d3m_ray.planning import describe, numbers_that_fit, record_plan
+from d3m_ray.progress import Progress
+from d3m_ray.store import Store
+
+CONFIG = ExperimentConfig(
+    PlantedOptions(num_train=80, num_val=40, num_test=40), model="tiny", methods=("random",), seeds=(0,)
+)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "num_train", "fitting"),
+    [
+        ((0, 50, 100, 200), 400, (0, 50, 100, 200)),
+        ((0, 50, 100, 200, 300, 700), 400, (0, 50, 100, 200)),
+        ((0, 50, 100), 60, (0, "5%", "10%", "20%")),
+        ((50, 700), 60, ("5%", "10%", "20%")),
+        ((0,), 60, (0,)),
+        ((0, "5%", "60%"), 60, (0, "5%")),
+    ],
+)
+def test_numbers_that_nobody_chose_leave_half_of_train(numbers, num_train, fitting):
+    assert numbers_that_fit(numbers, num_train) == fitting
+
+
+def test_a_sweeps_own_numbers_give_way_to_a_small_corpus_and_it_is_said(tmp_path, capsys):
+    config = dataclasses.replace(CONFIG, num_removed=(0, 20, 700))
+    progress = Progress(Console(stderr=True, width=80))
+    prepared = prepare(config, Store(tmp_path), progress, numbers_chosen=False)
+    assert prepared.config.num_removed == (0, 20)
+    assert "--num-removed is 0 20 here: the sweep's other numbers take more" in capsys.readouterr().err
+
+
+def test_shares_are_stored_as_counts(tmp_path):
+    store = Store(tmp_path)
+    record_plan(prepare(dataclasses.replace(CONFIG, num_removed=("10%", 0, 8)), store, Progress()))
+    (experiment,) = store.read_experiments().values()
+    assert sorted(experiment.plan) == [("random", 0, 0), ("random", 8, 0)]
+
+
+def test_what_was_read_is_told_in_one_line(tmp_path):
+    for split in ("train", "val", "test"):
+        rows = "".join(f"{split} {i},{i % 2},amber\n" for i in range(4))
+        (tmp_path / f"{split}.csv").write_text(f"text,label,group\n{rows}{split} 0,0,amber\n")
+    assert describe(load_splits(ToxigenOptions(), tmp_path)) == (
+        "toxigen: 4 train, 4 val, 4 test examples of 1 groups; labels 0, 1, of which 1 is the positive one; left out: "
+        "1 train row repeats another; 1 val row repeats another; 1 test row repeats another"
+    )
