@@ -89,8 +89,10 @@ def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_leng
     if not torch.isfinite(alone).all():
         raise InputError(f"--model gives finite logits, and {kind} gives {alone.tolist()}: its weights are damaged")
     if not _equal(together, alone):
+        once_more = _alone(logits_of_batch, tokens)
+        why = "reads the padding" if _equal(once_more, alone) else "draws at random in each pass"
         raise InputError(
-            f"--model gives a text the same logits whatever stands beside it in a batch, and {kind} reads the padding: "
+            f"--model gives a text the same logits whatever stands beside it in a batch, and {kind} {why}: "
             f"they differ by {(together - alone).abs().max():.2g} of {alone.abs().max():.2g}; take another"
         )
     _check_length(logits_of_batch, texts[0], tokens, max_length, kind)
