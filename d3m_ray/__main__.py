@@ -1,13 +1,16 @@
 """The command line: `python -m d3m_ray <command> STORE` reads what the sweeps have stored."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from d3m_ray.analysis.status import render_status
-from d3m_ray.store import Store, StoreError
+from d3m_ray.command import exit_status
+from d3m_ray.flags import parsed
+from d3m_ray.store import Store
 
 COMMANDS = tyro.extras.SubcommandApp()
 
@@ -16,19 +19,33 @@ StoreArgument = Annotated[
 ]
 
 
+Command = Callable[[], None]
+
+
 @COMMANDS.command
-def status(store: StoreArgument) -> None:
-    """Say what of each experiment is done, failed and missing."""
-    Console().print(render_status(Store(store)))
+def status(store: StoreArgument, debug: bool = False) -> Command:
+    """Say what of each experiment is done, failed and missing.
+
+    Args:
+        store: Where the results are.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    return lambda: Console().print(render_status(Store(store)))
 
 
-def main() -> None:
-    """Run one command; a store that cannot be used is said in one line, with exit code 2."""
-    try:
-        COMMANDS.cli(prog="python -m d3m_ray", description=__doc__)
-    except StoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; ends the process with 2 where the arguments or the store break a rule, said in one line."""
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def work() -> int:
+        command: Command = parsed(
+            lambda: COMMANDS.cli(prog="python -m d3m_ray", description=__doc__, args=given), given
+        )
+        command()
+        return 0
+
+    if status := exit_status(work, debug="--debug" in given):
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ torch, transformers, matplotlib and Ray are imported where they are first needed
 with a flag is said without them, what is wrong with the corpus or the model without Ray.
 """
 
+import contextlib
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,9 +15,11 @@ import tyro
 from rich.console import Console
 
 from d3m_ray.config import ExperimentConfig, LdsConfig
-from d3m_ray.errors import InputError
+from d3m_ray.errors import InputError, RunError
+from d3m_ray.flags import parsed, with_environment
 from d3m_ray.protocol import WARNING, follow_thesis
-from d3m_ray.store import Store, StoreError, refused
+from d3m_ray.store import Store, StoreError, check_writable_folder, refused
+from d3m_ray.waiting import announced
 
 if TYPE_CHECKING:
     from d3m_ray.experiment import Outcome
@@ -39,48 +43,60 @@ def run_lds_sweep(description: str, defaults: LdsConfig, arguments: list[str] | 
 
 
 def _main(description: str, defaults: Config, arguments: list[str] | None, run: Callable[[Config], int]) -> None:
-    console = Console(stderr=True)
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def work() -> int:
+        preset = with_environment(defaults)
+        markers = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes)
+        settings = tyro.conf.configure(*markers)(type(defaults))
+        return run(parsed(lambda: tyro.cli(settings, description=description, default=preset, args=given), given))
+
+    sys.exit(exit_status(work, debug="--debug" in given))
+
+
+def exit_status(work: Callable[[], int], debug: bool = False) -> int:
+    """What a command ends with: what `work` returns, or the status of an error, which is said in one line.
+
+    With `debug`, its traceback stands above the line. An error of no kind that is foreseen is raised.
+    """
     try:
-        config = tyro.cli(
-            tyro.conf.configure(
-                tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes
-            )(type(defaults)),
-            description=description,
-            default=defaults,
-            args=arguments,
-        )
-        status = run(config)
-    except (InputError, StoreError, ConnectionError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        status = EXIT_BAD_INPUT
+        return work()
+    except (InputError, StoreError, ConnectionError, RunError) as error:
+        if debug:
+            traceback.print_exc()
+        say(f"error: {' '.join(str(error).split())}", "red")
+        return EXIT_FAILED if isinstance(error, RunError) else EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        console.print("interrupted: what was done is stored, the same command goes on from there")
-        status = EXIT_INTERRUPTED
-    sys.exit(status)
+        say("interrupted: what was done is stored, the same command goes on from there")
+        return EXIT_INTERRUPTED
+
+
+def say(line: str, style: str = "") -> None:
+    """One line on stderr, never wrapped: what reads it may be a program."""
+    Console(stderr=True).print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
     numbers_chosen = config.num_removed != defaults.num_removed
     if config.protocol == "thesis":
         config = follow_thesis(config, defaults)
-        Console(stderr=True).print(WARNING, style="yellow", highlight=False)
-    store = Store(config.store)
-    from d3m_ray.experiment import run_experiment
-    from d3m_ray.planning import prepare
+        say(WARNING, "yellow")
+    store = _open(config)
+    from d3m_ray.experiment import prepare, run_experiment
     from d3m_ray.progress import Progress
 
     with Progress() as progress:
         prepared = prepare(config, store, progress, numbers_chosen)
         from d3m_ray.cluster.engine import connected
 
-        with connected(config.execution, store) as engine:
+        with _failing(), connected(config.execution, store, progress.stage) as engine:
             outcome = run_experiment(prepared, engine, progress)
-    show_results(store, outcome, config.figures or default_figures(store))
-    return _report_failures(outcome)
+    return _finish(config, store, outcome, show_results, "test trial")
 
 
 def _lds_sweep(config: LdsConfig) -> int:
-    store = Store(config.experiment.store)
+    experiment = config.experiment
+    store = _open(experiment)
     from d3m_ray.lds import prepare_lds, run_lds
     from d3m_ray.progress import Progress
 
@@ -88,18 +104,55 @@ def _lds_sweep(config: LdsConfig) -> int:
         prepared = prepare_lds(config, store, progress)
         from d3m_ray.cluster.engine import connected
 
-        with connected(config.experiment.execution, store) as engine:
+        with _failing(), connected(experiment.execution, store, progress.stage) as engine:
             outcome = run_lds(prepared, engine, progress)
-    show_lds(store, outcome, config.experiment.figures or default_figures(store))
-    return _report_failures(outcome)
+    return _finish(experiment, store, outcome, show_lds, "LDS")
 
 
-def _report_failures(outcome: "Outcome") -> int:
-    for failure in outcome.failed:
-        print(f"failed: fit {failure.fit_key}: {failure.error}", file=sys.stderr)
-    if outcome.failed:
-        print("the same command tries the failed fits again", file=sys.stderr)
-    return EXIT_FAILED if outcome.failed else 0
+def _open(config: ExperimentConfig) -> Store:
+    """The store, where it and the folder of the figures can be written to; a wait for it is announced."""
+    with announced(f"the store {config.store} to answer"):
+        store = Store(config.store)
+        store.check_writable()
+    if config.figures is not None or "://" in str(store):  # a folder in a local store is checked with the store
+        check_writable_folder(config.figures or default_figures(store), "--figures")
+    return store
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """From here on a store that cannot be used is a failure: it could be when the inputs were checked."""
+    try:
+        yield
+    except StoreError as error:
+        raise RunError(f"{error}; what was done is stored, the same command goes on from there") from error
+
+
+Show = Callable[[Store, "Outcome", Path], None]
+
+
+def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", show: Show, kind: str) -> int:
+    """Show what there is, then what failed and why; the exit status."""
+    from d3m_ray.failures import told
+
+    table = "trials" if show is show_results else "lds"
+    if store.read_all(table, columns=["experiment"], filters=[("experiment", "==", outcome.experiment)]).empty:
+        say(f"no {kind} of {outcome.experiment} could be made: there is no table to show")
+    else:
+        folder = config.figures or default_figures(store)
+        try:
+            show(store, outcome, folder)
+        except StoreError as error:
+            raise RunError(f"the results are in {store}, but not in {folder}: {error}") from error
+    if config.execution.debug:
+        traces = [failure.trace for failure in outcome.failed] + [each.trace for each in outcome.unscored]
+        sys.stderr.writelines(dict.fromkeys(traces))
+    for line in told(outcome.failed, outcome.unscored):
+        say(f"failed: {line}", "red")
+    if outcome.failed or outcome.unscored:
+        say("the same command tries again what failed; --debug shows where it did")
+        return EXIT_FAILED
+    return 0
 
 
 def default_figures(store: Store) -> Path:

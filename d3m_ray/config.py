@@ -1,9 +1,12 @@
 """Every setting of an experiment, checked when constructed: the fields are the command line's flags."""
 
-import os
-from dataclasses import dataclass, field
+import difflib
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from tyro.conf import arg
 
@@ -17,10 +20,62 @@ Protocol = Literal["standard", "thesis"]
 FinalModel = Literal["last", "val_accuracy", "val_wga"]
 GroupWeights = Literal["softmax", "loss", "uniform"]
 
+MAX_SEED = 2**32 - 1  # what the generators of numpy, torch and scikit-learn all take
+MAX_COUNT = 2**31 - 1
+MAX_NAME_LENGTH = 100  # a name becomes folders and, with an ending, files: 255 bytes at most
+MAX_LISTED = 12  # so many names are listed where one is wrong, and no more
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
+
 
 def _check(holds: bool, rule: str, received: object) -> None:
     if not holds:
         raise InputError(f"{rule}, received {received!r}")
+
+
+def _check_methods(methods: Sequence[str], known: Collection[str], kind: str) -> None:
+    """Raises InputError at the first name that is none of the known ones, with those that are most like it."""
+    _check(bool(methods), f"--methods names one or more {kind}s", methods)
+    unknown = next((method for method in methods if method not in known), None)
+    if unknown is None:
+        return
+    if "," in unknown:
+        mend = f"separate names by blanks: --methods {' '.join(unknown.replace(',', ' ').split())}"
+    elif close := difflib.get_close_matches(unknown.lower(), known, n=3):
+        mend = f"did you mean {' or '.join(close)}?"
+    elif len(known) <= MAX_LISTED:
+        mend = f"they are {', '.join(known)}"
+    else:
+        mend = "the README lists them all, trak, ekfac and random among them"
+    raise InputError(f"each of --methods is the name of an {kind}, received {unknown!r}; {mend}")
+
+
+def _check_removals(numbers: Sequence[int | str]) -> None:
+    _check(bool(numbers), "--num-removed is one or more counts, or shares of train", numbers)
+    rule = "each of --num-removed is a count from 0, or a share of train below 100%, such as 5%"
+    for number in numbers:
+        commas = "; separate them by blanks" if "," in str(number) else ""
+        if not is_removal(number):
+            raise InputError(f"{rule}, received {number!r}{commas}")
+
+
+def _check_numbers(config: Any) -> None:
+    """The rules for every number of these settings and of those within: finite, and no larger than generators take."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            _check_numbers(value)
+        named = getattr(hints[field.name], "__metadata__", ())
+        flag = "--" + (named[0].name if named else field.name.replace("_", "-"))
+        is_seed = field.name in ("seed", "seeds") or field.name.endswith("_seed")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float):
+                _check(math.isfinite(number), f"{flag} is a finite number", number)
+            elif isinstance(number, int) and is_seed:
+                _check(0 <= number <= MAX_SEED, f"{flag} is a whole number from 0 to {MAX_SEED}", number)
+            elif isinstance(number, int):
+                _check(number <= MAX_COUNT, f"{flag} is at most {MAX_COUNT}", number)
 
 
 @dataclass(frozen=True)
@@ -121,32 +176,39 @@ class AlignmentConfig:
         _check(self.beta >= 0, "--beta is at least 0", self.beta)
 
 
-def _from_environment(field: str, default: str) -> str:
-    """A default that a cluster sets once for all of its drivers, for example D3M_RAY_STORE."""
-    return os.environ.get(f"D3M_RAY_{field.upper()}", default)
-
-
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """Where the work runs. Nothing of it enters a key. Defaults come from D3M_RAY_<FIELD> where that is set."""
+    """Where the work runs. Nothing of it enters a key. A command presets fields from D3M_RAY_<FIELD>, see `flags`."""
 
-    address: str = field(default_factory=lambda: _from_environment("address", "auto"))
-    """Ray to join: auto (a running cluster, else one on this machine), local (always this machine) or ray://..."""
-    num_workers: int | None = field(default_factory=lambda: int(_from_environment("num_workers", "0")) or None)
+    address: str = "auto"
+    """Ray to join: auto (a running cluster, else one on this machine), local (always this machine), HOST:PORT or
+    ray://HOST:PORT."""
+    num_workers: int | None = None
     """Attribution actors; left out, one per GPU where workers take GPUs, else one per core."""
-    gpus_per_worker: float = field(default_factory=lambda: float(_from_environment("gpus_per_worker", "0")))
+    gpus_per_worker: float = 0
     """GPUs, or a fraction of one, that an attribution actor takes."""
-    gpus_per_trial: float = field(default_factory=lambda: float(_from_environment("gpus_per_trial", "0")))
+    gpus_per_trial: float = 0
     """GPUs, or a fraction of one, that a trial takes."""
-    cpus_per_trial: int = field(default_factory=lambda: int(_from_environment("cpus_per_trial", "1")))
+    cpus_per_trial: int = 1
     """Cores, and so torch threads, of a trial and of an attribution actor."""
+    max_wait_seconds: float = 1200
+    """How long to wait for a cluster to have room for a worker or a trial; an autoscaler takes minutes."""
+    debug: bool = False
+    """Show the traceback of an error, not only what is wrong."""
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
+        _check(
+            _ADDRESS.fullmatch(self.address) is not None,
+            "--address is auto, local, HOST:PORT or ray://HOST:PORT",
+            self.address,
+        )
         workers_ok = self.num_workers is None or self.num_workers >= 1
         _check(workers_ok, "--num-workers is at least 1, or left out", self.num_workers)
         _check(self.gpus_per_worker >= 0, "--gpus-per-worker is at least 0", self.gpus_per_worker)
         _check(self.gpus_per_trial >= 0, "--gpus-per-trial is at least 0", self.gpus_per_trial)
         _check(self.cpus_per_trial >= 1, "--cpus-per-trial is at least 1", self.cpus_per_trial)
+        _check(self.max_wait_seconds >= 0, "--max-wait-seconds is at least 0", self.max_wait_seconds)
 
 
 @dataclass(frozen=True)
@@ -160,7 +222,7 @@ class ExperimentConfig:
     own corpus, its folder or file."""
     model: str = "google-bert/bert-base-uncased"
     """A transformers folder or hub name, or "tiny": a two-layer BERT of random weights."""
-    store: str = field(default_factory=lambda: _from_environment("store", "results"))
+    store: str = "results"
     """Folder or URI (s3://, gs://) of the results; the same store goes on where it was left."""
     methods: tuple[str, ...] = ("trak", "random")
     """Arms that are compared: an attribution method (trak, ekfac, ...), a control (random, ...), a way to train
@@ -184,16 +246,21 @@ class ExperimentConfig:
     trak: TrakConfig = TrakConfig()
     ekfac: EkfacConfig = EkfacConfig()
     alignment: AlignmentConfig = AlignmentConfig()
-    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    execution: ExecutionConfig = ExecutionConfig()
 
     def __post_init__(self) -> None:
-        unknown = [method for method in self.methods if method not in ARMS]
-        _check(not unknown and bool(self.methods), f"--methods are of {', '.join(ARMS)}", self.methods)
-        _check(bool(self.num_removed), "--num-removed are one or more counts or shares", self.num_removed)
-        for number in self.num_removed:
-            _check(is_removal(number), "--num-removed are counts from 0 or shares below 100%, such as 5%", number)
-        _check(bool(self.seeds) and min(self.seeds) >= 0, "--seeds are one or more numbers from 0", self.seeds)
+        _check_methods(self.methods, ARMS, "arm")
+        _check_removals(self.num_removed)
+        _check(bool(self.seeds), "--seeds is one or more whole numbers", self.seeds)
         _check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
+        _check_numbers(self)
+        name_ok = self.experiment is None or _NAME.fullmatch(self.experiment) is not None
+        rule = "--experiment is letters, digits, '.', '_' and '-', a letter or digit first"
+        _check(name_ok, rule, self.experiment)
+        long_rule = f"--experiment has at most {MAX_NAME_LENGTH} characters"
+        _check(len(self.experiment or "") <= MAX_NAME_LENGTH, long_rule, self.experiment)
+        _check(bool(self.store.strip()), "--store is a folder or URI", self.store)
+        _check(bool(self.model.strip()), "--model is a folder, a hub name or tiny", self.model)
         for name in ("methods", "num_removed", "seeds"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 
@@ -208,12 +275,8 @@ class LdsConfig:
     """Random halves of train that are retrained on."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.experiment.methods if name not in ATTRIBUTION_SETTINGS]
-        if unknown:
-            raise InputError(
-                f"--methods are attribution methods, of {', '.join(ATTRIBUTION_SETTINGS)}; received {unknown}"
-            )
-        if self.num_subsets < MIN_SUBSETS:
-            raise InputError(f"--num-subsets is at least {MIN_SUBSETS}; received {self.num_subsets}")
+        _check_methods(self.experiment.methods, ATTRIBUTION_SETTINGS, "attribution method")
+        _check(self.num_subsets >= MIN_SUBSETS, f"--num-subsets is at least {MIN_SUBSETS}", self.num_subsets)
+        _check_numbers(self)
         if self.experiment.protocol != "standard":
             raise InputError("an LDS is measured on val; leave out --protocol")

@@ -34,6 +34,8 @@ class FailedFit:
 
     fit_key: str
     error: str
+    """In one line."""
+    trace: str = ""
 
 
 OnFit = Callable[[FitEvent], None]
@@ -73,14 +75,24 @@ class LocalEngine:
                 val_wga = train_and_record(context, planned)
             except Exception as error:
                 on_fit(FitEvent("failed", len(planned.trials)))
-                failed.append(give_up(context, planned, repr(error), traceback.format_exc()))
+                failed.append(give_up(context, planned, reason(error), traceback.format_exc()))
             else:
                 on_fit(FitEvent("done", len(planned.trials), val_wga))
         return failed
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line: the kind of the error and the first line of what it says.
+
+    An error of another process comes wrapped, with the error itself as its `cause`.
+    """
+    error = getattr(error, "cause", None) or error
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def give_up(context: TrialContext, planned: PlannedFit, error: str, trace: str) -> FailedFit:
     """Record the error of a fit with each trial that waited for it."""
     for trial in planned.trials:
         record_failure(context, trial, error, trace)
-    return FailedFit(planned.fit.fit_key, error)
+    return FailedFit(planned.fit.fit_key, error, trace)

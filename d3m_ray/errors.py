@@ -1,5 +1,9 @@
-"""The error that a command shows without a traceback."""
+"""The errors that a command shows in one line, without a traceback."""
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """What the user gave breaks a rule; the message states the rule, what was received, and the mend."""
+
+
+class RunError(Exception):
+    """What was asked for is right and could not be done; the message says what failed, and what to do."""

@@ -5,6 +5,7 @@ removes half of train; subset m is also trained with seed m.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +15,27 @@ import pandas as pd
 
 from d3m_ray.alignment import group_scores
 from d3m_ray.config import LdsConfig
-from d3m_ray.data import load_splits
 from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
 from d3m_ray.engine import Engine
-from d3m_ray.experiment import Outcome, Run, base_models, is_scored, query_scores, train
+from d3m_ray.errors import RunError
+from d3m_ray.experiment import (
+    Outcome,
+    Run,
+    base_models,
+    is_scored,
+    keep_supported,
+    query_scores,
+    train,
+    unless_it_fails,
+)
+from d3m_ray.failures import Unscored, told
 from d3m_ray.keys import content_hash
 from d3m_ray.planning import (
     Prepared,
     check_name_is_free,
-    describe,
-    keep_supported,
     make_context,
     plan_trials,
+    read_corpus,
     record_plan,
     scores_key,
 )
@@ -34,6 +44,7 @@ from d3m_ray.records import Splits
 from d3m_ray.selection import Evidence
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext, TrialSpec, stored_predictions
+from d3m_ray.waiting import announced
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +58,15 @@ class PreparedLds:
 
 def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> PreparedLds:
     """As `planning.prepare`, for the halves of train that the scores are judged by."""
-    splits = load_splits(config.experiment.corpus_options, config.experiment.data)
-    progress.stage(describe(splits))
+    splits = read_corpus(config.experiment, progress)
     subsets = dataclasses.replace(
         config.experiment,
         methods=("random",),
         num_removed=(len(splits.train) // 2,),
         seeds=tuple(range(config.num_subsets)),
     )
-    context = make_context(subsets, splits, store)
+    with announced(f"model {subsets.model} to load", progress.stage):
+        context = make_context(subsets, splits, store)
     config = dataclasses.replace(config, experiment=keep_supported(config.experiment, context, progress))
     if subsets.experiment is None:  # apart from the sweep of the same settings, whose table would show the halves
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
@@ -78,14 +89,23 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     given_up = {failure.fit_key for failure in failed}
     trained = [trial for trial in trials if trial.fit.fit_key not in given_up]
     if len(trained) < MIN_SUBSETS:
-        raise RuntimeError(f"an LDS takes at least {MIN_SUBSETS} subsets; all but {len(trained)} failed")
+        reasons = "; ".join(told(failed, ()))
+        raise RunError(f"an LDS takes at least {MIN_SUBSETS} subsets, {len(trained)} could be trained: {reasons}")
     kept, margins = _retrained(context, trained)
     fit_keys = [trial.fit.fit_key for trial in trained]
+    unscored: list[Unscored] = []
     for method in config.experiment.methods:
-        progress.stage(f"attribution by {method}, for every val example")
-        matrix, seconds = query_scores(method, run, failed)
-        _record(method, run, _lds_rows(matrix, kept, margins, splits).assign(scoring_seconds=seconds), fit_keys)
-    return Outcome(context.experiment, splits, failed)
+        measure = functools.partial(_measure, method, run, kept, margins, fit_keys)
+        unscored += unless_it_fails(method, run, failed, measure)
+    return Outcome(context.experiment, splits, failed, unscored)
+
+
+def _measure(method: str, run: Run, kept: np.ndarray, margins: np.ndarray, fit_keys: Sequence[str]) -> None:
+    """Store the LDS of one method, given what `_retrained` gives and the fits of the subsets."""
+    run.progress.stage(f"attribution by {method}, for every val example")
+    matrix, seconds = query_scores(method, run)
+    rows = _lds_rows(matrix, kept, margins, run.context.splits)
+    _record(method, run, rows.assign(scoring_seconds=seconds), fit_keys)
 
 
 def _lds_rows(matrix: np.ndarray, kept: np.ndarray, margins: np.ndarray, splits: Splits) -> pd.DataFrame:

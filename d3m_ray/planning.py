@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from d3m_ray.compatibility import supported
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
@@ -16,8 +15,9 @@ from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence, removal_counts
-from d3m_ray.store import Store
+from d3m_ray.store import PlannedTrial, Store
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
+from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
 FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
@@ -31,33 +31,12 @@ class Prepared:
     context: TrialContext
 
 
-def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_chosen: bool = True) -> Prepared:
-    """Load the corpus and the model and check all that was asked for, before a cluster is joined; writes nothing.
-
-    Where nobody chose the numbers removed, those that would take more than half of train are left out. Raises
-    InputError where an input breaks a rule, StoreError where the store cannot be used.
-    """
-    splits = load_splits(config.corpus_options, config.data)
+def read_corpus(config: ExperimentConfig, progress: Progress) -> Splits:
+    """The splits, once they are described to the user. Raises DataError where the corpus breaks a rule."""
+    with announced("the corpus to be read", progress.stage):
+        splits = load_splits(config.corpus_options, config.data)
     progress.stage(describe(splits))
-    if not numbers_chosen:
-        numbers = numbers_that_fit(config.num_removed, len(splits.train))
-        if numbers != config.num_removed:
-            progress.stage(
-                f"--num-removed is {' '.join(map(str, numbers))} here: the sweep's other numbers take more than half "
-                f"of the {len(splits.train)} train examples; name your own to have them"
-            )
-        config = replace(config, num_removed=numbers)
-    context = make_context(config, splits, store)
-    config = keep_supported(config, context, progress)
-    check_name_is_free(config, context)
-    return Prepared(config, context)
-
-
-def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
-    """The configuration with the arms that can serve the model; says what is doubtful. Raises as `supported`."""
-    for warning in context.warnings:
-        progress.stage(f"warning: {warning}")
-    return supported(config, context.base, context.tokens, progress.stage)
+    return splits
 
 
 def describe(splits: Splits) -> str:
@@ -68,6 +47,18 @@ def describe(splits: Splits) -> str:
     positive = f", of which {splits.label_names[1]} is the positive one" if splits.num_labels == 2 else ""
     parts = [f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups", f"labels {labels}{positive}"]
     return "; ".join([*parts, *splits.notes] + ([f"left out: {dropped}"] if dropped else []))
+
+
+def with_numbers_that_fit(config: ExperimentConfig, splits: Splits, progress: Progress) -> ExperimentConfig:
+    """The configuration with those of its numbers removed that leave at least half of train; says so if not all do."""
+    numbers = numbers_that_fit(config.num_removed, len(splits.train))
+    if numbers == config.num_removed:
+        return config
+    progress.stage(
+        f"--num-removed is {' '.join(map(str, numbers))} here: the sweep's other numbers take more than half of the "
+        f"{len(splits.train)} train examples; name your own to have them"
+    )
+    return replace(config, num_removed=numbers)
 
 
 def numbers_that_fit(numbers: Sequence[int | str], num_train: int) -> tuple[int | str, ...]:
@@ -123,7 +114,7 @@ def record_plan(prepared: Prepared) -> None:
     """Write what this experiment is and plans."""
     config, context = prepared.config, prepared.context
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
-    context.store.write_experiment(context.experiment, recorded, _asked(config, context), keys)
+    context.store.write_experiment(context.experiment, recorded, asked_trials(config, context), keys)
 
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
@@ -157,10 +148,10 @@ def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, d
     }
 
 
-def _asked(config: ExperimentConfig, context: TrialContext) -> list[tuple[str, int | None, int]]:
-    """(method, num_removed, seed) of every trial, fewest removed first; None where the arm decides the number."""
+def asked_trials(config: ExperimentConfig, context: TrialContext) -> list[PlannedTrial]:
+    """Every trial that is asked for, fewest removed first; of no number removed where the arm decides it."""
     return [
-        (method, number, seed)
+        PlannedTrial(method, number, seed)
         for number in (*sorted(removal_counts(config.num_removed, len(context.splits.train))), None)
         for seed in config.seeds
         for method in config.methods
@@ -171,7 +162,7 @@ def _asked(config: ExperimentConfig, context: TrialContext) -> list[tuple[str, i
 def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evidence) -> list[TrialSpec]:
     """Every trial whose selection can be made: all but those whose arm waits for what the evidence lacks."""
     trials = []
-    for method, number, seed in _asked(config, context):
+    for method, number, seed in asked_trials(config, context):
         arm = ARMS[method]
         if number == 0:
             trials.append(plan_trial(context, method, NOTHING, seed))

@@ -19,8 +19,9 @@ from d3m_ray.metrics import group_metrics
 from d3m_ray.model import BaseModel, build_classifier, default_device
 from d3m_ray.objectives import ERM, OBJECTIVES, FitInputs
 from d3m_ray.records import Examples, Predictions, Splits
-from d3m_ray.store import Say, Store
+from d3m_ray.store import PlannedTrial, Store
 from d3m_ray.training import Fit, predict
+from d3m_ray.waiting import Say
 
 EVALUATED_SPLITS = ("val", "test")
 
@@ -112,6 +113,8 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
     predictions = {
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }
+    if not all(np.isfinite(of_split.margins).all() for of_split in predictions.values()):
+        raise FloatingPointError("the trained model gives no finite answers: lower --learning-rate")
     if spec.keeps_weights:
         weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
         context.store.write_checkpoint(spec.fit_key, weights)
@@ -164,16 +167,31 @@ def _predictions_of(fitted: pd.DataFrame, examples: Examples) -> Predictions:
 
 def record_failure(context: TrialContext, trial: TrialSpec, error: str, traceback: str) -> None:
     """Store why a trial has no result; it is tried again at the next run."""
+    planned = PlannedTrial(trial.method, trial.num_removed, trial.fit.seed)
+    _write_failure(context, trial.trial_key, planned, error, traceback)
+
+
+def record_unselected(context: TrialContext, trial: PlannedTrial, error: str, traceback: str) -> None:
+    """Store why the selection of a trial could not be made, so that it has no fit yet, and no key of its own."""
+    _write_failure(context, unselected_key(context, trial), trial, error, traceback)
+
+
+def unselected_key(context: TrialContext, trial: PlannedTrial) -> str:
+    """What stands for the key of a trial whose selection is not known."""
+    return content_hash("unselected", context.experiment, *map(str, trial))
+
+
+def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: str, traceback: str) -> None:
     row = {
-        "trial_key": trial.trial_key,
+        "trial_key": key,
         "experiment": context.experiment,
         "num_removed": trial.num_removed,
-        "seed": trial.fit.seed,
+        "seed": trial.seed,
         "error": error,
         "traceback": traceback,
         "created_at": datetime.now(UTC),
     }
-    context.store.write("failures", trial.trial_key, pd.DataFrame([row]), asdict(context.training), trial.method)
+    context.store.write("failures", key, pd.DataFrame([row]), asdict(context.training), trial.method)
 
 
 def _model_for(context: TrialContext) -> PreTrainedModel:

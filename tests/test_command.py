@@ -2,17 +2,25 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from d3m_ray import engine as local_engine
+from d3m_ray.analysis import figures
 from d3m_ray.cluster import engine
 from d3m_ray.command import run_lds_sweep, run_sweep
-from d3m_ray.config import ExperimentConfig, LdsConfig
+from d3m_ray.config import ExecutionConfig, ExperimentConfig, LdsConfig
 from d3m_ray.data import PlantedOptions, ToxigenOptions
-from d3m_ray.planning import prepare, record_plan
+from d3m_ray.engine import LocalEngine
+from d3m_ray.experiment import prepare
+from d3m_ray.flags import with_environment
+from d3m_ray.planning import record_plan
 from d3m_ray.progress import Progress
-from d3m_ray.store import Store
+from d3m_ray.store import Store, StoreError
 
 PLANTED = ExperimentConfig(PlantedOptions(num_train=160, num_val=40, num_test=40), model="tiny", num_removed=(0, 10))
 TOXIGEN = ExperimentConfig(ToxigenOptions(), methods=("random",))
@@ -52,6 +60,96 @@ def test_the_name_of_another_experiment_is_refused_before_ray(tmp_path, capsys):
         run_sweep("a test", PLANTED, arguments)
     assert ended.value.code == 2
     assert "was begun with other values of training" in capsys.readouterr().err
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """The sweep runs in this process, and draws no figures."""
+
+    @contextmanager
+    def connected(*_: object) -> Iterator[LocalEngine]:
+        yield LocalEngine()
+
+    monkeypatch.setattr(engine, "connected", connected)
+    monkeypatch.setattr(figures, "write_figures", lambda *_: [])
+
+
+def run_small(store: Path, *flags: str) -> int:
+    given = ["--store", str(store), "--num-epochs", "1", "--seeds", "0", "1", *flags]
+    with pytest.raises(SystemExit) as ended:
+        run_sweep("a test", PLANTED, given)
+    return ended.value.code
+
+
+@pytest.mark.usefixtures("here")
+def test_what_failed_is_told_once_beside_the_table_of_what_did_not(tmp_path, monkeypatch, capsys):
+    original = local_engine.run_fit
+
+    def diverges(context, spec):
+        if len(spec.removed):
+            raise FloatingPointError(f"the loss is not finite in epoch {spec.seed}")
+        original(context, spec)
+
+    monkeypatch.setattr(local_engine, "run_fit", diverges)
+    assert run_small(tmp_path, "--methods", "random") == 1
+    said = capsys.readouterr()
+    assert "worst group" in said.out
+    assert said.err.count("failed: ") == 1
+    assert "failed: 2 fits: FloatingPointError: the loss is not finite in epoch 0\n" in said.err
+    assert "Traceback" not in said.err
+    assert run_small(tmp_path, "--methods", "random", "--debug") == 1
+    assert ", in diverges" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_where_nothing_succeeds_that_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(local_engine, "run_fit", lambda context, spec: 1 / 0)
+    assert run_small(tmp_path) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()[-4:]
+    assert lines[0].startswith("no test trial of planted-")
+    assert lines[1] == "failed: 4 fits: ZeroDivisionError: division by zero"
+    assert lines[2].startswith("failed: trak: it reads the base models, and one could not be trained: ZeroDivision")
+    assert lines[3] == "the same command tries again what failed; --debug shows where it did"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_store_that_is_lost_on_the_way_is_a_failure(tmp_path, monkeypatch, capsys):
+    def refuses(*_: object) -> None:
+        raise StoreError("the store is full")
+
+    monkeypatch.setattr(Store, "write_experiment", refuses)
+    assert run_small(tmp_path) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the store is full; what was done is stored")
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_debug_shows_where_an_input_was_refused(tmp_path, capsys):
+    assert run_small(tmp_path, "--beta", "inf", "--debug") == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.splitlines()[-1] == "error: --beta is a finite number, received inf"
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_line_is_not_wrapped_inside_a_path(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    folder = tmp_path / "a folder of a name with many blanks"
+    assert run_small(tmp_path, "--data", str(folder)) == 2
+    assert str(folder) in capsys.readouterr().err
+
+
+def test_the_environment_presets_what_flags_may_change(monkeypatch):
+    monkeypatch.setenv("D3M_RAY_STORE", "s3://bucket/name")
+    monkeypatch.setenv("D3M_RAY_NUM_WORKERS", "0")
+    monkeypatch.setenv("D3M_RAY_GPUS_PER_TRIAL", "0.25")
+    monkeypatch.setenv("D3M_RAY_ADDRESS", "ray://10.0.0.1:10001")
+    preset = with_environment(LdsConfig(TOXIGEN)).experiment
+    assert preset.store == "s3://bucket/name"
+    assert preset.execution == ExecutionConfig("ray://10.0.0.1:10001", gpus_per_trial=0.25)
+    own = with_environment(replace(TOXIGEN, store="mine", execution=ExecutionConfig(num_workers=3)))
+    assert (own.store, own.execution.num_workers) == ("mine", 3)
 
 
 def test_a_wrong_flag_is_answered_without_the_imports_that_take_seconds():

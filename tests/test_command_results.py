@@ -8,7 +8,7 @@ from d3m_ray.command import show_results
 from d3m_ray.config import ExperimentConfig, TrainingConfig
 from d3m_ray.data import PlantedOptions
 from d3m_ray.engine import LocalEngine
-from d3m_ray.experiment import Outcome, run_experiment
+from d3m_ray.experiment import Outcome, prepare, run_experiment
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store, StoreError
 
@@ -26,7 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
         training=TrainingConfig(num_epochs=1, learning_rate=1e-9, final_model="last"),
     )
     with Progress() as progress:
-        return store, run_experiment(config, store, LocalEngine(), progress)
+        return store, run_experiment(prepare(config, store, progress), LocalEngine(), progress)
 
 
 @pytest.mark.slow

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 
 from d3m_ray import engine as engine_module
-from d3m_ray import experiment as experiment_module
+from d3m_ray.analysis.status import experiment_status
+from d3m_ray.attribution import METHODS
 from d3m_ray.config import AlignmentConfig, EkfacConfig, ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, load_splits
-from d3m_ray.engine import LocalEngine
+from d3m_ray.engine import FailedFit, LocalEngine
 from d3m_ray.errors import InputError
-from d3m_ray.experiment import Outcome, run_experiment
-from d3m_ray.planning import prepare
+from d3m_ray.experiment import Outcome, prepare, run_experiment, scoring
+from d3m_ray.failures import Unscored, told
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 
@@ -171,11 +172,91 @@ def test_a_failed_fit_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, un
         failed = run(SMALL, store).failed
     assert len(failed) == 3
     failures = store.read_all("failures")
-    assert failures["error"].unique().tolist() == ["MemoryError('made up')"]
+    assert failures["error"].unique().tolist() == ["MemoryError: made up"]
     assert failures["traceback"].str.contains("fails_for_random").all()
     assert run(SMALL, store).failed == []
     assert store.read_all("failures").empty
     assert_same_results(store, undisturbed)
+
+
+def test_a_lost_base_model_ends_only_what_reads_it(tmp_path, monkeypatch, undisturbed, assert_same_results):
+    """Arms that wait for no base model are trained, the others' trials say why they are not; a next run makes them."""
+    store = Store(tmp_path)
+    original = engine_module.run_fit
+
+    def diverges(context, spec):
+        if spec.keeps_weights:
+            raise FloatingPointError("the training loss is not finite")
+        original(context, spec)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "run_fit", diverges)
+        outcome = run(SMALL, store)
+    assert [failure.error for failure in outcome.failed] == ["FloatingPointError: the training loss is not finite"]
+    (unscored,) = outcome.unscored
+    assert unscored.name == "trak"
+    assert "could not be trained: FloatingPointError: the training loss is not finite" in unscored.error
+    done = store.read_all("trials", columns=["method", "num_removed", "seed"]).drop_duplicates()
+    assert {("random", 0, 1), ("random", 10, 0), ("random", 10, 1)} <= set(done.itertuples(index=False, name=None))
+    (experiment,) = store.read_experiments().values()
+    states = experiment_status(store, experiment)
+    assert "missing" not in set(states["state"])
+    heuristic = states[states["method"] == "trak_heuristic"]
+    assert heuristic["error"].str.startswith("it reads the base models").tolist() == [True, True]
+
+    assert run(SMALL, store).failed == []
+    assert store.read_all("failures").empty
+    assert_same_results(store, undisturbed)
+
+
+def test_a_method_that_fails_ends_only_its_own_arms(tmp_path, monkeypatch):
+    def fails(inputs, settings, pool):
+        raise RuntimeError("shapes cannot be multiplied (3x4 and 5x6)\nmore of it")
+
+    monkeypatch.setitem(METHODS, "ekfac", dataclasses.replace(METHODS["ekfac"], score_groups=fails))
+    config = dataclasses.replace(SMALL, methods=("ekfac", "embedding"), num_removed=(10,), seeds=(0,))
+    store = Store(tmp_path)
+    outcome = run(config, store)
+    assert outcome.failed == []
+    assert [(u.name, u.error) for u in outcome.unscored] == [
+        ("ekfac", "RuntimeError: shapes cannot be multiplied (3x4 and 5x6)")
+    ]
+    assert set(store.read_all("trials")["method"]) == {"embedding"}
+    failures = store.read_all("failures")
+    assert failures["method"].tolist() == ["ekfac"]
+    assert "in fails" in failures["traceback"].iloc[0]
+
+
+def test_what_is_not_finite_is_a_failure_and_no_result(tmp_path, monkeypatch):
+    """The loss of the one step is finite, what it leaves is not; a score overflows; neither is stored."""
+    one_step = dataclasses.replace(SMALL.training, learning_rate=1e38, batch_size=160)
+    config = dataclasses.replace(SMALL, methods=("random",), num_removed=(0,), seeds=(0,), training=one_step)
+    store = Store(tmp_path / "trained")
+    assert [failure.error for failure in run(config, store).failed] == [
+        "FloatingPointError: the trained model gives no finite answers: lower --learning-rate"
+    ]
+    assert store.keys("fits") == set()
+
+    def overflows(inputs, settings, pool):
+        return np.where(np.arange(160)[:, None] == 3, np.inf, np.ones((160, 4), np.float32))
+
+    monkeypatch.setitem(METHODS, "embedding", dataclasses.replace(METHODS["embedding"], score_groups=overflows))
+    config = dataclasses.replace(SMALL, methods=("embedding",), num_removed=(10,), seeds=(0,))
+    store = Store(tmp_path / "aligned")
+    (unscored,) = run(config, store).unscored
+    assert "finite" in unscored.error
+    assert store.keys("alignments") == store.keys("trials") == set()
+
+
+def test_reasons_are_told_once_with_their_counts():
+    fits = [FailedFit(str(i), f"ValueError: step {i} has a wrong shape") for i in range(3)] + [FailedFit("x", "other")]
+    lost = [Unscored("trak", "no base model", ""), Unscored("ekfac", "no base model", ""), Unscored("loss", "bad", "")]
+    assert told(fits, lost) == [
+        "3 fits: ValueError: step 0 has a wrong shape",
+        "1 fit: other",
+        "trak, ekfac: no base model",
+        "loss: bad",
+    ]
 
 
 OTHER_ARMS = ("ekfac", "bm25", "embedding", "loss", "trak_helpful", "trak_auto", "random_majority", "balanced")
@@ -214,7 +295,7 @@ def test_other_weights_of_the_groups_reuse_the_stored_scores(every_arm, monkeypa
     def must_not_score(*_: object, **__: object) -> None:
         raise AssertionError("stored scores were made again")
 
-    monkeypatch.setattr(experiment_module, "attribute", must_not_score)
+    monkeypatch.setattr(scoring, "attribute", must_not_score)
     alignment = AlignmentConfig(group_weights="loss")
     config = dataclasses.replace(
         SMALL, methods=("trak", "trak_auto"), num_removed=(10,), seeds=(0,), alignment=alignment, experiment="weighed"

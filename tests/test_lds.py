@@ -7,10 +7,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from d3m_ray import engine as engine_module
+from d3m_ray.attribution import METHODS
 from d3m_ray.config import ExperimentConfig, LdsConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import LocalEngine
-from d3m_ray.errors import InputError
+from d3m_ray.errors import InputError, RunError
 from d3m_ray.lds import prepare_lds, run_lds
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
@@ -95,10 +96,31 @@ def test_more_subsets_and_methods_train_only_what_is_new(measured, monkeypatch):
     assert [spec.seed for spec in trained if spec.fit_key not in stored] == [5]
 
 
+def test_a_method_that_fails_ends_only_itself(measured, monkeypatch):
+    def fails(inputs, settings, pool):
+        raise RuntimeError("made up")
+
+    monkeypatch.setitem(METHODS, "ekfac", dataclasses.replace(METHODS["ekfac"], score_queries=fails))
+    config = dataclasses.replace(SMALL, experiment=dataclasses.replace(SMALL.experiment, methods=("ekfac", "bm25")))
+    outcome = run(config, measured)
+    assert [(each.name, each.error) for each in outcome.unscored] == [("ekfac", "RuntimeError: made up")]
+    assert {"bm25"} < set(measured.read_all("lds")["method"])
+    assert "ekfac" not in set(measured.read_all("lds")["method"])
+
+
+def test_too_few_subsets_say_why(tmp_path, monkeypatch):
+    def diverges(context, spec):
+        raise FloatingPointError("the loss is not finite")
+
+    monkeypatch.setattr(engine_module, "run_fit", diverges)
+    with pytest.raises(RunError, match="at least 3 subsets, 0 could be trained: 6 fits: FloatingPointError"):
+        run(SMALL, Store(tmp_path))
+
+
 def test_what_is_no_attribution_method_is_refused():
-    with pytest.raises(InputError, match=r"received \['random_majority'\]"):
+    with pytest.raises(InputError, match="attribution method, received 'random_majority'; they are trak, ekfac"):
         LdsConfig(dataclasses.replace(SMALL.experiment, methods=("random_majority",)))
-    with pytest.raises(InputError, match="--num-subsets is at least 3; received 2"):
+    with pytest.raises(InputError, match="--num-subsets is at least 3, received 2"):
         dataclasses.replace(SMALL, num_subsets=2)
 
 

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import PlantedOptions, ToxigenOptions, load_splits
-from d3m_ray.planning import describe, numbers_that_fit, prepare, record_plan
+from d3m_ray.experiment import prepare
+from d3m_ray.planning import describe, numbers_that_fit, record_plan
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 

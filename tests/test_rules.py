@@ -100,13 +100,14 @@ def read_package(root: Path) -> dict[str, Module]:
 
 
 def _reachable(modules: Modules, start: str, without: str = "") -> set[str]:
-    """The modules that importing this one loads, itself left out, and what only `without` loads left out."""
+    """The modules that importing this one loads, itself left out, and what only those in `without` load left out."""
     seen: set[str] = set()
     waiting = [start]
     while waiting:
-        for name in modules[waiting.pop()].own - seen - {without}:
-            seen.add(name)
-            waiting.append(name)
+        for name in modules[waiting.pop()].own - seen:
+            if not (without and modules[name].within(without)):
+                seen.add(name)
+                waiting.append(name)
     return seen - {start}
 
 
@@ -161,7 +162,7 @@ def only_the_command_line_shows_what_the_cluster_did(modules: Modules) -> list[s
 
 def _where_both_meet(modules: Modules, one: str, other: str, only_in: str) -> list[str]:
     found = []
-    for name in set(modules) - {only_in}:
+    for name in (m.name for m in modules.values() if not m.within(only_in)):
         loaded = {name, *_reachable(modules, name, without=only_in)}
         if all(any(modules[m].within(end) for m in loaded) for end in (one, other)):
             found.append(f"{name} loads {one} and {other}")

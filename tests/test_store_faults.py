@@ -24,9 +24,8 @@ import pytest
 from d3m_ray.config import ExperimentConfig, LdsConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions
 from d3m_ray.engine import LocalEngine
-from d3m_ray.experiment import run_experiment
+from d3m_ray.experiment import prepare, run_experiment
 from d3m_ray.lds import prepare_lds, run_lds
-from d3m_ray.planning import prepare
 from d3m_ray.progress import Progress
 from d3m_ray.store import DamagedError, Store, StoreError, check_writable_folder
 from d3m_ray.store.reachability import reason_out_of_reach
@@ -80,7 +79,7 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(
     monkeypatch.setattr(owner, name, refuses(number))
     with pytest.raises(StoreError, match=rf"the store {store} cannot be written {line}"):
         store.check_writable()
-    with pytest.raises(StoreError, match=rf"--figures cannot be written {line}"):
+    with pytest.raises(StoreError, match=rf"--figures {tmp_path}/some/figures cannot be written {line}"):
         check_writable_folder(tmp_path / "some" / "figures", "--figures")
     assert listing(tmp_path) == before
     with pytest.raises(StoreError, match=line):

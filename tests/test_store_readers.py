@@ -14,8 +14,7 @@ import pytest
 from d3m_ray.config import ExperimentConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, ToxigenOptions
 from d3m_ray.engine import LocalEngine
-from d3m_ray.experiment import run_experiment
-from d3m_ray.planning import prepare
+from d3m_ray.experiment import prepare, run_experiment
 from d3m_ray.progress import Progress
 from d3m_ray.store import TABLES, Store
 

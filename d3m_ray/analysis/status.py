@@ -95,8 +95,10 @@ def _render(experiment: Experiment, status: pd.DataFrame, differing: Mapping[str
     ]
     for row in status[status["state"] == "failed"].itertuples(index=False):
         removed = _removed_label(row.num_removed)
-        parts.append(Text(f"failed: {row.method}, removed {removed}, seed {row.seed}: {row.error}", style="red"))
-    parts += [Text(f"caution: {caveat}", style="yellow") for caveat in experiment.caveats]
+        line = f"failed: {row.method}, removed {removed}, seed {row.seed}: {row.error}"
+        parts.append(Text(line, style="red", no_wrap=True, overflow="ignore"))
+    for caveat in experiment.caveats:
+        parts.append(Text(f"caution: {caveat}", style="yellow", no_wrap=True, overflow="ignore"))
     return [*parts, Text("")]
 
 

@@ -26,6 +26,7 @@ from d3m_ray.attribution.projection import SignProjection
 from d3m_ray.attribution.traker.margin_output import columns, gradient_computer
 from d3m_ray.batching import Batch, TokenizedExamples
 from d3m_ray.config import EkfacConfig
+from d3m_ray.errors import InputError
 from d3m_ray.model import BaseModel, build_classifier, load_weights, logits_of, margin_slopes, margins_of
 
 ROUNDING = 2e-4  # of the largest entry: two float32 backward passes agree to a tenth of it
@@ -79,7 +80,7 @@ def reasons_against(
         try:
             _CHECKS.get(method, _needs_nothing)(trying)
         except Exception as error:  # a library's or an architecture's own, whatever it is: the reason is what counts
-            told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            told = str(error) if isinstance(error, ValueError | InputError) else f"{type(error).__name__}: {error}"
             reasons[method] = " ".join(told.split())[:300]
     return reasons
 

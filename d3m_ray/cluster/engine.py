@@ -1,7 +1,9 @@
 """The engine on Ray: join or start a cluster, share out its cores and GPUs."""
 
+import json
 import logging
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import cast
 
 import ray
+from ray._private import ray_constants
+from ray.experimental import internal_kv
 
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.cluster.sweep import run_fits
@@ -19,41 +23,75 @@ from d3m_ray.errors import InputError
 from d3m_ray.pool import OnProgress, WorkerPool
 from d3m_ray.store import Store
 from d3m_ray.trial import TrialContext
+from d3m_ray.waiting import Say, announced, say_plainly
 
 ANSWER_SECONDS = 10
+NODE_SECONDS = 60  # for a machine of the cluster to run a task that takes no core
+HTTP2_SETTINGS = b"\x04"
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
+# Ray's longest path below its folder, of which the system takes 107 bytes (unix(7)).
+SOCKET_PATH = "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+MAX_SOCKET_BYTES = 107
 
 
 @contextmanager
-def connected(execution: ExecutionConfig, store: Store) -> Iterator["RayEngine"]:
+def connected(execution: ExecutionConfig, store: Store, say: Say = say_plainly) -> Iterator["RayEngine"]:
     """The engine of the cluster that `execution` names, left again at the end of the block.
 
-    Raises ConnectionError where the cluster cannot be joined, InputError where it lacks what a worker or a trial takes,
-    or where its machines do not all see the store.
+    Raises ConnectionError where the cluster cannot be joined or started, InputError where this machine lacks what a
+    worker or a trial takes, or where a cluster's machines do not all see the store. `say` is told of every wait.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined_here = not ray.is_initialized()
     try:
-        if joined_here and _join(execution.address):
-            _check_this_machine_offers(execution)
-        _check_every_node_sees(store)
-        yield RayEngine(execution)
+        if joined_here:
+            if _join(execution.address, say):
+                _check_this_machine_offers(execution)
+            else:
+                _check_cluster_offers(execution, say)
+        _check_every_node_sees(store, say)
+        yield RayEngine(execution, say)
     finally:
         if joined_here:
             ray.shutdown()
 
 
-def _join(address: str) -> bool:
+def _join(address: str, say: Say) -> bool:
     """Join the cluster at this address; whether it was started here, for this run."""
+    named = "--address"
+    if address == "auto" and (preset := os.environ.get("RAY_ADDRESS", "").strip()):
+        named, address = "RAY_ADDRESS", preset
     if address == "auto":
         # Ray's own "auto" would also join what another sweep began for itself, and would end with that sweep.
-        address = os.environ.get("RAY_ADDRESS") or _begun_with_ray_start() or "local"
-    elif address != "local" and not _answers(address):
+        address = _begun_with_ray_start() or "local"
+    if address == "local":
+        _check_temporary_folder()
+    elif not _answers(address):
+        otherwise = "unset RAY_ADDRESS" if named == "RAY_ADDRESS" else "leave --address out"
         raise ConnectionError(
-            f"--address names a running cluster, auto or local; nothing answers at {address}: start the cluster with "
-            "ray start or ray up, or leave --address out"
+            f"{named} names a running cluster, auto or local; no Ray answers at {address}: start the cluster with "
+            f"ray start or ray up and name the address that it tells, or {otherwise}"
         )
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    what = "Ray to start on this machine" if address == "local" else f"Ray at {address} to let this process in"
+    try:
+        with announced(what, say):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        mend = "see RAY_TMPDIR, the folder of its files" if address == "local" else f"see what listens at {address}"
+        raise ConnectionError(f"gave up waiting for {what}: {reason}; {mend}") from error
     return address == "local"
+
+
+def _check_temporary_folder() -> None:
+    """Ray's sockets lie below its folder, and the system takes no long path for one."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    num_bytes = len(os.fsencode(str(Path(folder) / SOCKET_PATH)))
+    if num_bytes > MAX_SOCKET_BYTES:
+        raise InputError(
+            f"RAY_TMPDIR is at most {MAX_SOCKET_BYTES - len(SOCKET_PATH) - 1} bytes long, so that Ray's sockets have "
+            f"a path of {MAX_SOCKET_BYTES}; received {folder!r}: name a shorter folder"
+        )
 
 
 def _begun_with_ray_start() -> str | None:
@@ -64,13 +102,17 @@ def _begun_with_ray_start() -> str | None:
 
 
 def _answers(address: str) -> bool:
-    """Whether something listens there. Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    """Whether a server there speaks gRPC, as Ray's does. Ray itself would try for minutes, also to talk to a mute one.
+
+    A gRPC server answers the greeting of HTTP/2 with a frame of its settings, type 4 (RFC 9113, sections 3.4 and 6.5).
+    """
+    host, _, port = re.sub(r"^\w+://", "", address).rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except (OSError, ValueError):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
+            connection.sendall(HTTP2_GREETING)
+            return connection.recv(4)[3:] == HTTP2_SETTINGS
+    except (OSError, ValueError, OverflowError):
         return False
-    return True
 
 
 def _check_this_machine_offers(execution: ExecutionConfig) -> None:
@@ -88,7 +130,47 @@ def _check_this_machine_offers(execution: ExecutionConfig) -> None:
             )
 
 
-def _check_every_node_sees(store: Store) -> None:
+def _check_cluster_offers(execution: ExecutionConfig, say: Say) -> None:
+    """What no machine of a joined cluster has is refused where no machine can come, and else told."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    num_cpus = execution.cpus_per_trial
+    for taker, num_gpus in (
+        ("a trial", execution.gpus_per_trial),
+        ("an attribution worker", execution.gpus_per_worker),
+    ):
+        offers = (node["Resources"] for node in nodes)
+        if any(offer.get("CPU", 0) >= num_cpus and offer.get("GPU", 0) >= num_gpus for offer in offers):
+            continue
+        lacking = f"no machine of the cluster has the {num_cpus:g} CPU and {num_gpus:g} GPU that {taker} takes"
+        if not _may_grow([node["NodeID"] for node in nodes]):
+            raise InputError(
+                f"{lacking}, and no autoscaler starts one: lower --cpus-per-trial, --gpus-per-trial or "
+                "--gpus-per-worker, or join such a machine to the cluster with ray start"
+            )
+        say(
+            f"{lacking}: the run ends unless one is started within {execution.max_wait_seconds:.0f} s of need "
+            "(--max-wait-seconds)"
+        )
+
+
+def _may_grow(node_ids: Sequence[str]) -> bool:
+    """Whether the joined cluster has an autoscaler, or does not say.
+
+    On a cluster of machines that were started by hand Ray has one too, which only watches: it takes each machine for
+    a type of its own, named after the machine's id.
+    """
+    status = json.loads(_autoscaling_status() or "{}")
+    types = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
+    return not types or not {f"node_{node_id}" for node_id in node_ids}.issuperset(types)
+
+
+def _autoscaling_status() -> bytes | None:
+    """What Ray's autoscaler says of itself, as JSON."""
+    content: bytes | None = internal_kv._internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+    return content
+
+
+def _check_every_node_sees(store: Store, say: Say) -> None:
     """A folder of one machine is no store for several. Asked of every node by a task that looks for the experiments."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
@@ -97,10 +179,16 @@ def _check_every_node_sees(store: Store) -> None:
     look = ray.remote(lambda: sorted(store.read_experiments()))
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     for node in nodes:
+        name = node["NodeManagerAddress"]
         here = look.options(num_cpus=0, name="see the store", scheduling_strategy=strategy(node["NodeID"], soft=False))
-        if ray.get(here.remote()) != expected:
+        try:
+            with announced(f"machine {name} of the cluster to look for the store", say):
+                seen = ray.get(here.remote(), timeout=NODE_SECONDS)
+        except ray.exceptions.GetTimeoutError as error:
+            raise ConnectionError(f"machine {name} of the cluster did not answer in {NODE_SECONDS} s") from error
+        if seen != expected:
             raise InputError(
-                f"every machine of a cluster reads and writes the store; {node['NodeManagerAddress']} does not see "
+                f"every machine of a cluster reads and writes the store; {name} does not see "
                 f"{store}: name a shared folder or a bucket, --store s3://BUCKET/NAME"
             )
 
@@ -108,8 +196,8 @@ def _check_every_node_sees(store: Store) -> None:
 class RayEngine:
     """Attribution on actors, fits under Ray Tune."""
 
-    def __init__(self, execution: ExecutionConfig) -> None:
-        self._execution = execution
+    def __init__(self, execution: ExecutionConfig, say: Say = say_plainly) -> None:
+        self._execution, self._say = execution, say
 
     def pool(self, on_progress: OnProgress) -> AbstractContextManager[WorkerPool]:
         execution = self._execution
@@ -118,11 +206,13 @@ class RayEngine:
             execution.cpus_per_trial,
             execution.gpus_per_worker,
             on_progress,
+            execution.max_wait_seconds,
+            self._say,
         )
         return cast(AbstractContextManager[WorkerPool], pool)
 
     def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
-        return run_fits(context, fits, on_fit, self._execution.cpus_per_trial, self._execution.gpus_per_trial)
+        return run_fits(context, fits, on_fit, self._execution, self._say)
 
     def _default_num_workers(self) -> int:
         """As many as the cluster's GPUs, or cores, hold now; at least one, which an autoscaler makes room for."""

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,23 +23,40 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 from ray import tune
 from ray.tune.experiment import Trial
 
-from d3m_ray.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up, train_and_record
+from d3m_ray.config import ExecutionConfig
+from d3m_ray.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up, reason, train_and_record
+from d3m_ray.errors import RunError
+from d3m_ray.store import StoreError
 from d3m_ray.trial import TrialContext
+from d3m_ray.waiting import Patience, Say
 
 ENDED = "ended"  # the metric that every fit reports
-MAX_FAILURES = 2  # times that a failed fit is tried again before its error is recorded
+ERROR, TRACE = "error", "trace"  # the metrics of a fit that would fail again
+MAX_FAILURES = 2  # times that a fit is tried again whose failure may pass, before its error is recorded
+# What another try may not meet: a store or network out of reach, memory that others held. A CUDA error besides leaves
+# its process of no use, which must end. All else, a loss that diverges or a wrong shape, would come again.
+PASSING = (OSError, StoreError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 def run_fits(
-    context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit, cpus_per_trial: int, gpus_per_trial: float
+    context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit, execution: ExecutionConfig, say: Say
 ) -> list[FailedFit]:
     """Train the fits and record their trials; those that failed for good. See `Engine.run_fits`.
 
-    Raises KeyboardInterrupt where the user stopped it: what was in flight is lost, what was done is stored.
+    Raises KeyboardInterrupt where the user stopped it: what was in flight is lost, what was done is stored. Raises
+    RunError where the cluster had no room for any fit for too long.
     """
+    cpus_per_trial, gpus_per_trial = execution.cpus_per_trial, execution.gpus_per_trial
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = tempfile.mkdtemp(prefix="d3m_ray_tune_")
-    watcher = _Watcher(on_fit, fits)
+    patience = Patience(
+        "the cluster to start a worker for the fits",
+        f"each takes {cpus_per_trial:g} CPU and {gpus_per_trial:g} GPU of one machine: --cpus-per-trial and "
+        "--gpus-per-trial say how much",
+        execution.max_wait_seconds,
+        say,
+    )
+    watcher = _Watcher(on_fit, fits, patience)
     trainable = tune.with_parameters(retrain, context=context, fits=tuple(fits), num_threads=cpus_per_trial)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
@@ -54,6 +72,10 @@ def run_fits(
     )
     try:
         results = tuner.fit()
+    except Exception:
+        if watcher.given_up is not None:
+            raise watcher.given_up from None
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return _settle(context, fits, results)
@@ -62,11 +84,16 @@ def run_fits(
 def retrain(config: dict[str, int], context: TrialContext, fits: Sequence[PlannedFit], num_threads: int) -> None:
     """The trainable: one fit and its trials, in a worker process that keeps its model for the next."""
     torch.set_num_threads(num_threads)
-    val_wga = train_and_record(context, fits[config["fit"]])
+    told: dict[str, Any] = {ENDED: 1}  # Tune says something aloud of an empty result
+    try:
+        val_wga = train_and_record(context, fits[config["fit"]])
+        told |= {} if val_wga is None else {"val_wga": val_wga}
+    except PASSING:
+        raise  # Tune tries again, in a new process
+    except Exception as error:
+        told |= {ERROR: reason(error), TRACE: traceback.format_exc()}
     _give_memory_back()
-    tune.report(
-        {ENDED: 1} | ({} if val_wga is None else {"val_wga": val_wga})
-    )  # Tune says something aloud of an empty result
+    tune.report(told)
 
 
 def _give_memory_back() -> None:
@@ -92,7 +119,10 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
     for result in (results[index] for index in range(len(results))):
         if result.error is not None:
             trace = str(getattr(result.error, "traceback_str", result.error))
-            failed.append(give_up(context, fits[(result.config or {})["fit"]], _last_line(result.error), trace))
+            failed.append(give_up(context, fits[(result.config or {})["fit"]], reason(result.error), trace))
+        elif result.metrics and ERROR in result.metrics:
+            fit = fits[(result.config or {})["fit"]]
+            failed.append(give_up(context, fit, result.metrics[ERROR], result.metrics[TRACE]))
         elif result.metrics and ENDED in result.metrics:
             num_ended += 1
     if num_ended + len(failed) < len(fits):
@@ -100,30 +130,38 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
     return failed
 
 
-def _last_line(error: BaseException) -> str:
-    """Ray wraps the worker's traceback: its last line names the exception."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
 class _Watcher(tune.Callback):
     """Tells the display what Tune does. Tune pickles callbacks, and a display does not pickle: it stays behind."""
 
-    def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit]) -> None:
+    def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit], patience: Patience) -> None:
         self._on_fit = on_fit
         self._num_trials = [len(planned.trials) for planned in fits]
+        self._patience: Patience | None = patience
+        self.given_up: RunError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_on_fit": _say_nothing, "_num_trials": self._num_trials}
+        return vars(self) | {"_on_fit": _say_nothing, "_patience": None}
 
     def _event(self, state: Literal["started", "retried", "done", "failed"], trial: Trial) -> FitEvent:
         return FitEvent(state, self._num_trials[trial.config["fit"]], (trial.last_result or {}).get("val_wga"))
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self._patience is None:
+            return
+        if all(trial.status != Trial.RUNNING for trial in trials) and any(t.status == Trial.PENDING for t in trials):
+            try:
+                self._patience.spend()
+            except RunError as error:
+                self.given_up = error
+                raise
+        else:
+            self._patience.renew()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._on_fit(self._event("started", trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._on_fit(self._event("done", trial))
+        self._on_fit(self._event("failed" if ERROR in (trial.last_result or {}) else "done", trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._on_fit(self._event("failed", trial))

@@ -2,7 +2,7 @@
 
 from d3m_ray.store.experiments import Experiment, PlannedTrial
 from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder, refused
-from d3m_ray.store.store import Say, Store
+from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES, TableSpec
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "DamagedError",
     "Experiment",
     "PlannedTrial",
-    "Say",
     "Store",
     "StoreError",
     "TableSpec",

@@ -95,7 +95,7 @@ class Files:
     def check_writable(self) -> None:
         """Write a file and delete it again. Raises StoreError where the root refuses one of the two."""
         if isinstance(self.filesystem, fs.LocalFileSystem):
-            check_writable_folder(Path(self._base), f"the store {self.root}")
+            check_writable_folder(Path(self._base), "the store")
             return
         probe = f".probe.{uuid4().hex}"
         self.put(probe, b"probe")
@@ -127,10 +127,10 @@ def check_writable_folder(folder: Path, what: str) -> None:
     file, or has no room for one of a mebibyte.
     """
     folder = folder.expanduser().absolute()
-    _check_is_no_file(folder, what)
+    _check_is_no_file(folder, f"{what} {folder}")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     probe = folder / f".probe.{uuid4().hex}"
-    with refused(what, "written"):
+    with refused(f"{what} {folder}", "written"):
         try:
             _put_local(probe, PROBE, folder)
         finally:

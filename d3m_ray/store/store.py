@@ -27,13 +27,12 @@ from d3m_ray.store.files import DamagedError, Files, StoreError
 from d3m_ray.store.parquet import CHECKED_FORMAT, metadata_from_bytes, table_from_bytes, table_to_bytes
 from d3m_ray.store.score_rows import Names, scores_from_rows, scores_to_rows
 from d3m_ray.store.tables import table_spec, to_arrow, to_pandas, under_schema
+from d3m_ray.waiting import Say
 
 NUM_LISTINGS = 3  # a failure deleted between listing and reading: list again
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # readers skip names that begin with "." or "_"
 
 Parsed = TypeVar("Parsed")
-Say = Callable[[str], None]
-"""Takes a line for the person at the terminal."""
 
 
 class Store:

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
+from d3m_ray import waiting
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, kronfluence, shards, traker
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.config import EkfacConfig, TrakConfig
+from d3m_ray.engine import reason
+from d3m_ray.errors import RunError
 from d3m_ray.pool import LocalPool
 from d3m_ray.selection import ATTRIBUTION_SETTINGS
 
@@ -49,14 +52,29 @@ def test_results_come_in_the_order_of_the_shards():
 
 
 def test_a_step_that_fails_says_its_own_error():
-    with RayPool(2) as pool, pytest.raises(KeyError, match="shard 3"):
+    with RayPool(2) as pool, pytest.raises(KeyError, match="shard 3") as failed:
         list(pool.map("refusing", refuse, None, range(6)))
+    assert reason(failed.value) == "KeyError: 'shard 3'"
 
 
 def test_the_shard_of_a_dead_worker_is_run_again(tmp_path):
     with RayPool(2) as pool:
         assert list(pool.map("dying", die_once, tmp_path, range(5))) == [0, 10, 20, 30, 40]
     assert (tmp_path / "died-2").exists()
+
+
+def test_workers_that_find_no_room_take_no_shard():
+    with RayPool(4) as pool:
+        assert list(pool.map("adding", add, pool.put(100), range(20), range(20))) == [100 + i * i for i in range(20)]
+
+
+def test_a_pool_that_finds_no_room_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(waiting, "NOTICE_SECONDS", 1.0)
+    said: list[str] = []
+    nowhere = RayPool(1, gpus_per_worker=1, max_wait_seconds=3, say=said.append)
+    with nowhere as pool, pytest.raises(RunError, match=r"waited \d s .* to start one of 1 attribution workers"):
+        list(pool.map("adding", add, 0, range(3), range(3)))
+    assert said[0].startswith("waiting for the cluster to start one of 1 attribution workers, 1 s so far, 3 at most")
 
 
 @pytest.fixture(scope="module", params=[1, 2])

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from d3m_ray import waiting
 from d3m_ray.cluster.engine import RayEngine
 from d3m_ray.config import ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import FitEvent, LocalEngine, PlannedFit
-from d3m_ray.experiment import run_experiment
-from d3m_ray.planning import make_context, prepare
+from d3m_ray.errors import RunError
+from d3m_ray.experiment import prepare, run_experiment
+from d3m_ray.planning import make_context
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 from d3m_ray.trial import plan_trial
@@ -44,24 +46,41 @@ def test_ray_and_this_process_give_equal_results(tmp_path, assert_same_results):
 
 
 @pytest.mark.usefixtures("small_cluster")
-def test_a_fit_that_fails_is_tried_again_and_recorded_while_others_go_on(tmp_path):
+def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_path):
+    """The first has nothing to train on, and would never have; the second finds no room in the store."""
     store = Store(tmp_path)
     context = make_context(SMALL, load_splits(SMALL.corpus_options), store)
     everything = np.arange(160)
     trials = [
-        plan_trial(context, "random", removed, seed=0) for removed in (everything, everything[:10], everything[:0])
+        plan_trial(context, "random", removed, seed=0)
+        for removed in (everything, everything[:20], everything[:10], everything[:0])
     ]
+    (tmp_path / "fits" / f"{trials[1].fit.fit_key}.parquet").mkdir(parents=True)
     events: list[FitEvent] = []
     planned = [PlannedFit(trial.fit, (trial,)) for trial in trials]
     failed = RayEngine(SMALL.execution).run_fits(context, planned, events.append)
-    assert [failure.fit_key for failure in failed] == [trials[0].fit.fit_key]
-    assert "at least one train example" in failed[0].error
-    assert store.keys("trials") == {trial.trial_key for trial in trials[1:]}
-    assert store.keys("failures") == {trials[0].trial_key}
-    assert "fine_tune" in store.read_all("failures")["traceback"].iloc[0]
-    assert [event.state for event in events].count("retried") == 2
-    assert [event.state for event in events].count("failed") == 1
+    assert [failure.fit_key for failure in failed] == [trial.fit.fit_key for trial in trials[:2]]
+    assert failed[0].error.startswith("ValueError: fine-tuning takes at least one train example")
+    assert failed[1].error.startswith(("IsADirectoryError: ", "StoreError: "))
+    assert store.keys("trials") == {trial.trial_key for trial in trials[2:]}
+    assert store.keys("failures") == {trial.trial_key for trial in trials[:2]}
+    failures = store.read_all("failures").set_index("trial_key")
+    assert "fine_tune" in failures.loc[trials[0].trial_key, "traceback"]
+    assert [event.state for event in events].count("retried") == 2, "the second fit, twice"
+    assert [event.state for event in events].count("failed") == 2
     assert all(event.val_wga is not None for event in events if event.state == "done")
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_fits_that_find_no_room_are_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "NOTICE_SECONDS", 1.0)
+    execution = dataclasses.replace(SMALL.execution, gpus_per_trial=1, max_wait_seconds=2)
+    context = make_context(SMALL, load_splits(SMALL.corpus_options), Store(tmp_path))
+    trial = plan_trial(context, "random", np.arange(10), seed=0)
+    said: list[str] = []
+    with pytest.raises(RunError, match=r"waited \d s .* for the cluster to start a worker for the fits"):
+        RayEngine(execution, said.append).run_fits(context, [PlannedFit(trial.fit, (trial,))], lambda event: None)
+    assert said[0].startswith("waiting for the cluster to start a worker for the fits, 1 s so far, 2 at most")
 
 
 def _start(store: Path) -> subprocess.Popen:

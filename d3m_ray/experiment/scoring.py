@@ -1,0 +1,177 @@
+"""Attribution and group alignment as stages: scores of every group, pseudo-group or query, from the store or made.
+
+Shapes: N train examples, G groups or pseudo-groups, Q queries.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
+from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
+from d3m_ray.attribution.support import coverage
+from d3m_ray.experiment.run import Run
+from d3m_ray.metrics import group_losses
+from d3m_ray.planning import (
+    alignment_key,
+    attribution_method,
+    checkpoint_keys,
+    group_scores_key,
+    query_split,
+    scores_key,
+    shared_settings,
+)
+from d3m_ray.selection import ATTRIBUTION_SETTINGS
+
+WELL_COVERED = 0.9  # of the parameters: what a method leaves out is said below
+
+
+def is_scored(table: str, method: str, run: Run) -> bool:
+    """Whether a method's scores of each group (table `scores`) or query (`query_scores`) are stored."""
+    key = scores_key(method, run.config, run.context)
+    return run.context.store.has_whole(table, key, method, run.progress.stage)
+
+
+def table_scored_for(name: str) -> str:
+    """The table whose scores an alignment is made from."""
+    return "scores" if name == attribution_method(name) else "query_scores"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredGroups:
+    """The scores of one alignment before its groups are weighed."""
+
+    names: Sequence[str]
+    """G names, of the groups or pseudo-groups."""
+    query_groups: np.ndarray
+    """[Q] int64 indices into `names`: the group of each query."""
+    scores: np.ndarray
+    """[N, G] float32, as stored."""
+    configuration: Mapping[str, Any]
+    """What they were made with."""
+
+
+def attribute_and_align(name: str, run: Run) -> None:
+    """Score the train split for each group, or pseudo-group, weigh the groups, and store the alignment.
+
+    Raises FloatingPointError where a train example comes out without a finite alignment.
+    """
+    context, config = run.context, run.config
+    run.progress.stage(f"attribution by {attribution_method(name)}, and group alignment")
+    score = _score_groups if name == attribution_method(name) else _score_pseudo_groups
+    scored = score(name, run)
+    predictions = run.base_predictions(run.queries)
+    losses = np.mean([group_losses(p, scored.query_groups, len(scored.names)) for p in predictions], axis=0)
+    weights = group_weights(losses, config.alignment)
+    alignment = group_alignment(scored.scores, weights)
+    _check_finite(alignment)
+    train_split = context.splits.train
+    rows = pd.DataFrame(
+        {
+            "alignment_key": alignment_key(name, config, context),
+            "example_id": train_split.example_ids,
+            "group": np.array(context.splits.group_names)[train_split.groups],
+            "label": train_split.labels,
+            "alignment": alignment,
+        }
+    )
+    configuration = {
+        **scored.configuration,
+        "alignment": asdict(config.alignment),
+        "scores_key": group_scores_key(name, config, context),
+        "group_names": list(scored.names),
+        "group_losses": losses.tolist(),
+        "group_weights": weights.tolist(),
+    }
+    context.store.write("alignments", alignment_key(name, config, context), rows, configuration, name)
+    seconds = scored.configuration["scoring_seconds"]
+    run.progress.stage(
+        f"{name}: {len(rows)} train examples aligned with {len(weights)} groups; scores took {seconds:.1f} s"
+    )
+
+
+def _check_finite(values: np.ndarray) -> None:
+    num_lost = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
+    if num_lost:
+        raise FloatingPointError(
+            f"{num_lost} of {len(values)} train examples have no finite score or alignment: lower --beta, raise the "
+            "method's damping or use --precision float32"
+        )
+
+
+def _score_groups(method: str, run: Run) -> ScoredGroups:
+    """The scores of every group, from the store or made and stored."""
+    names = run.context.splits.group_names
+    scores, configuration = _scores("scores", method, names, run)
+    return ScoredGroups(names, run.queries.groups, scores, configuration)
+
+
+def _score_pseudo_groups(name: str, run: Run) -> ScoredGroups:
+    """The scores of every pseudo-group: found in the scores of every query, averaged over it, and stored."""
+    queries, context = run.queries, run.context
+    matrix, made_with = _scores("query_scores", attribution_method(name), queries.example_ids, run)
+    groups = pseudo_groups(matrix, queries.labels)
+    names = [f"pseudo_{number}" for number in range(int(groups.max()) + 1)]
+    scores = group_scores(matrix, groups, len(names)).astype(np.float32)
+    key, ids = group_scores_key(name, run.config, context), context.splits.train.example_ids
+    configuration = {**made_with, "query_ids": queries.example_ids.tolist(), "query_groups": groups.tolist()}
+    context.store.write_scores("scores", key, scores, ids, names, configuration, name)
+    return ScoredGroups(names, groups, scores, made_with)
+
+
+def query_scores(method: str, run: Run) -> tuple[np.ndarray, float]:
+    """[N, Q] float32 scores of every query, from the store or made and stored, and the seconds that making took."""
+    scores, configuration = _scores("query_scores", method, run.queries.example_ids, run)
+    return scores, configuration["scoring_seconds"]
+
+
+def _scores(table: str, method: str, names: Sequence[str] | np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
+    """[N, S] float32 scores for each group or query named, from the store or made and stored, and what made them."""
+    store, key = run.context.store, scores_key(method, run.config, run.context)
+    ids = run.context.splits.train.example_ids
+    if not is_scored(table, method, run):
+        scores, seconds = attribute(method, run, each_query=table == "query_scores")
+        _check_finite(scores)
+        store.write_scores(table, key, scores, ids, names, _scoring_configuration(run, method, seconds), method)
+    return store.read_scores(table, key, ids, names, method), store.read_metadata(table, key, method)["configuration"]
+
+
+def attribute(method: str, run: Run, each_query: bool = False) -> tuple[np.ndarray, float]:
+    """[N, G] float32 scores of every group, or [N, Q] of each query, and the seconds that they took."""
+    context, config = run.context, run.config
+    keys = checkpoint_keys(config, context)
+    inputs = AttributionInputs(
+        checkpoints=tuple(Checkpoint(key, context.base, context.store.read_checkpoint(key)) for key in keys),
+        train=context.tokens["train"],
+        queries=context.tokens[query_split(config)],
+        num_groups=len(context.splits.group_names),
+        precision=config.training.precision,
+        explains_test=query_split(config) == "test",
+    )
+    share = coverage(method, context.base, config.ekfac)
+    if share is not None and share < WELL_COVERED:
+        run.progress.stage(f"{method} reads the gradients of linear layers, {share:.0%} of the model's parameters")
+    field = ATTRIBUTION_SETTINGS[method]
+    settings = None if field is None else getattr(config, field)
+    score = METHODS[method].score_queries if each_query else METHODS[method].score_groups
+    start = time.perf_counter()
+    with run.engine.pool(run.progress.shards) as pool:
+        scores = score(inputs, settings, pool)
+    return scores, time.perf_counter() - start
+
+
+def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in shared_settings(run.config).items() if name != "alignment"},
+        "data_hash": run.context.data_hash,
+        "model_hash": run.context.model_hash,
+        "attribution": method,
+        "coverage": coverage(method, run.context.base, run.config.ekfac),
+        "checkpoints": checkpoint_keys(run.config, run.context),
+        "query_split": query_split(run.config),
+        "scoring_seconds": seconds,
+    }

@@ -1,0 +1,83 @@
+"""THE STORY: data, base models, attribution, alignment, selection, trials; each stage skips what the store has.
+
+Data gives disjoint train, val and test examples. We fine-tune base checkpoints. Attribution gives every train example
+one score per group. Alignment weighs the groups by their val loss. Selection names the examples to remove. Trials
+retrain without them, over seeds, beside random removals of the same size. Every result lands in the store.
+"""
+
+import functools
+
+from d3m_ray.compatibility import supported
+from d3m_ray.config import ExperimentConfig
+from d3m_ray.engine import Engine
+from d3m_ray.experiment.run import Outcome, Run
+from d3m_ray.experiment.scoring import attribute_and_align
+from d3m_ray.experiment.stages import base_models, gather_evidence, train, unless_it_fails
+from d3m_ray.failures import Unscored, settle_unselected
+from d3m_ray.planning import (
+    Prepared,
+    alignment_key,
+    alignment_names,
+    check_name_is_free,
+    make_context,
+    plan_trials,
+    read_corpus,
+    reads_base_models,
+    record_plan,
+    with_numbers_that_fit,
+)
+from d3m_ray.progress import Progress
+from d3m_ray.store import Store
+from d3m_ray.trial import TrialContext
+from d3m_ray.waiting import announced
+
+
+def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_chosen: bool = True) -> Prepared:
+    """Load the corpus and the model and check all that was asked for, before a cluster is joined; writes nothing.
+
+    Where nobody chose the numbers removed, those that would take more than half of train are left out. Raises
+    InputError where an input breaks a rule, StoreError where the store cannot be used.
+    """
+    splits = read_corpus(config, progress)
+    if not numbers_chosen:
+        config = with_numbers_that_fit(config, splits, progress)
+    with announced(f"model {config.model} to load", progress.stage):
+        context = make_context(config, splits, store)
+    config = keep_supported(config, context, progress)
+    check_name_is_free(config, context)
+    return Prepared(config, context)
+
+
+def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
+    """The configuration with the arms that can serve the model; says what is doubtful. Raises as `supported`."""
+    for warning in context.warnings:
+        progress.stage(f"warning: {warning}")
+    with announced("each method's gradient step to be tried on the model", progress.stage):
+        return supported(config, context.base, context.tokens, progress.stage)
+
+
+def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Outcome:
+    """Bring the store to hold every trial of an experiment that `prepare` has checked."""
+    config, context = prepared.config, prepared.context
+    store, splits = context.store, context.splits
+    record_plan(prepared)
+    run = Run(config, context, engine, progress)
+    store.delete_damaged("trials", progress.stage)
+
+    progress.stage(f"experiment {context.experiment} in {store}: base models, and trials that wait for no attribution")
+    ready = plan_trials(config, context, gather_evidence(run))
+    failed = train(run, ready, base_models(run) if reads_base_models(config) else ())
+
+    unscored: list[Unscored] = []
+    for name in alignment_names(config):
+        if not store.has("alignments", alignment_key(name, config, context), name):
+            unscored += unless_it_fails(name, run, failed, functools.partial(attribute_and_align, name, run))
+
+    begun = {trial.trial_key for trial in ready}
+    evidence = gather_evidence(run)
+    waiting = [t for t in plan_trials(config, context, evidence) if t.trial_key not in begun]
+    if waiting:
+        progress.stage("trials that remove what alignment or the base models' losses select")
+        failed += train(run, waiting, ())
+    settle_unselected(config, context, evidence, failed, unscored)
+    return Outcome(context.experiment, splits, failed, unscored)

@@ -1,0 +1,62 @@
+"""Waits that say what they wait for, and that end."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from d3m_ray.errors import RunError
+
+NOTICE_SECONDS = 10.0  # a wait of this length is said, and again after each such time
+
+Say = Callable[[str], None]
+"""Tells the user one line."""
+
+
+def say_plainly(line: str) -> None:
+    """The `Say` of a process without a display."""
+    sys.stderr.write(f"{line}\n")
+
+
+@contextmanager
+def announced(what: str, say: Say = say_plainly) -> Iterator[None]:
+    """Say what is waited for while the block, which ends by itself, takes longer than ten seconds."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        start = time.monotonic()
+        while not ended.wait(NOTICE_SECONDS):
+            say(f"waiting for {what}, {time.monotonic() - start:.0f} s so far")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+
+
+class Patience:
+    """What a loop waits for, and how long at most. Call `spend` in each round in vain, `renew` after any other."""
+
+    def __init__(self, what: str, mend: str, max_seconds: float, say: Say = say_plainly) -> None:
+        self._what, self._mend, self._max_seconds, self._say = what, mend, max_seconds, say
+        self.renew()
+
+    def renew(self) -> None:
+        """What was waited for has come: the next wait counts from now."""
+        self._start = time.monotonic()
+        self._next_notice = NOTICE_SECONDS
+
+    def spend(self) -> None:
+        """Say what is waited for, every ten seconds. Raises RunError when the time is over."""
+        seconds = time.monotonic() - self._start
+        if seconds > self._max_seconds:
+            raise RunError(f"waited {seconds:.0f} s (--max-wait-seconds) for {self._what}; {self._mend}")
+        if seconds >= self._next_notice:
+            self._next_notice = seconds + NOTICE_SECONDS
+            self._say(
+                f"waiting for {self._what}, {seconds:.0f} s so far, {self._max_seconds:.0f} at most; {self._mend}"
+            )

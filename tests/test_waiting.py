@@ -1,0 +1,49 @@
+"""A wait says what it waits for, after a while and again, and ends."""
+
+import time
+
+import pytest
+
+from d3m_ray import waiting
+from d3m_ray.errors import RunError
+from d3m_ray.waiting import Patience, announced
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(waiting, "NOTICE_SECONDS", 0.02)
+
+
+def test_a_wait_is_announced_after_a_while_and_again():
+    said: list[str] = []
+    with announced("the kettle", said.append):
+        time.sleep(0.2)
+    assert len(said) >= 2
+    assert said[0] == "waiting for the kettle, 0 s so far"
+    num_said = len(said)
+    time.sleep(0.05)
+    assert len(said) == num_said, "it goes on after the wait"
+
+
+def test_what_comes_at_once_is_not_announced(monkeypatch):
+    monkeypatch.setattr(waiting, "NOTICE_SECONDS", 10)
+    said: list[str] = []
+    with announced("the kettle", said.append):
+        pass
+    assert said == []
+
+
+def test_patience_ends_and_is_renewed():
+    said: list[str] = []
+    patience = Patience("the kettle", "fill it", max_seconds=0.1, say=said.append)
+    patience.spend()
+    assert said == []
+    time.sleep(0.05)
+    patience.spend()
+    assert said == ["waiting for the kettle, 0 s so far, 0 at most; fill it"]
+    patience.renew()
+    time.sleep(0.07)
+    patience.spend()
+    time.sleep(0.05)
+    with pytest.raises(RunError, match=r"waited 0 s \(--max-wait-seconds\) for the kettle; fill it"):
+        patience.spend()
