@@ -38,7 +38,6 @@ from d3m_ray.records import BINARY_LABELS
 TINY_MODEL = "tiny"
 """The model name that stands for a two-layer BERT of random weights over the train split's own words."""
 
-
 _RULE = f"--model is a transformers folder, a hub name or {TINY_MODEL!r}"
 
 
@@ -73,10 +72,11 @@ def load_base_model(
     """
     if name_or_dir.lower() == TINY_MODEL:
         return _tiny_bert(train_texts, num_labels)
-    if _is_path(name_or_dir) and not Path(name_or_dir).is_dir():  # before the hub is asked for it, again and again
-        raise InputError(f"{_RULE}, received {name_or_dir!r}, which is no folder: download the model to one first")
-    if difflib.get_close_matches(name_or_dir.lower(), [TINY_MODEL], cutoff=0.75):
-        raise InputError(f"{_RULE}, received {name_or_dir!r}: did you mean {TINY_MODEL!r}?")
+    if not Path(name_or_dir).is_dir():  # else the hub would be asked for it, again and again
+        if _is_path(name_or_dir):
+            raise InputError(f"{_RULE}, received {name_or_dir!r}, which is no folder: download the model to one first")
+        if difflib.get_close_matches(name_or_dir.lower(), [TINY_MODEL], cutoff=0.75):
+            raise InputError(f"{_RULE}, received {name_or_dir!r}: did you mean {TINY_MODEL!r}?")
     # Code that a repository brings along is never run, nor is anybody asked whether it may be.
     own_code = {"trust_remote_code": False}
     try:
@@ -89,9 +89,7 @@ def load_base_model(
                 name_or_dir, config=config, dtype=torch.float32, output_loading_info=True,
                 ignore_mismatched_sizes=True, **own_code,
             )  # fmt: skip
-    except (
-        Exception
-    ) as error:  # readers of damaged files raise what they like, pickle and safetensors kinds of their own
+    except Exception as error:  # readers of damaged files raise kinds of their own
         raise InputError(_why_not_loaded(name_or_dir, error)) from error
     missing = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
     return _as_base_model(name_or_dir, model, {key.rpartition(".")[0] for key in missing}), tokenizer

@@ -17,6 +17,7 @@ from d3m_ray.records import Splits
 from d3m_ray.vocabulary import check_ids, check_inputs, check_tokenizer, tokenizer_hash, trim_vocabulary, with_padding
 
 WARNED_DRAWN_SHARE = 0.1  # of the parameters: a head and a pooler are a few hundredths of the smallest encoders
+MOST_DRAWN_SHARE = 0.5
 ROUNDING = 1e-4  # of the largest logit: float32 stays below a hundredth of it, every type that mixes texts is above
 TRIED_LENGTH = 1024  # tokens of a made text at most: beyond, only models without a table of positions go on
 
@@ -47,24 +48,26 @@ def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> Prepared
         name: tokenize(examples, tokenizer, max_length, splits.num_labels, pad_id)
         for name, examples in splits.by_name().items()
     }
-    check_inputs(whole, tokenizer, splits.train.texts[:1])
+    check_inputs(whole, tokenizer, splits.train.texts[:1], max_length)
     warnings = [*_drawn(whole), *check_ids(whole, tokenizer, whole_tokens)]
     logits = try_model(whole, whole_tokens, max_length)
     base, tokens = trim_vocabulary(whole, whole_tokens)
-    if not _equal(_alone(_classifier(base), tokens), logits):  # an architecture that reads ids in a way of its own
+    # An architecture may read ids in a way of its own: then every entry stays.
+    if base is not whole and not _equal(_alone(_classifier(base), tokens), logits):
         base, tokens = whole, whole_tokens
     of_model = content_hash(whole.content_hash(), tokenizer_hash(tokenizer))
     return PreparedModel(base, tokens, of_model, tuple(warnings))
 
 
 def _drawn(base: BaseModel) -> list[str]:
-    """A sentence where the checkpoint lacks more than a head: such a model is not the pretrained one."""
+    """A sentence where the checkpoint lacks more than a head; raises InputError where it lacks most of the model."""
     sizes = {name: values.size for name, values in base.weights.items()}
     drawn = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in base.new_modules)
     share = drawn / sum(sizes.values())
-    if share <= WARNED_DRAWN_SHARE:
-        return []
-    return [f"{share:.0%} of the parameters of {base.name} are not in its checkpoint and are drawn at random"]
+    told = f"{share:.0%} of the parameters of {base.name} are not in its checkpoint and would be drawn at random"
+    if share > MOST_DRAWN_SHARE:
+        raise InputError(f"--model holds pretrained weights, and {told}: they are of another model than config.json")
+    return [told] if share > WARNED_DRAWN_SHARE else []
 
 
 def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_length: int) -> torch.Tensor:

@@ -65,12 +65,12 @@ def with_padding(base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> tuple[B
     return padded, int(tokenizer.pad_token_id)
 
 
-def check_inputs(base: BaseModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
+def check_inputs(base: BaseModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> None:
     """Raises InputError where the tokenizer gives the model more than token ids: the rest is not handed on.
 
     Segments that are all zero are what a model takes when it is given none.
     """
-    encoded = tokenizer(list(texts))
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
     told = [name for name, rows in encoded.items() if np.any(rows)]
     more = sorted(set(told) - {"input_ids", "attention_mask"})
     if more:

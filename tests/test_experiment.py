@@ -76,9 +76,8 @@ def test_progress_tells_val_and_never_test(tmp_path, monkeypatch):
     def right_on_val_alone(context, spec):
         original(context, spec)
         fit, is_val = store.read("fits", spec.fit_key), store.read("fits", spec.fit_key)["split"] == "val"
-        fit = fit.assign(margin=np.where(is_val, 1.0, -1.0).astype(np.float32))
-        if "predicted" in fit:
-            fit = fit.assign(predicted=np.where(is_val, fit["label"], 1 - fit["label"]))
+        margin, predicted = np.where(is_val, 1.0, -1.0), np.where(is_val, fit["label"], 1 - fit["label"])
+        fit = fit.assign(margin=margin.astype(np.float32), predicted=predicted)
         store.write("fits", spec.fit_key, fit, store.read_metadata("fits", spec.fit_key)["configuration"])
 
     class Watched(LocalEngine):
@@ -293,7 +292,7 @@ def test_auto_d3m_aligns_over_pseudo_groups_of_stored_scores(every_arm):
 
 def test_other_weights_of_the_groups_reuse_the_stored_scores(every_arm, monkeypatch):
     def must_not_score(*_: object, **__: object) -> None:
-        raise AssertionError("stored scores were made again")
+        raise AssertionError("stored scores were recomputed")
 
     monkeypatch.setattr(scoring, "attribute", must_not_score)
     alignment = AlignmentConfig(group_weights="loss")

@@ -151,9 +151,9 @@ READS_NEIGHBOURS = {
     "fnet": "its Fourier transform has no mask",
     "nystromformer": "its landmarks are means over padding too",
     "reformer": "its hashes are drawn at random, and anew each time",
-    "t5gemma": "its decoder is given padding",
+    "t5gemma": "its classifier reads one place further where there is padding",
     "xlnet": "its classifier reads the last place, padded or not",
-    "yoso": "its hashes are drawn at random, and anew each time",
+    "yoso": "its convolution multiplies by a mask that is made to be added",
 }
 """Types whose logits in transformers itself change with a text's neighbours in the batch: refused at the start."""
 

@@ -133,10 +133,15 @@ def test_weights_that_are_not_finite_are_refused(model_folder):
 
 def test_what_the_checkpoint_lacks_is_said(model_folder):
     folder = model_folder("bert")
-    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if "encoder" not in k}
+    whole = load_file(folder / "model.safetensors")
+    weights = {name: value for name, value in whole.items() if "layer.1" not in name}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     [warning] = prepare(folder).warnings
     assert re.match(r"\d\d% of the parameters of bert-0 are not in its checkpoint", warning)
+    of_another = {name.replace("bert.", "robert."): value for name, value in whole.items()}
+    save_file(of_another, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="they are of another model"):
+        prepare(folder)
 
 
 def test_code_of_its_own_is_refused_without_a_question(model_folder, monkeypatch):
@@ -154,6 +159,12 @@ def test_a_path_is_never_looked_for_on_the_hub(name, monkeypatch):
     monkeypatch.setattr("d3m_ray.model.AutoConfig", None)
     with pytest.raises(InputError, match="which is no folder"):
         load_base_model(name, [])
+
+
+def test_a_folder_may_be_called_nearly_tiny(model_folder, monkeypatch, tmp_path):
+    model_folder("bert").rename(tmp_path / "tiny1")
+    monkeypatch.chdir(tmp_path)
+    assert prepare("tiny1").base.name == "tiny1"
 
 
 @pytest.mark.parametrize("name", ["tinny", "Tin", "tiny1"])

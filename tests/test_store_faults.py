@@ -343,7 +343,7 @@ def test_score_columns_beside_an_alignment_are_left_out(finished: Store, tmp_pat
     pd.testing.assert_frame_equal(store.read_all("alignments"), finished.read_all("alignments"))
 
 
-@pytest.mark.parametrize(("table", "column"), [("fits", "margin"), ("trials", "objective"), ("scores", "query_set")])
+@pytest.mark.parametrize(("table", "column"), [("fits", "predicted"), ("trials", "objective"), ("scores", "query_set")])
 def test_a_file_without_a_column_is_refused(table: str, column: str, finished: Store, tmp_path: Path) -> None:
     store = Store(shutil.copytree(str(finished), tmp_path / "store"))
     (base_fit,) = store.read_experiments().popitem()[1].keys["fits"].values()

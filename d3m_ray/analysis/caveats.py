@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
@@ -20,9 +19,9 @@ ARM = ["method", "num_removed"]
 def find_caveats(store: Store, experiment: str) -> list[str]:
     """The sentences to print beside a summary, none where nothing of what is looked for is found.
 
-    Looked for are base models that answer one label, or are no better on val than always answering the most frequent
-    one; arms that no trial tells apart; and too few seeds for an interval. Raises StoreError where the experiment has
-    no trial.
+    Looked for are base models that answer one label, are no better on val than always answering the most frequent one,
+    or never get a label right; arms that no trial tells apart; and too few seeds for an interval. Raises StoreError
+    where the experiment has no trial.
     """
     trials = read_trials(store, experiment)
     record = store.read_experiment(experiment)
@@ -31,7 +30,7 @@ def find_caveats(store: Store, experiment: str) -> list[str]:
     shared_keys = [] if record is None else record.keys.get("fits", {}).values()
     fits = [store.read("fits", key) for key in dict.fromkeys([*shared_keys, *base_keys]) if store.has("fits", key)]
     answers = [_answers_on_val(fit, label_names) for fit in fits]
-    return [*_of_base_models(answers), *_of_arms(trials), *_of_seeds(trials)]
+    return [*_of_base_models(answers), *_of_missed_labels(answers), *_of_arms(trials), *_of_seeds(trials)]
 
 
 def write_caveats(caveats: Sequence[str], path: Path) -> None:
@@ -63,7 +62,7 @@ class _Answers:
 
 def _answers_on_val(fit: pd.DataFrame, label_names: Sequence[str]) -> _Answers:
     rows = fit[fit["split"] == "val"]
-    labels, predicted = rows["label"].to_numpy(), _predicted(rows)
+    labels, predicted = rows["label"].to_numpy(), rows["predicted"].to_numpy()
     counts = pd.Series(labels).value_counts()
     answers = pd.Series(predicted).value_counts()
     correct = predicted == labels
@@ -82,12 +81,6 @@ def _answers_on_val(fit: pd.DataFrame, label_names: Sequence[str]) -> _Answers:
         p_value=float(binomtest(int(correct.sum()), len(rows), majority_share, alternative="greater").pvalue),
         recalls={name(int(label)): float(correct[labels == label].mean()) for label in sorted(counts.index)},
     )
-
-
-def _predicted(rows: pd.DataFrame) -> np.ndarray:
-    if "predicted" in rows:
-        return rows["predicted"].to_numpy()
-    return np.where(rows["margin"] > 0, rows["label"], 1 - rows["label"])
 
 
 def _of_base_models(models: Sequence[_Answers]) -> list[str]:
@@ -111,6 +104,17 @@ def _of_base_models(models: Sequence[_Answers]) -> list[str]:
             f"recall: {recalls})."
         )
     return sentences
+
+
+def _of_missed_labels(models: Sequence[_Answers]) -> list[str]:
+    """A sentence for each label of which a model that answers more than one gets no example right."""
+    labels = dict.fromkeys(label for model in models for label in model.recalls)
+    missed = {
+        label: [m for m in models if m.recalls.get(label) == 0 and m.top_share < ONE_LABEL_SHARE] for label in labels
+    }
+    return [
+        f"{_how_many(some, models)} got no example of {label} right on val." for label, some in missed.items() if some
+    ]
 
 
 def _how_many(some: Sequence[_Answers], models: Sequence[_Answers]) -> str:

@@ -40,26 +40,31 @@ def summary_table(store: Store, experiment: str, split: str = "test") -> pd.Data
     Columns: `method`, `num_removed`, `num_seeds`; `wga` (mean over seeds of the worst identity's accuracy), `accuracy`
     (of all examples) and `worst_cell_accuracy`, each with `_low` and `_high`, the 95% bootstrap bounds; and
     `wga_difference` with its bounds and `_t_low` and `_t_high`, those of Student's t: the mean over `num_pairs` seeds
-    of WGA minus that of random removal with the same num_removed and seed, NaN where there is none. Below `MIN_VALUES`
-    seeds bounds are NaN. `wga_values` and `wga_difference_values` are each seed's, in order, blanks between them.
+    of WGA minus that of random removal with the same num_removed and seed, NaN where there is none, or where both are
+    one model. Below `MIN_VALUES` seeds bounds are NaN. `wga_values` and `wga_difference_values` are each seed's, in
+    order, blanks between them.
     """
     trials = read_trials(store, experiment, split)
     accuracies = trials.pivot(index=["method", "num_removed", "seed"], columns="group", values="accuracy")
     arms = accuracies.groupby(level=["method", "num_removed"])
     by_arm: dict[Arm, pd.DataFrame] = {arm: rows.droplevel(["method", "num_removed"]) for arm, rows in arms}
-    return pd.DataFrame([_summarise(arm, by_arm) for arm in by_arm])
+    fits = trials.drop_duplicates(["method", "num_removed", "seed"]).groupby(["method", "num_removed"])
+    fit_keys: dict[Arm, pd.Series] = {arm: rows.set_index("seed")["fit_key"] for arm, rows in fits}
+    return pd.DataFrame([_summarise(arm, by_arm, fit_keys) for arm in by_arm])
 
 
-def _summarise(arm: Arm, by_arm: Mapping[Arm, pd.DataFrame]) -> dict[str, Any]:
+def _summarise(arm: Arm, by_arm: Mapping[Arm, pd.DataFrame], fit_keys: Mapping[Arm, pd.Series]) -> dict[str, Any]:
     method, num_removed = arm
     row: dict[str, Any] = {"method": method, "num_removed": num_removed, "num_seeds": len(by_arm[arm])}
     for group, column in ACCURACIES.items():
         row |= _columns(column, bootstrap_interval(by_arm[arm][group]))
-    reference = by_arm.get((REFERENCE_METHOD, num_removed))
-    if reference is None or method == REFERENCE_METHOD:
+    reference = (REFERENCE_METHOD, num_removed)
+    if reference not in by_arm or method == REFERENCE_METHOD:
         differences = pd.Series(dtype="float64")
     else:
-        differences = paired_differences(by_arm[arm]["worst"], reference["worst"])
+        differences = paired_differences(by_arm[arm]["worst"], by_arm[reference]["worst"])
+        seeds = differences.index
+        differences = differences[fit_keys[arm].loc[seeds] != fit_keys[reference].loc[seeds]]
     row |= _columns(DIFFERENCE, bootstrap_interval(differences)) | {"num_pairs": len(differences)}
     by_student = t_interval(differences)
     row |= {f"{DIFFERENCE}_t_low": by_student.low, f"{DIFFERENCE}_t_high": by_student.high}

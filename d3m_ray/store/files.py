@@ -16,7 +16,7 @@ URI_SCHEMES = ("file", "s3", "gs")
 UNFINISHED_PREFIXES = (".", "_")  # pyarrow's and pandas' dataset readers skip such names too
 UNFINISHED = ".unfinished"  # a folder of its own: polars reads no table that has a file of another ending in it
 PROBE = bytes(1 << 20)  # a mebibyte: a disk with no room for it is as good as full
-MENDS = {
+REMEDIES = {
     errno.ENOSPC: "free some space, or name another place",
     errno.EDQUOT: "free some space, or name another place",
     errno.EROFS: "name a place that can be written",
@@ -32,7 +32,7 @@ class StoreError(Exception):
 class DamagedError(StoreError):
     """A file of the store is no longer what was written; its argument names the file and says what is wrong.
 
-    A sweep deletes such a file and makes its result again; a reader is told to run it.
+    A sweep deletes such a file and recomputes its result; a reader is told to run it.
     """
 
     def __str__(self) -> str:
@@ -116,8 +116,8 @@ def refused(what: str, done: str) -> Iterator[None]:
         raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
-        mend = MENDS.get(error.errno or 0, "see to it, or name another place")
-        raise StoreError(f"{what} cannot be {done} ({reason}): {mend}") from error
+        remedy = REMEDIES.get(error.errno or 0, "see to it, or name another place")
+        raise StoreError(f"{what} cannot be {done} ({reason}): {remedy}") from error
 
 
 def check_writable_folder(folder: Path, what: str) -> None:

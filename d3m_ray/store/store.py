@@ -130,7 +130,7 @@ class Store:
         return self._read(_result_file(table, key, method), metadata_from_bytes)
 
     def has_whole(self, table: str, key: str, method: str | None, say: Say) -> bool:
-        """Whether the result is stored and can be read. A damaged file is deleted, and said: to be made again."""
+        """Whether the result is stored and can be read. A damaged file is deleted, and said: to be recomputed."""
         path = _result_file(table, key, method)
         return self._is_whole(path, lambda: self._read_result(table, key, method), say)
 
@@ -212,7 +212,7 @@ class Store:
             read()
         except DamagedError as error:
             self._files.delete(path)
-            say(f"{error.args[0]}: deleted; the sweep that it belongs to makes it again")
+            say(f"{error.args[0]}: deleted; the sweep that it belongs to recomputes it")
             return False
         return True
 

@@ -70,6 +70,14 @@ def test_many_right_answers_of_a_rare_label_are_measured_against_the_frequent_on
     assert "recall: label 0 94.4%, label 1 100.0%" in caveat
 
 
+def test_a_label_that_is_never_right_is_named(filled_store: Store) -> None:
+    filled_store.write_experiment(EXPERIMENT, {**CONFIGURATION, "label_names": ["calm", "cross", "glad"]}, [])
+    labels = [0] * 40 + [1] * 40 + [2] * 20
+    sound = [0] * 35 + [1] * 45 + [2] * 20
+    write_base_fits(filled_store, labels, sound, sound, sound, sound, [0] * 40 + [1] * 60)
+    assert find_caveats(filled_store, EXPERIMENT) == ["1 of 5 base models got no example of 'glad' right on val."]
+
+
 def test_base_models_that_no_trial_uses_are_found_by_the_record(store: Store, write_trial: Callable[..., None]) -> None:
     for seed in range(5):
         write_trial("trak", 50, seed, 0.01 * seed)

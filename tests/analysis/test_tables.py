@@ -39,6 +39,15 @@ def test_the_difference_to_random_is_missing_where_random_is(filled_store: Store
     assert summary.loc["random", "wga_difference"].isna().all()
 
 
+def test_a_model_is_not_compared_with_itself(filled_store: Store, write_trial: Callable[..., None]) -> None:
+    for seed in range(5):
+        write_trial("group_dro", 0, seed, 0.05 + 0.01 * seed, fit_key=f"dro-{seed}", objective="group_dro")
+    summary = summary_table(filled_store, EXPERIMENT).set_index(["method", "num_removed"])
+    assert summary.loc[("trak", 0), "num_pairs"] == 0
+    assert np.isnan(summary.loc[("trak", 0), "wga_difference"])
+    assert summary.loc[("group_dro", 0), "wga_difference_t_low"] == pytest.approx(0.05), "but with plain training"
+
+
 def test_the_difference_is_paired_by_seed(store: Store, write_trial: Callable[..., None]) -> None:
     for seed, shared in [(0, 0.0), (1, 0.1), (2, -0.1), (3, 0.2)]:
         write_trial("trak", 50, seed, shared + 0.02)
