@@ -54,9 +54,10 @@ def _check_removals(numbers: Sequence[int | str]) -> None:
     _check(bool(numbers), "--num-removed is one or more counts, or shares of train", numbers)
     rule = "each of --num-removed is a count from 0, or a share of train below 100%, such as 5%"
     for number in numbers:
-        commas = "; separate them by blanks" if "," in str(number) else ""
         if not is_removal(number):
-            raise InputError(f"{rule}, received {number!r}{commas}")
+            blanks = " ".join(str(number).replace(",", " ").split())
+            mend = f"; a list is separated by blanks, not commas: {blanks}" if "," in str(number) else ""
+            raise InputError(f"{rule}, received {number!r}{mend}")
 
 
 def _check_numbers(config: Any) -> None:

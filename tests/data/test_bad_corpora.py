@@ -263,7 +263,6 @@ BAD = {
     "a share of all removed": own(["a share of train below 100%", "'100%'"], "--num-removed", "0", "100%"),
     "a word for a number": own(["a count from 0, or a share", "'few'"], "--num-removed", "few"),
     "a fraction for a number": own(["a count from 0, or a share", "'2.5'"], "--num-removed", "2.5"),
-    "commas between the numbers": own(["received '0,50'; separate them by blanks"], "--num-removed", "0,50"),
     "more than train has": own(["received 700, train has 4"], "--num-removed", "0", "700"),
     # --- the other corpora
     "an option of ToxiGen beside CSV": toxigen(
