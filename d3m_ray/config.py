@@ -51,14 +51,13 @@ def _check_methods(methods: Sequence[str], known: Collection[str], kind: str) ->
 
 
 def _check_removals(numbers: Sequence[int | str]) -> None:
-    wrong = next((number for number in numbers if not is_removal(number)), None)
-    if wrong is None:
-        return
-    apart = " ".join(str(wrong).replace(",", " ").split())
-    mend = f"; a list is separated by blanks, not commas: {apart}" if "," in str(wrong) else ""
-    raise InputError(
-        f"each of --num-removed is a count from 0 or a share below 100%, such as 5%, received {wrong!r}{mend}"
-    )
+    _check(bool(numbers), "--num-removed is one or more counts, or shares of train", numbers)
+    rule = "each of --num-removed is a count from 0, or a share of train below 100%, such as 5%"
+    for number in numbers:
+        if not is_removal(number):
+            blanks = " ".join(str(number).replace(",", " ").split())
+            mend = f"; a list is separated by blanks, not commas: {blanks}" if "," in str(number) else ""
+            raise InputError(f"{rule}, received {number!r}{mend}")
 
 
 def _check_numbers(config: Any) -> None:
@@ -252,7 +251,6 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         _check_methods(self.methods, ARMS, "arm")
-        _check(bool(self.num_removed), "--num-removed is one or more counts or shares", self.num_removed)
         _check_removals(self.num_removed)
         _check(bool(self.seeds), "--seeds is one or more whole numbers", self.seeds)
         _check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)

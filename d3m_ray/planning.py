@@ -49,6 +49,18 @@ def describe(splits: Splits) -> str:
     return "; ".join([*parts, *splits.notes] + ([f"left out: {dropped}"] if dropped else []))
 
 
+def with_numbers_that_fit(config: ExperimentConfig, splits: Splits, progress: Progress) -> ExperimentConfig:
+    """The configuration with those of its numbers removed that leave at least half of train; says so if not all do."""
+    numbers = numbers_that_fit(config.num_removed, len(splits.train))
+    if numbers == config.num_removed:
+        return config
+    progress.stage(
+        f"--num-removed is {' '.join(map(str, numbers))} here: the sweep's other numbers take more than half of the "
+        f"{len(splits.train)} train examples; name your own to have them"
+    )
+    return replace(config, num_removed=numbers)
+
+
 def numbers_that_fit(numbers: Sequence[int | str], num_train: int) -> tuple[int | str, ...]:
     """The numbers removed that leave at least half of train; some shares where none but 0 does."""
     fitting = tuple(n for n in numbers if removal_counts([n], num_train)[0] <= num_train / 2)

@@ -5,7 +5,6 @@ one score per group. Alignment weighs the groups by their val loss. Selection na
 retrain without them, over seeds, beside random removals of the same size. Every result lands in the store.
 """
 
-import dataclasses
 import functools
 
 from d3m_ray.compatibility import supported
@@ -21,11 +20,11 @@ from d3m_ray.planning import (
     alignment_names,
     check_name_is_free,
     make_context,
-    numbers_that_fit,
     plan_trials,
     read_corpus,
     reads_base_models,
     record_plan,
+    with_numbers_that_fit,
 )
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
@@ -41,22 +40,12 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_
     """
     splits = read_corpus(config, progress)
     if not numbers_chosen:
-        config = _with_numbers_that_fit(config, len(splits.train), progress)
+        config = with_numbers_that_fit(config, splits, progress)
     with announced(f"model {config.model} to load", progress.stage):
         context = make_context(config, splits, store)
     config = keep_supported(config, context, progress)
     check_name_is_free(config, context)
     return Prepared(config, context)
-
-
-def _with_numbers_that_fit(config: ExperimentConfig, num_train: int, progress: Progress) -> ExperimentConfig:
-    numbers = numbers_that_fit(config.num_removed, num_train)
-    if numbers != config.num_removed:
-        progress.stage(
-            f"--num-removed is {' '.join(map(str, numbers))} here: the sweep's other numbers take more than half of "
-            f"the {num_train} train examples; name your own to have them"
-        )
-    return dataclasses.replace(config, num_removed=numbers)
 
 
 def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
