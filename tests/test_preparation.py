@@ -190,6 +190,12 @@ def test_unknown_words_are_said_with_their_share(model_folder):
     assert warning.startswith("7% of the train tokens are unknown")
 
 
+def test_texts_that_are_cut_are_said_with_their_share(model_folder):
+    splits = made_splits(train=("red apple", "red apple old green lamp", "small plate", "cold pear new door cup"))
+    [warning] = prepare(model_folder("bert"), splits, max_length=6).warnings
+    assert warning == "50% of the texts of train reach --max-length 6: what stands beyond is not read"
+
+
 def test_mostly_unknown_words_are_refused(model_folder):
     splits = made_splits(train=("zebra lion", "otter heron fox", "red"))
     with pytest.raises(InputError, match="83% of the train tokens are unknown"):
