@@ -92,7 +92,8 @@ class Examples:
 class Splits:
     """A corpus: disjoint train, val and test examples whose groups and labels come from one vocabulary each.
 
-    One text may stand in one split several times, once per group that it targets; it never stands in two splits.
+    One text may stand in one split several times, once per group that it targets; it never stands in two splits. Where
+    it does so in train, a removal takes one of them.
     Raises ValueError where that, or a non-empty group in val and test, does not hold.
     """
 

@@ -122,8 +122,18 @@ def make_splits(
         num_dropped=dropped,
         harmful_ids=harmful_ids,
         label_names=tuple(label_names),
-        notes=tuple(notes),
+        notes=(*notes, *_on_repeated_texts(frames["train"])),
     )
+
+
+def _on_repeated_texts(train: pd.DataFrame) -> list[str]:
+    """What to know where train holds a text in several groups: val and test may, but train is what is removed from."""
+    num_twins = int(text_keys(train["text"]).duplicated().sum())
+    if not num_twins:
+        return []
+    return [
+        f"{num_twins:,} train rows repeat a text in another group: it weighs twice, and its removal leaves its twin"
+    ]
 
 
 def _check_characters(name: str, split: str, frame: pd.DataFrame) -> None:

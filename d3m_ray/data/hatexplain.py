@@ -12,7 +12,15 @@ import pandas as pd
 
 from d3m_ray.data.checks import UNSTORABLE, DataError, make_splits, shown
 from d3m_ray.data.files import check_is_corpus
-from d3m_ray.data.sampling import CELL, NUM_LABELS, cell_counts, drop_repeats, drop_texts_of, sample_cells
+from d3m_ray.data.sampling import (
+    CELL,
+    NUM_LABELS,
+    cell_counts,
+    drop_repeats,
+    drop_texts_of,
+    once_per_text,
+    sample_cells,
+)
 from d3m_ray.data.tables import load_from_hub
 from d3m_ray.data.text_files import reject_twice
 from d3m_ray.errors import InputError
@@ -66,9 +74,10 @@ class Post:
 def load_hatexplain(options: HatexplainOptions, source: Path | None) -> Splits:
     """The splits, from a folder of dataset.json and post_id_divisions.json, or from the hub; ids are `post_id/group`.
 
-    The label is the majority's; posts without one are dropped and counted. A post stands once per group. In train and
-    val all cells (group and label) are cut to one size, the neutral cells of reduced groups to a quarter of it; in
-    test all to the smallest. Raises DataError where a file breaks a rule or a cell is empty.
+    The label is the majority's; posts without one are dropped and counted. In val and test a post stands once per
+    group, in train under the rarest of its groups alone. In train and val all cells (group and label) are cut to one
+    size, the neutral cells of reduced groups to a quarter of it; in test all to the smallest. Raises DataError where a
+    file breaks a rule or a cell is empty.
     """
     num_dropped: Counter[str] = Counter()
     where = str(source) if source is not None else HUB_NAME
@@ -82,6 +91,8 @@ def load_hatexplain(options: HatexplainOptions, source: Path | None) -> Splits:
         num_dropped[f"{split} post repeats another"] = len(of_split) - len(frames[split])
     drop_texts_of(frames, "train", ("test", "val"), num_dropped)
     drop_texts_of(frames, "val", ("test",), num_dropped)
+    in_every_group, frames["train"] = frames["train"], once_per_text(frames["train"])
+    num_dropped["train row of a post that stands in another group"] = len(in_every_group) - len(frames["train"])
     rng = np.random.default_rng(options.seed)
     for split in SPLIT_NAMES:
         reduced = () if split == "test" else options.reduced_groups

@@ -33,6 +33,16 @@ def drop_repeats(frame: pd.DataFrame, per_group: bool) -> pd.DataFrame:
     return frame[~repeated]
 
 
+def once_per_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row of each text, that of its rarest group; of equals, the first. The order stays.
+
+    In train, a text that stood once per group would weigh several times, and its removal would leave its twins.
+    """
+    rarity = frame["group"].map(frame["group"].value_counts())
+    kept = text_keys(frame["text"])[rarity.sort_values(kind="stable").index].drop_duplicates().index
+    return frame[frame.index.isin(kept)]
+
+
 def cell_counts(frame: pd.DataFrame, groups: Iterable[str]) -> dict[tuple[str, int], int]:
     """The rows of each (group, label), zeros included."""
     counts = frame.groupby(CELL).size()

@@ -37,6 +37,12 @@ def test_a_broken_rule_is_told_with_its_place(columns: dict[str, object], messag
         make_splits("made", frames(**columns))
 
 
+def test_train_texts_of_two_groups_are_told() -> None:
+    (note,) = make_splits("made", frames(text=["a", "b", "A ", "c"])).notes
+    assert note.startswith("1 train rows repeat a text in another group")
+    assert make_splits("made", frames()).notes == ()
+
+
 def test_labels_have_the_names_given() -> None:
     splits = make_splits("made", frames(label=[0, 1, 2, 0]), label_names=("no", "maybe", "yes"))
     assert splits.label_names == ("no", "maybe", "yes")

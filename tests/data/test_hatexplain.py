@@ -48,6 +48,24 @@ def test_the_reduced_cell_is_never_more_than_there_is(write_hatexplain: WriteFol
     assert cells(splits, splits.train) == {("Ant", 0): 1, ("Ant", 1): 4, ("Bee", 0): 4, ("Bee", 1): 4}
 
 
+def test_a_post_of_two_groups_stands_once_in_train_under_the_rarer_and_under_both_elsewhere(
+    write_hatexplain: WriteFolder, make_posts: MakePosts, make_post: MakePost
+) -> None:
+    posts = make_posts(4, OPTIONS.groups)
+    del posts["train-Bee-offensive-0"]  # so that every row of train is drawn
+    for split in ("val", "test"):
+        del posts[f"{split}-Ant-offensive-0"], posts[f"{split}-Bee-offensive-0"]
+    for split in ("train", "val", "test"):
+        both = make_post(f"two parades of {split}", ["offensive"] * 3, [["Ant", "Bee"]] * 3)
+        posts |= {f"{split}-both": both}
+    options = HatexplainOptions(groups=OPTIONS.groups, reduced_groups=())
+    frames = load_hatexplain(options, write_hatexplain(posts)).by_name()
+    of_both = {name: [i for i in e.example_ids if "-both/" in i] for name, e in frames.items()}
+    assert of_both["train"] == ["train-both/Bee"]
+    for split in ("val", "test"):
+        assert sorted(of_both[split]) == [f"{split}-both/Ant", f"{split}-both/Bee"]
+
+
 def test_the_seed_decides_and_nothing_else(write_hatexplain: WriteFolder, make_posts: MakePosts) -> None:
     folder = write_hatexplain(make_posts(12, OPTIONS.groups))
     first = load_hatexplain(OPTIONS, folder)
