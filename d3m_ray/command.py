@@ -77,7 +77,8 @@ def say(line: str, style: str = "") -> None:
 
 
 def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
-    numbers_chosen = config.num_removed != defaults.num_removed
+    # The thesis's protocol stands for numbers of its own, which somebody chose by naming it.
+    numbers_chosen = config.num_removed != defaults.num_removed or config.protocol == "thesis"
     if config.protocol == "thesis":
         config = follow_thesis(config, defaults)
         say(WARNING, "yellow")
@@ -91,7 +92,8 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
 
         with _failing(), connected(config.execution, store, progress.stage) as engine:
             outcome = run_experiment(prepared, engine, progress)
-    return _finish(config, store, outcome, show_results, "test trial")
+    with _failing():
+        return _finish(config, store, outcome, show_results, "test trial")
 
 
 def _lds_sweep(config: LdsConfig) -> int:
@@ -106,7 +108,8 @@ def _lds_sweep(config: LdsConfig) -> int:
 
         with _failing(), connected(experiment.execution, store, progress.stage) as engine:
             outcome = run_lds(prepared, engine, progress)
-    return _finish(experiment, store, outcome, show_lds, "LDS")
+    with _failing():
+        return _finish(experiment, store, outcome, show_lds, "LDS")
 
 
 def _open(config: ExperimentConfig) -> Store:

@@ -18,6 +18,7 @@ from d3m_ray.vocabulary import check_ids, check_inputs, check_tokenizer, tokeniz
 
 WARNED_DRAWN_SHARE = 0.1  # of the parameters: a head and a pooler are a few hundredths of the smallest encoders
 MOST_DRAWN_SHARE = 0.5
+WARNED_CUT_SHARE = 0.05  # of a split's texts
 ROUNDING = 1e-4  # of the largest logit: float32 stays below a hundredth of it, every type that mixes texts is above
 TRIED_LENGTH = 1024  # tokens of a made text at most: beyond, only models without a table of positions go on
 
@@ -49,7 +50,7 @@ def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> Prepared
         for name, examples in splits.by_name().items()
     }
     check_inputs(whole, tokenizer, splits.train.texts[:1], max_length)
-    warnings = [*_drawn(whole), *check_ids(whole, tokenizer, whole_tokens)]
+    warnings = [*_drawn(whole), *check_ids(whole, tokenizer, whole_tokens), *_cut(whole_tokens, max_length)]
     logits = try_model(whole, whole_tokens, max_length)
     base, tokens = trim_vocabulary(whole, whole_tokens)
     # An architecture may read ids in a way of its own: then every entry stays.
@@ -68,6 +69,15 @@ def _drawn(base: BaseModel) -> list[str]:
     if share > MOST_DRAWN_SHARE:
         raise InputError(f"--model holds pretrained weights, and {told}: they are of another model than config.json")
     return [told] if share > WARNED_DRAWN_SHARE else []
+
+
+def _cut(tokens: Mapping[str, TokenizedExamples], max_length: int) -> list[str]:
+    """A sentence where many texts of a split are as long as a text may be, so that their ends are not read."""
+    shares = {name: float((split.lengths >= max_length).mean()) for name, split in tokens.items()}
+    long = [f"{share:.0%} of the texts of {name}" for name, share in shares.items() if share > WARNED_CUT_SHARE]
+    if not long:
+        return []
+    return [f"{', '.join(long)} reach --max-length {max_length}: what stands beyond is not read"]
 
 
 def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_length: int) -> torch.Tensor:
@@ -89,8 +99,10 @@ def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_leng
     if not torch.isfinite(alone).all():
         raise InputError(f"--model gives finite logits, and {kind} gives {alone.tolist()}: its weights are damaged")
     if not _equal(together, alone):
+        once_more = _alone(logits_of_batch, tokens)
+        why = "reads the padding" if _equal(once_more, alone) else "draws at random in each pass"
         raise InputError(
-            f"--model gives a text the same logits whatever stands beside it in a batch, and {kind} reads the padding: "
+            f"--model gives a text the same logits whatever stands beside it in a batch, and {kind} {why}: "
             f"they differ by {(together - alone).abs().max():.2g} of {alone.abs().max():.2g}; take another"
         )
     _check_length(logits_of_batch, texts[0], tokens, max_length, kind)

@@ -262,12 +262,20 @@ def _marked(model_type: str) -> Any:
 def test_margins_are_those_of_the_text_alone_in_transformers(model_type):
     if model_type in READS_NEIGHBOURS:
         _, base = small_model(model_type)
-        with pytest.raises(InputError, match="reads the padding"):
+        why = "draws at random" if "random" in READS_NEIGHBOURS[model_type] else "reads the padding"
+        with pytest.raises(InputError, match=why):
             try_model(base, {"train": made_texts()}, max_length=11)
         return
     found = differences(model_type)
     assert max(dataclasses.astuple(found)[1:]) < ROUNDING, found
     try_model(small_model(model_type)[1], {"train": made_texts()}, max_length=11)
+
+
+def test_a_type_that_asks_for_more_than_text_is_refused_with_what_it_says():
+    _, base = small_model("xmod")
+    without = dataclasses.replace(base, config={**base.config, "default_language": None})
+    with pytest.raises(InputError, match=r"xmod \(xmod\) does not: ValueError: Input language unknown"):
+        try_model(without, {"train": made_texts()}, max_length=11)
 
 
 def test_the_page_names_what_is_refused():

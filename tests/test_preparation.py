@@ -137,7 +137,7 @@ def test_what_the_checkpoint_lacks_is_said(model_folder):
     weights = {name: value for name, value in whole.items() if "layer.1" not in name}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     [warning] = prepare(folder).warnings
-    assert re.match(r"\d\d% of the parameters of bert-0 are not in its checkpoint", warning)
+    assert re.match(r"\d\d% of the parameters of bert-0\S* are not in its checkpoint", warning)
     of_another = {name.replace("bert.", "robert."): value for name, value in whole.items()}
     save_file(of_another, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="they are of another model"):
@@ -164,7 +164,7 @@ def test_a_path_is_never_looked_for_on_the_hub(name, monkeypatch):
 def test_a_folder_may_be_called_nearly_tiny(model_folder, monkeypatch, tmp_path):
     model_folder("bert").rename(tmp_path / "tiny1")
     monkeypatch.chdir(tmp_path)
-    assert prepare("tiny1").base.name == "tiny1"
+    assert prepare("tiny1").base.name.startswith("tiny1")
 
 
 @pytest.mark.parametrize("name", ["tinny", "Tin", "tiny1"])
@@ -190,6 +190,12 @@ def test_unknown_words_are_said_with_their_share(model_folder):
     assert warning.startswith("7% of the train tokens are unknown")
 
 
+def test_texts_that_are_cut_are_said_with_their_share(model_folder):
+    splits = made_splits(train=("red apple", "red apple old green lamp", "small plate", "cold pear new door cup"))
+    [warning] = prepare(model_folder("bert"), splits, max_length=6).warnings
+    assert warning == "50% of the texts of train reach --max-length 6: what stands beyond is not read"
+
+
 def test_mostly_unknown_words_are_refused(model_folder):
     splits = made_splits(train=("zebra lion", "otter heron fox", "red"))
     with pytest.raises(InputError, match="83% of the train tokens are unknown"):
@@ -197,7 +203,7 @@ def test_mostly_unknown_words_are_refused(model_folder):
 
 
 def test_ids_beyond_the_table_are_refused(model_folder):
-    with pytest.raises(InputError, match=r"vocabulary size, 12 for bert-0, and its tokenizer gives 2\d"):
+    with pytest.raises(InputError, match=r"vocabulary size, 12 for bert-0\S*, and its tokenizer gives 2\d"):
         prepare(model_folder("bert", vocab_size=12))
 
 
@@ -257,7 +263,7 @@ def test_a_model_without_padding_takes_the_tokenizers(model_folder):
 
 
 def test_no_padding_token_at_all_is_refused(model_folder):
-    with pytest.raises(InputError, match=r"gpt2-0 has none in config\.json"):
+    with pytest.raises(InputError, match=r"gpt2-0\S* has none in config\.json"):
         prepare(model_folder("gpt2", pad_token=None, pad_token_id=None))
 
 
