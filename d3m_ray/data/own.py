@@ -112,6 +112,9 @@ def _cut_missing(name: str, rows: Frames, options: OwnOptions) -> tuple[Frames, 
         raise InputError(f"--split-seed decides what is cut off train; {name} has val and test: leave it out")
     if not shares:
         return rows, ""
+    if sum(shares.values()) >= 1:
+        of_all = " and ".join(f"{share:g} as {split}" for split, share in shares.items())
+        raise InputError(f"--val-share and --test-share leave train a share, {of_all} leave none; lower one")
     train = rows["train"]
     _check_can_be_cut(name, train, len(shares) + 1, options)
     counts = train["groups"].explode().value_counts()

@@ -254,6 +254,12 @@ BAD = {
     "a threshold without identities": own(["speaks of --identity-columns"], "--identity-threshold", "0.3"),
     "a share of all": own(["--test-share is above 0 and below 1, received 1.0"], "--test-share", "1"),
     "no share left": own(["leave train a share"], "--test-share", "0.5", "--val-share", "0.5"),
+    "no share left beside a default": single(
+        "a.csv", csv(), ["0.9 as val and 0.2 as test leave none"], "--val-share", "0.9"
+    ),
+    "a split column that is blank": single(
+        "a.csv", csv(split=""), ["line 2", "split is one of train"], "--split-column", "split"
+    ),
     "three labels of a threshold": own(["makes two labels"], "--label-threshold", "1", "--labels", "a", "b", "c"),
     "a threshold that is no number": own(["--label-threshold is a finite number"], "--label-threshold", "nan"),
     "one label named": own(["--labels are two or more"], "--labels", "yes"),

@@ -365,3 +365,60 @@ def test_a_row_of_many_identities_trains_under_the_rarest(tmp_path: Path) -> Non
     assert np.bincount(splits.train.groups).tolist() == [6, 5]
     assert np.bincount(splits.val.groups).tolist() == [9, 5]
     assert len(set(splits.train.texts)) == len(splits.train)
+
+
+# --- against a naive reading ----------------------------------------------------------------------------------------
+
+IDENTITIES = ("ant", "bee", "cat")
+Row = tuple[str, str, int, str]  # id, text, label, group
+
+
+def naive_reading(table: pd.DataFrame) -> dict[str, list[Row]]:
+    """What `--bad-rows drop`, a threshold and identity columns leave of a table, one plain step after the other."""
+    known = [
+        (row, r["text"], int(r["score"] >= 0.5), r["split"], [c for c in IDENTITIES if r[c] >= 0.5] or ["none"])
+        for row, r in enumerate(table.to_dict("records"))
+        if r["text"].strip() and not np.isnan(r["score"])
+    ]
+    counts = Counter(name for *_, split, names in known if split == "train" for name in names)
+    read: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
+    for row, text, label, split, names in known:
+        if split == "train":
+            read[split].append((f"train/{row}", text, label, min(names, key=lambda name: counts[name])))
+        else:
+            read[split] += [(f"{split}/{row}/{name}", text, label, name) for name in names]
+    for split, rows in read.items():
+        single = [r for r in rows if len({o[2] for o in rows if (o[1], o[3]) == (r[1], r[3])}) == 1]
+        read[split] = [r for i, r in enumerate(single) if (r[1], r[3]) not in {(o[1], o[3]) for o in single[:i]}]
+    for split, other in (("train", "test"), ("train", "val"), ("val", "test")):
+        there = {" ".join(r[1].lower().split()) for r in read[other]}
+        read[split] = [r for r in read[split] if " ".join(r[1].lower().split()) not in there]
+    return read
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_rows_are_those_of_a_naive_reading(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "text": [
+                rng.choice([f"Walk {rng.integers(160)}", f"walk  {rng.integers(160)}", f"{i}", " "]) for i in range(150)
+            ],
+            "score": rng.choice([0.0, 0.2, 0.5, 0.9, np.nan], size=150),
+            "split": rng.choice(["train", "train", "val", "test"], size=150),
+            **{name: rng.choice([0, 0, 0.4, 0.5, 1], size=150) for name in IDENTITIES},
+        }
+    )
+    table.to_csv(tmp_path / "walks.csv", index=False)
+    options = OwnOptions(
+        label_column="score",
+        label_threshold=0.5,
+        identity_columns=IDENTITIES,
+        split_column="split",
+        bad_rows="drop",
+    )
+    splits = load_splits(options, tmp_path)
+    for split, rows in naive_reading(table).items():
+        examples = splits.by_name()[split]
+        groups = [splits.group_names[group] for group in examples.groups]
+        assert list(zip(examples.example_ids, examples.texts, examples.labels, groups, strict=True)) == rows
