@@ -126,6 +126,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "model_hash": context.model_hash,
         "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
+        "notes": context.splits.notes,
         **({"warnings": context.warnings} if context.warnings else {}),
         **shared_settings(config),
     }
