@@ -8,10 +8,13 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from d3m_ray.analysis.statistics import MIN_VALUES
-from d3m_ray.analysis.tables import REFERENCE_METHOD, read_trials
+from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names, read_trials
+from d3m_ray.metrics import CELL_SEPARATOR
 from d3m_ray.store import Store
 
 ONE_LABEL_SHARE = 0.99  # of val: from here on a model's answers are one label
+UNEVEN = 0.1  # of accuracy between base models of one training but for the seed
+SMALL_GROUP = 100  # test examples: of fewer, one is more than a point of the group's accuracy
 SIGNIFICANCE = 0.05
 ARM = ["method", "num_removed"]
 
@@ -20,17 +23,31 @@ def find_caveats(store: Store, experiment: str) -> list[str]:
     """The sentences to print beside a summary, none where nothing of what is looked for is found.
 
     Looked for are base models that answer one label, are no better on val than always answering the most frequent one,
-    or never get a label right; arms that no trial tells apart; and too few seeds for an interval. Raises StoreError
-    where the experiment has no trial.
+    never get a label right, or differ widely; other models that never get a label right; arms that no trial tells
+    apart; groups of few test examples; and too few seeds for an interval. Raises StoreError where the experiment has no
+    trial.
     """
     trials = read_trials(store, experiment)
     record = store.read_experiment(experiment)
     label_names = [] if record is None else record.configuration.get("label_names", [])
-    base_keys = trials.loc[(trials["num_removed"] == 0) & (trials["objective"] == "erm"), "fit_key"].tolist()
-    shared_keys = [] if record is None else record.keys.get("fits", {}).values()
-    fits = [store.read("fits", key) for key in dict.fromkeys([*shared_keys, *base_keys]) if store.has("fits", key)]
-    answers = [_answers_on_val(fit, label_names) for fit in fits]
-    return [*_of_base_models(answers), *_of_missed_labels(answers), *_of_arms(trials), *_of_seeds(trials)]
+    is_base = (trials["num_removed"] == 0) & (trials["objective"] == "erm")
+    base_seeds = dict(trials.loc[is_base, ["fit_key", "seed"]].itertuples(index=False, name=None))
+    read_by_attribution = {} if record is None else {key: name for name, key in record.keys.get("fits", {}).items()}
+    names = {key: f"base model, seed {seed}" for key, seed in base_seeds.items()} | read_by_attribution
+    answers = [
+        _answers_on_val(name, store.read("fits", key), label_names)
+        for key, name in names.items()
+        if store.has("fits", key)
+    ]
+    return [
+        *_of_base_models(answers),
+        *_of_missed_labels(answers),
+        *_of_uneven_models(answers, list(read_by_attribution.values())),
+        *_of_trained_models(trials[~is_base], label_names),
+        *_of_arms(trials),
+        *_of_small_groups(trials),
+        *_of_seeds(trials),
+    ]
 
 
 def write_caveats(caveats: Sequence[str], path: Path) -> None:
@@ -46,6 +63,7 @@ def write_caveats(caveats: Sequence[str], path: Path) -> None:
 class _Answers:
     """What one base model answers on val."""
 
+    model: str
     num_examples: int
     accuracy: float
     top_answer: str
@@ -60,7 +78,7 @@ class _Answers:
     """By label, the share of its examples that are answered so."""
 
 
-def _answers_on_val(fit: pd.DataFrame, label_names: Sequence[str]) -> _Answers:
+def _answers_on_val(model: str, fit: pd.DataFrame, label_names: Sequence[str]) -> _Answers:
     rows = fit[fit["split"] == "val"]
     labels, predicted = rows["label"].to_numpy(), rows["predicted"].to_numpy()
     counts = pd.Series(labels).value_counts()
@@ -72,6 +90,7 @@ def _answers_on_val(fit: pd.DataFrame, label_names: Sequence[str]) -> _Answers:
 
     majority_share = float(counts.iloc[0] / len(rows))
     return _Answers(
+        model=model,
         num_examples=len(rows),
         accuracy=float(correct.mean()),
         top_answer=name(int(answers.index[0])),
@@ -114,6 +133,49 @@ def _of_missed_labels(models: Sequence[_Answers]) -> list[str]:
     }
     return [
         f"{_how_many(some, models)} got no example of {label} right on val." for label, some in missed.items() if some
+    ]
+
+
+def _of_uneven_models(models: Sequence[_Answers], read_by_attribution: Sequence[str]) -> list[str]:
+    """A sentence where base models of which nothing else was said differ much by their seed alone."""
+    sound = [
+        m for m in models if m.top_share < ONE_LABEL_SHARE and m.p_value < SIGNIFICANCE and min(m.recalls.values())
+    ]
+    accuracies = {model.model: model.accuracy for model in sound}
+    if len(accuracies) < 2 or max(accuracies.values()) - min(accuracies.values()) <= UNEVEN:
+        return []
+    worst, best = min(accuracies, key=accuracies.__getitem__), max(accuracies, key=accuracies.__getitem__)
+    read = f"; attribution reads {', '.join(read_by_attribution)}" if read_by_attribution else ""
+    return [
+        f"Base models differ by their seed alone: val accuracy from {accuracies[worst]:.1%} ({worst}) to "
+        f"{accuracies[best]:.1%} ({best}){read}. Train longer or at another rate, or average over --num-checkpoints."
+    ]
+
+
+def _of_trained_models(trials: pd.DataFrame, label_names: Sequence[str]) -> list[str]:
+    """A sentence for each label of which models that are no base models get no test example right."""
+    sentences = []
+    for label in label_names:
+        of_label = trials[trials["group"].str.endswith(f"{CELL_SEPARATOR}{label}")]
+        best = of_label.groupby("fit_key")["accuracy"].max()
+        num_missed = int((best == 0).sum())
+        if num_missed:
+            arms = of_label[of_label["fit_key"].isin(best.index[best == 0])].drop_duplicates(ARM)
+            named = "; ".join(f"{method}, {number} removed" for method, number in arms[ARM].itertuples(index=False))
+            sentences.append(
+                f"{num_missed} of {len(best)} models trained for arms got no test example of {label!r} right: {named}."
+            )
+    return sentences
+
+
+def _of_small_groups(trials: pd.DataFrame) -> list[str]:
+    sizes = trials.drop_duplicates("group").set_index("group")["num_examples"]
+    sizes = sizes[identity_names(sizes.index)]
+    if sizes.min() >= SMALL_GROUP:
+        return []
+    return [
+        f"Test groups are small, {sizes.idxmin()} has {sizes.min()} examples: one of them is {100 / sizes.min():.1f} "
+        "points of its accuracy. The intervals are over seeds and know nothing of that."
     ]
 
 

@@ -1,6 +1,6 @@
 """The counterfactual figures: a metric against the number of removed train examples, one line per method."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from d3m_ray.analysis.statistics import MIN_VALUES, bootstrap_interval
-from d3m_ray.analysis.tables import read_trials
-from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
+from d3m_ray.analysis.tables import identity_names, read_trials
+from d3m_ray.metrics import METRICS
 from d3m_ray.store import Store
 
 # Okabe and Ito's colours, told apart with any colour vision; a method looks the same in every figure.
@@ -110,12 +110,6 @@ def write_figures(store: Store, experiment: str, folder: Path, split: str = "tes
     for path in paths:
         figures[path.stem].savefig(path, dpi=PNG_DPI)
     return paths
-
-
-def identity_names(groups: Collection[str]) -> list[str]:
-    """The identities among the groups of the trials table, sorted; neither their cells nor the summary rows."""
-    cells = {group for group in groups if any(group.startswith(f"{other}{CELL_SEPARATOR}") for other in groups)}
-    return sorted(set(groups) - cells - set(SUMMARY_GROUPS))
 
 
 def _methods(rows: pd.DataFrame) -> list[str]:

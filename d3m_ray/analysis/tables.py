@@ -1,6 +1,6 @@
 """Tables of the trials: worst-group accuracy by method and number removed."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from d3m_ray.analysis.statistics import MIN_VALUES, Interval, bootstrap_interval, paired_differences, t_interval
+from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
 from d3m_ray.store import Store, StoreError
 
 REFERENCE_METHOD = "random"
@@ -32,6 +33,12 @@ def read_trials(store: Store, experiment: str, split: str = "test") -> pd.DataFr
     identity = ["method", "num_removed", "seed"]
     newest = trials.sort_values("created_at").drop_duplicates([*identity, "group"], keep="last")
     return newest.sort_values([*identity, "group"], ignore_index=True)
+
+
+def identity_names(groups: Collection[str]) -> list[str]:
+    """The identities among the groups of the trials table, sorted; neither their cells nor the summary rows."""
+    cells = {group for group in groups if any(group.startswith(f"{other}{CELL_SEPARATOR}") for other in groups)}
+    return sorted(set(groups) - cells - set(SUMMARY_GROUPS))
 
 
 def summary_table(store: Store, experiment: str, split: str = "test") -> pd.DataFrame:
@@ -92,8 +99,8 @@ def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:
     """
     rendered = Table(
         title=title,
-        caption="percent, mean over seeds and 95% interval: bootstrap, Student's t of the paired differences; of fewer "
-        f"than {MIN_VALUES} seeds their values",
+        caption="percent, mean over seeds and 95% interval over seeds: bootstrap, Student's t of the paired "
+        f"differences; of fewer than {MIN_VALUES} seeds their values; -: no random removal of as many",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

@@ -85,7 +85,8 @@ def make_planted(options: PlantedOptions) -> Splits:
     praising = train.index[harmed & (train["label"] == PRAISE)]
     harmful = rng.choice(praising, size=round(options.harmful_fraction * harmed.sum()), replace=False)
     train.loc[harmful, "label"] = BLAME
-    return make_splits("planted", frames, harmful_ids=frozenset(train.loc[harmful, "example_id"]))
+    notes = [f"{len(harmful)} train rows of {HARMED_GROUP} are harmful by design"]
+    return make_splits("planted", frames, harmful_ids=frozenset(train.loc[harmful, "example_id"]), notes=notes)
 
 
 def _make_rows(num_rows: int, split: str, written: set[str], rng: np.random.Generator) -> pd.DataFrame:

@@ -70,6 +70,37 @@ def test_many_right_answers_of_a_rare_label_are_measured_against_the_frequent_on
     assert "recall: label 0 94.4%, label 1 100.0%" in caveat
 
 
+def test_base_models_that_differ_by_their_seed_are_named_and_who_reads_them(filled_store: Store) -> None:
+    keys = {"fits": {"base model, seed 0": "base-0-0"}}
+    filled_store.write_experiment(EXPERIMENT, CONFIGURATION, [], keys)
+    poor, good = [0] * 34 + [1] * 16 + [0] * 16 + [1] * 34, [0] * 40 + [1] * 60
+    write_base_fits(filled_store, HALVES, poor, good, good, good, good)
+    (caveat,) = find_caveats(filled_store, EXPERIMENT)
+    assert caveat.startswith(
+        "Base models differ by their seed alone: val accuracy from 68.0% (base model, seed 0) to 90.0% (base model, "
+        "seed 1); attribution reads base model, seed 0. Train longer"
+    )
+
+
+def test_a_trained_model_that_misses_a_label_is_named_with_its_arm(filled_store: Store, write_trial) -> None:
+    filled_store.write_experiment(EXPERIMENT, {**CONFIGURATION, "label_names": ["0", "1"]}, [])
+    write_base_fits(filled_store, HALVES, *[[0] * 40 + [1] * 60] * 5)
+    write_trial("dfr", 77, 0)
+    rows = filled_store.read("trials", "dfr-77-0", "dfr").drop(columns="method")
+    rows["accuracy"] = rows["accuracy"].where(~rows["group"].str.endswith("/1"), 0.0)
+    filled_store.write("trials", "dfr-77-0", rows, {}, "dfr")
+    told = [caveat for caveat in find_caveats(filled_store, EXPERIMENT) if "got no test example" in caveat]
+    assert told == ["1 of 36 models trained for arms got no test example of '1' right: dfr, 77 removed."]
+
+
+def test_small_test_groups_are_named(store: Store, write_trial) -> None:
+    for seed in range(5):
+        write_trial("trak", 50, seed, 0.01 * seed, num_examples=27)
+        write_trial("random", 50, seed, 0.0, num_examples=27)
+    (caveat,) = find_caveats(store, EXPERIMENT)
+    assert caveat.startswith("Test groups are small, ant has 27 examples: one of them is 3.7 points of its accuracy.")
+
+
 def test_a_label_that_is_never_right_is_named(filled_store: Store) -> None:
     filled_store.write_experiment(EXPERIMENT, {**CONFIGURATION, "label_names": ["calm", "cross", "glad"]}, [])
     labels = [0] * 40 + [1] * 40 + [2] * 20

@@ -8,8 +8,8 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from d3m_ray.analysis.figures import METHOD_STYLES, POINTS, draw_metric, identity_names, metric_figure, write_figures
-from d3m_ray.analysis.tables import read_trials
+from d3m_ray.analysis.figures import METHOD_STYLES, POINTS, draw_metric, metric_figure, write_figures
+from d3m_ray.analysis.tables import identity_names, read_trials
 from d3m_ray.store import Store, StoreError
 
 EXPERIMENT = "insects-1a2b3c4d"
