@@ -30,7 +30,7 @@ def status(store: StoreArgument, debug: bool = False) -> Command:
         store: Where the results are.
         debug: Show the traceback of an error, not only what is wrong.
     """
-    return lambda: Console().print(render_status(Store(store)))
+    return lambda: Console().print(render_status(Store(store)), soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@ with a flag is said without them, what is wrong with the corpus or the model wit
 """
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -61,6 +62,9 @@ def exit_status(work: Callable[[], int], debug: bool = False) -> int:
     """
     try:
         return work()
+    except BrokenPipeError:  # whoever read the output, `head` for one, has had enough: nothing more to say to them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except (InputError, StoreError, ConnectionError, RunError) as error:
         if debug:
             traceback.print_exc()

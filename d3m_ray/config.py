@@ -57,6 +57,8 @@ def _check_removals(numbers: Sequence[int | str]) -> None:
         if not is_removal(number):
             blanks = " ".join(str(number).replace(",", " ").split())
             mend = f"; a list is separated by blanks, not commas: {blanks}" if "," in str(number) else ""
+            if re.fullmatch(r"0?\.\d+", str(number)):
+                mend = f"; did you mean {100 * float(number):g}%?"
             raise InputError(f"{rule}, received {number!r}{mend}")
 
 

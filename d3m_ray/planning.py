@@ -20,6 +20,7 @@ from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
+FOLLOW_FROM_DATA = ("corpus", "label_names", "notes", "num_dropped", "warnings")  # the same data are the same data
 FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
@@ -102,8 +103,12 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
     """Raises InputError where the experiment's name stands for other settings in the store already."""
     configuration = _recorded(config, context)
     begun = context.store.read_experiment(context.experiment)
-    if begun is not None and dict(begun.configuration) != configuration:
-        differing = sorted(key for key in configuration if begun.configuration.get(key) != configuration[key])
+    differing = sorted(
+        key
+        for key in configuration
+        if begun is not None and key not in FOLLOW_FROM_DATA and begun.configuration.get(key) != configuration[key]
+    )
+    if differing:
         raise InputError(
             f"an experiment's trials share their settings; {context.experiment!r} was begun with other values of "
             f"{', '.join(differing)}: give this one another --experiment"
@@ -127,6 +132,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
         "notes": context.splits.notes,
+        "corpus": {"data": None if config.data is None else str(config.data), **asdict(config.corpus_options)},
         **({"warnings": context.warnings} if context.warnings else {}),
         **shared_settings(config),
     }

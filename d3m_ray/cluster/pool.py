@@ -60,6 +60,7 @@ class RayPool:
         self._starting = {worker.begin.remote(): worker for worker in self._actors}  # handle -> worker
         self._patience = Patience(
             f"the cluster to start one of {num_workers} attribution workers",
+            "where there is room that takes up to a minute; "
             f"each takes {cpus_per_worker:g} CPU and {gpus_per_worker:g} GPU of one machine: --num-workers, "
             "--cpus-per-trial and --gpus-per-worker say how much",
             max_wait_seconds,

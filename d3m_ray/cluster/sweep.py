@@ -51,6 +51,7 @@ def run_fits(
     scratch = tempfile.mkdtemp(prefix="d3m_ray_tune_")
     patience = Patience(
         "the cluster to start a worker for the fits",
+        "where there is room that takes up to a minute; "
         f"each takes {cpus_per_trial:g} CPU and {gpus_per_trial:g} GPU of one machine: --cpus-per-trial and "
         "--gpus-per-trial say how much",
         execution.max_wait_seconds,

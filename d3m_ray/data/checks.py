@@ -173,8 +173,8 @@ def _check_spelling(name: str, kind: str, names: Sequence[str]) -> None:
         other = first.setdefault(spelled.casefold(), spelled)
         if other != spelled:
             raise DataError(
-                f"two {kind}s of {name} differ by more than case, received {other!r} and {spelled!r}: spell one like "
-                "the other, or rename it"
+                f"two {kind}s of corpus {name!r} differ by more than case, received {other!r} and {spelled!r}: spell "
+                "one like the other, or rename it"
             )
 
 

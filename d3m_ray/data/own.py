@@ -167,7 +167,7 @@ def _without_repeats(rows: Frames, tables: Tables, options: OwnOptions, sieve: S
         differs = of_split["label"] != by_text.transform("first")
         if sieve.drops:
             differs = by_text.transform("nunique") > 1
-        rule = "a text has one label per group; another row gives the same text and group the other label"
+        rule = "a text has one label per group; another row gives the same text and group another label"
         mend, reason = "correct one of the two, or leave both out", f"{split} row of a text with two labels"
         single = sieve.without(tables[split], of_split, differs, rule, mend, reason)
         frames[split] = single.drop_duplicates(["text", "group"])

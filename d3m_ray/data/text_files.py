@@ -78,7 +78,8 @@ def check_columns(where: str, header: Sequence[str], columns: Sequence[str], men
     if missing:
         raise DataError(
             f"{where}: the columns are {', '.join(columns)}; {', '.join(missing)} missing, "
-            f"received {', '.join(map(str, header))}; rename or add it ({mend})"
+            f"received {', '.join(map(str, header))}; rename or add ({mend}), or name yours by the flags of "
+            "sweeps/own.py (--text-columns, --label-column, --group-columns)"
         )
     twice = sorted({column for column in columns if list(header).count(column) > 1})
     if twice:

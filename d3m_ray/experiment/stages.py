@@ -71,6 +71,10 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
                 record_trial(context, trial)
         else:
             planned.append(PlannedFit(fit, tuple(waiting.get(key, ()))))
+    num_waiting = sum(map(len, waiting.values()))
+    run.progress.stage(
+        f"{len(trials)} trials, {len(trials) - num_waiting} of them stored before; {len(planned)} fits to train"
+    )
     if not planned:
         return []
     run.progress.begin_fits(len(planned))

@@ -175,7 +175,7 @@ BAD = {
     ),
     "a label that train lacks": own(["none of maybe"], val=VAL + "a cap,maybe,ant\n"),
     "labels that differ by case": own(
-        ["labels of corpus differ by more than case", "'Yes' and 'yes'"], train=TRAIN + "a cap,Yes,ant\n"
+        ["labels of corpus 'corpus' differ by more than case", "'Yes' and 'yes'"], train=TRAIN + "a cap,Yes,ant\n"
     ),
     "a word for a score": own(["train.csv, line 2", "holds finite numbers, received 'no'"], "--label-threshold", "0.5"),
     "an infinite score": single(
@@ -186,7 +186,7 @@ BAD = {
     "a missing group": single("a.parquet", parquet(group=odd(None)), ["row 3", "has a group"]),
     "a reserved group": own(["not called all, worst"], train=TRAIN + "a cap,no,worst\n"),
     "groups that differ by case": own(
-        ["groups of corpus differ by more than case", "'Ant' and 'ant'"], train=TRAIN + "a cap,no,Ant\n"
+        ["groups of corpus 'corpus' differ by more than case", "'Ant' and 'ant'"], train=TRAIN + "a cap,no,Ant\n"
     ),
     "a group that val lacks": own(
         ["val has no example of ['cat']", "--min-group-size 1"], train=TRAIN + "a cap,no,cat\n"
