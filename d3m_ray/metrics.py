@@ -25,12 +25,13 @@ def group_metrics(
     """One row per identity, per `identity/label` cell, and for `all`, `worst` and `worst_cell`, in that order.
 
     Columns: `group`, `num_examples`, `accuracy`, `loss` (mean cross-entropy in nats), `fpr` (share of label 0 answered
-    1), `fnr` (share of label 1 answered 0), `auc` (of the probabilities) and `macro_f1` (the mean of the F1 scores of
-    the labels that occur, as true or as predicted ones). `fpr` and `fnr` are NaN where the label they need is absent,
-    `auc` and `macro_f1` where the rows have one label only, and the first three wherever there are more than two
-    labels. A cell without examples has no row. `worst` repeats the row of the identity with the lowest accuracy,
-    `worst_cell` that of the cell; the first in order wins a tie. In `all` a post of two groups counts twice, once per
-    row of the split. Raises ValueError where a group has no examples or a name would make two rows alike.
+    1), `fnr` (share of label 1 answered 0), `auc` (of the probabilities of label 1, in the order of the margins, which
+    round to no 1) and `macro_f1` (the mean of the F1 scores of the labels that occur, as true or as predicted ones).
+    `fpr` and `fnr` are NaN where the label they need is absent, `auc` and `macro_f1` where the rows have one label
+    only, and the first three wherever there are more than two labels. A cell without examples has no row. `worst`
+    repeats the row of the identity with the lowest accuracy, `worst_cell` that of the cell; the first in order wins a
+    tie. In `all` a post of two groups counts twice, once per row of the split. Raises ValueError where a group has no
+    examples or a name would make two rows alike.
     """
     _check_every_group(examples.groups, len(group_names))
     subsets = {name: examples.groups == group for group, name in enumerate(group_names)}
@@ -97,9 +98,9 @@ def _check_every_group(groups: np.ndarray, num_groups: int) -> np.ndarray:
 
 
 def _row(name: str, rows: np.ndarray, predictions: Predictions, is_binary: bool) -> dict[str, str | int | float]:
-    labels, predicted, probabilities = (
-        values[rows] for values in (predictions.labels, predictions.predicted, predictions.probabilities)
-    )
+    labels, predicted = predictions.labels[rows], predictions.predicted[rows]
+    margins = predictions.margins[rows].astype(np.float64)
+    log_odds = np.where(labels == 1, margins, -margins)  # as the probabilities order them, and never rounded to 1
     is_correct = predictions.is_correct[rows]
     of_several = len(np.unique(labels)) > 1
     return {
@@ -109,7 +110,7 @@ def _row(name: str, rows: np.ndarray, predictions: Predictions, is_binary: bool)
         "loss": float(predictions.losses[rows].mean()),
         "fpr": _mean(~is_correct[labels == 0]) if is_binary else float("nan"),
         "fnr": _mean(~is_correct[labels == 1]) if is_binary else float("nan"),
-        "auc": float(roc_auc_score(labels, probabilities)) if is_binary and of_several else float("nan"),
+        "auc": float(roc_auc_score(labels, log_odds)) if is_binary and of_several else float("nan"),
         "macro_f1": _macro_f1(labels, predicted) if of_several else float("nan"),
     }
 

@@ -6,6 +6,7 @@ Shapes: B examples, C labels.
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +53,8 @@ class BaseModel:
     """State dictionary, float32 numpy arrays."""
     new_modules: tuple[str, ...]
     """Modules that the pretrained weights lack (the head): drawn anew from the seed of each fit."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of how it was loaded, a sentence each; enters no hash."""
 
     def content_hash(self) -> str:
         """Hash of the configuration and of the weights; the name does not enter."""
@@ -92,7 +95,31 @@ def load_base_model(
     except Exception as error:  # readers of damaged files raise kinds of their own
         raise InputError(_why_not_loaded(name_or_dir, error)) from error
     missing = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
-    return _as_base_model(name_or_dir, model, {key.rpartition(".")[0] for key in missing}), tokenizer
+    _check_body(name_or_dir, model, missing)
+    base = _as_base_model(name_or_dir, model, {key.rpartition(".")[0] for key in missing})
+    return replace(base, warnings=_on_unread(base.name, info["unexpected_keys"])), tokenizer
+
+
+def _check_body(name: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """Raises InputError where the checkpoint lacks more than a head and a pooler: the rest would be drawn at random."""
+    body = f"{model.base_model_prefix}."
+    lacking = sorted(key for key in missing if key.startswith(body) and "pooler" not in key)
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise InputError(
+            f"--model holds the weights of all of its body; the checkpoint of {name} has none that fit config.json for "
+            f"{lacking[0]}{more}, which would be drawn at random: take the config.json that the checkpoint came with"
+        )
+
+
+def _on_unread(name: str, unexpected: Iterable[str]) -> tuple[str, ...]:
+    """A sentence where the checkpoint holds layers that the model does not: its config.json may be another's."""
+    layers = sorted(key for key in unexpected if re.search(r"\.\d+\.", key) and not key.startswith(("cls.", "lm_head")))
+    if not layers:
+        return ()
+    return (
+        f"the checkpoint of {name} holds {len(layers)} tensors that config.json leaves unread, such as {layers[0]}",
+    )
 
 
 def _is_path(name_or_dir: str) -> bool:

@@ -14,10 +14,16 @@ from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.model import BaseModel, build_classifier, load_base_model, load_weights, logits_of
 from d3m_ray.records import Splits
-from d3m_ray.vocabulary import check_ids, check_inputs, check_tokenizer, tokenizer_hash, trim_vocabulary, with_padding
+from d3m_ray.vocabulary import (
+    check_ids,
+    check_inputs,
+    check_tokenizer,
+    check_words,
+    tokenizer_hash,
+    trim_vocabulary,
+    with_padding,
+)
 
-WARNED_DRAWN_SHARE = 0.1  # of the parameters: a head and a pooler are a few hundredths of the smallest encoders
-MOST_DRAWN_SHARE = 0.5
 WARNED_CUT_SHARE = 0.05  # of a split's texts
 ROUNDING = 1e-4  # of the largest logit: float32 stays below a hundredth of it, every type that mixes texts is above
 TRIED_LENGTH = 1024  # tokens of a made text at most: beyond, only models without a table of positions go on
@@ -43,32 +49,24 @@ def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> Prepared
     more than it reads, or where a text's logits depend on what stands beside it in a batch.
     """
     loaded, tokenizer = load_base_model(name_or_dir, splits.train.texts, splits.num_labels)
+    of_tokenizer = tokenizer_hash(tokenizer)  # before it is called, which leaves the truncation asked for in it
     check_tokenizer(loaded.name, tokenizer)
     whole, pad_id = with_padding(loaded, tokenizer)
     whole_tokens = {
         name: tokenize(examples, tokenizer, max_length, splits.num_labels, pad_id)
         for name, examples in splits.by_name().items()
     }
-    check_inputs(whole, tokenizer, splits.train.texts[:1], max_length)
-    warnings = [*_drawn(whole), *check_ids(whole, tokenizer, whole_tokens), *_cut(whole_tokens, max_length)]
+    check_inputs(whole, tokenizer, splits.train.texts, max_length)
+    check_ids(whole, tokenizer, whole_tokens)
+    unknown = check_words(whole, tokenizer, splits, whole_tokens)
+    warnings = [*whole.warnings, *unknown, *_cut(whole_tokens, max_length)]
     logits = try_model(whole, whole_tokens, max_length)
     base, tokens = trim_vocabulary(whole, whole_tokens)
     # An architecture may read ids in a way of its own: then every entry stays.
     if base is not whole and not _equal(_alone(_classifier(base), tokens), logits):
         base, tokens = whole, whole_tokens
-    of_model = content_hash(whole.content_hash(), tokenizer_hash(tokenizer))
+    of_model = content_hash(whole.content_hash(), of_tokenizer)
     return PreparedModel(base, tokens, of_model, tuple(warnings))
-
-
-def _drawn(base: BaseModel) -> list[str]:
-    """A sentence where the checkpoint lacks more than a head; raises InputError where it lacks most of the model."""
-    sizes = {name: values.size for name, values in base.weights.items()}
-    drawn = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in base.new_modules)
-    share = drawn / sum(sizes.values())
-    told = f"{share:.0%} of the parameters of {base.name} are not in its checkpoint and would be drawn at random"
-    if share > MOST_DRAWN_SHARE:
-        raise InputError(f"--model holds pretrained weights, and {told}: they are of another model than config.json")
-    return [told] if share > WARNED_DRAWN_SHARE else []
 
 
 def _cut(tokens: Mapping[str, TokenizedExamples], max_length: int) -> list[str]:

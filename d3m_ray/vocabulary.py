@@ -17,9 +17,11 @@ from d3m_ray.batching import TokenizedExamples
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.model import BaseModel, build_classifier
+from d3m_ray.records import Splits
 
 MIN_WORDS = 2  # entries that are no special tokens; what transformers builds without a vocabulary file has none, or "▁"
-WARNED_UNKNOWN_SHARE = 0.05  # of the train tokens
+TRIED_TEXTS = 200  # that are tokenised twice: enough for a dropout of a tenth to show
+WARNED_UNKNOWN_SHARE = 0.05  # of a split's tokens
 MOST_UNKNOWN_SHARE = 0.5
 
 
@@ -66,12 +68,18 @@ def with_padding(base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> tuple[B
 
 
 def check_inputs(base: BaseModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> None:
-    """Raises InputError where the tokenizer gives the model more than token ids: the rest is not handed on.
+    """Raises InputError where the tokenizer gives the model more than token ids, or other ones each time.
 
     Segments that are all zero are what a model takes when it is given none.
     """
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
-    told = [name for name, rows in encoded.items() if np.any(rows)]
+    some = list(texts[:TRIED_TEXTS])
+    encoded, again = (tokenizer(some, truncation=True, max_length=max_length) for _ in range(2))
+    if encoded["input_ids"] != again["input_ids"]:
+        raise InputError(
+            f"--model has a tokenizer that gives a text the same tokens each time, and that of {base.name} draws them "
+            "at random: take the dropout out of tokenizer.json"
+        )
+    told = [name for name, rows in encoded.items() if any(map(np.any, rows))]
     more = sorted(set(told) - {"input_ids", "attention_mask"})
     if more:
         raise InputError(
@@ -80,14 +88,12 @@ def check_inputs(base: BaseModel, tokenizer: PreTrainedTokenizerBase, texts: Seq
         )
 
 
-def check_ids(
-    base: BaseModel, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, TokenizedExamples]
-) -> list[str]:
-    """What a person should know of the splits' tokens: a sentence where many are unknown to the tokenizer.
+def check_ids(base: BaseModel, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, TokenizedExamples]) -> None:
+    """Raises InputError where the splits' tokens are none that the model can read right.
 
-    Raises InputError where a text has no token, where most train tokens are unknown, where a token id lies beyond the
-    model's table, where texts hold the model's padding token and the tokenizer has another, or where some have more
-    end tokens than others and the model's classifier counts them (BART, T5).
+    That is where a text has no token, a token id lies beyond the model's table, texts hold the padding token elsewhere
+    than at all of their ends, or some have more end tokens than others and the model's classifier counts them (BART,
+    T5).
     """
     for name, split in splits.items():
         if len(split) and split.lengths.min() == 0:
@@ -103,15 +109,29 @@ def check_ids(
             f"token ids are below the model's vocabulary size, {rows} for {base.name}, and its tokenizer gives "
             f"{max(ids[-1], pad_id)}: the two do not belong together, or the model's embeddings were never resized"
         )
-    if tokenizer.pad_token_id not in (None, pad_id) and pad_id in ids:
-        raise InputError(
-            f"padding is a token that texts do not hold; {base.name} has pad_token_id {pad_id} in config.json, which "
-            f"some do, and its tokenizer {tokenizer.pad_token_id}: give config.json the tokenizer's"
-        )
+    if pad_id in ids:
+        _check_padding(base, tokenizer, splits, pad_id)
     end_id = base.config.get("eos_token_id")
     if base.config.get("is_encoder_decoder") and isinstance(end_id, int):
         _check_ends(base, end_id, splits)
-    return _unknown(base, tokenizer, splits["train"])
+
+
+def _check_padding(
+    base: BaseModel, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, TokenizedExamples], pad_id: int
+) -> None:
+    """Raises InputError where a text holds the padding token, but for one at the end of each, as with GPT-2's."""
+    for name, split in splits.items():
+        ends = split.flat_ids[split.offsets[1:] - 1] == pad_id
+        counts = np.add.reduceat(split.flat_ids == pad_id, split.offsets[:-1], dtype=np.int64) if len(split) else ends
+        odd = np.flatnonzero(~((counts == 1) & ends)) if ends.all() else np.flatnonzero(counts)
+        if len(odd):
+            token = tokenizer.convert_ids_to_tokens(pad_id)
+            raise InputError(
+                f"padding is a token that texts do not hold: a model takes it for no word; that of {base.name} is "
+                f"{token!r} (id {pad_id}; its tokenizer's is {tokenizer.pad_token!r}), and text {int(odd[0])} of "
+                f"{name} holds it, one of {len(odd)} there: give config.json and the tokenizer a pad_token of their "
+                "own, or take the token's spelling out of the texts"
+            )
 
 
 def _check_ends(base: BaseModel, end_id: int, splits: Mapping[str, TokenizedExamples]) -> None:
@@ -131,21 +151,43 @@ def _check_ends(base: BaseModel, end_id: int, splits: Mapping[str, TokenizedExam
         )
 
 
-def _unknown(base: BaseModel, tokenizer: PreTrainedTokenizerBase, train: TokenizedExamples) -> list[str]:
+def check_words(
+    base: BaseModel,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Splits,
+    tokens: Mapping[str, TokenizedExamples],
+) -> list[str]:
+    """What a person should know: a sentence for each split of which many tokens are unknown to the tokenizer.
+
+    Raises InputError where most of those of train are.
+    """
+    told = []
+    for name, examples in splits.by_name().items():
+        share = _unknown_share(tokenizer, examples.texts, tokens[name])
+        sentence = f"{share:.0%} of the {name} tokens are unknown to the tokenizer of {base.name}"
+        if share > MOST_UNKNOWN_SHARE and name == "train":
+            raise InputError(
+                f"--model knows the words of the corpus, and {sentence} ({tokenizer.unk_token}): take a model of the "
+                "corpus' language, or save the model's own tokenizer in its folder"
+            )
+        if share > WARNED_UNKNOWN_SHARE:
+            told.append(f"{sentence}, so texts lose what those words say")
+    return told
+
+
+def _unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: TokenizedExamples) -> float:
+    """Of the tokens that are no special ones."""
     unknown_id = tokenizer.unk_token_id
+    if unknown_id is None:
+        return 0.0
     special = set(tokenizer.all_special_ids) - {unknown_id}
-    roles = [token for token in tokenizer.special_tokens_map.values() if token == tokenizer.unk_token]
-    if unknown_id is None or len(roles) > 1:  # as with GPT-2, whose one special token stands for all and for no word
-        return []
-    told = train.flat_ids[~np.isin(train.flat_ids, [*special])]
-    share = float((told == unknown_id).mean()) if len(told) else 0.0
-    told_share = f"{share:.0%} of the train tokens are unknown to the tokenizer of {base.name}"
-    if share > MOST_UNKNOWN_SHARE:
-        raise InputError(
-            f"--model knows the words of the corpus, and {told_share} ({tokenizer.unk_token}): take a model of the "
-            "corpus' language, or save the model's own tokenizer in its folder"
-        )
-    return [f"{told_share}, so texts lose what those words say"] if share > WARNED_UNKNOWN_SHARE else []
+    ids = tokens.flat_ids
+    if list(tokenizer.special_tokens_map.values()).count(tokenizer.unk_token) > 1:
+        # The token stands for padding or an end as well (GPT-2, Llama): only without these it is an unknown word.
+        rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    words = ids[~np.isin(ids, [*special])]
+    return float((words == unknown_id).mean()) if len(words) else 0.0
 
 
 def trim_vocabulary(

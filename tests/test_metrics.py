@@ -95,6 +95,14 @@ def test_three_labels_agree_with_sklearn_and_have_no_rates_of_two() -> None:
     assert (margins < 0)[predictions.is_correct].any(), "of three labels, the largest may have less than half"
 
 
+def test_auc_does_not_end_where_probabilities_round_to_one() -> None:
+    examples = make_examples(labels=[0, 0, 1, 1], groups=[0, 0, 0, 0])
+    logits = np.array([20.0, 22.0, 25.0, 30.0])
+    for labels, expected in (([0, 0, 1, 1], 1.0), ([1, 1, 0, 0], 0.0)):
+        examples = make_examples(labels=labels, groups=[0, 0, 0, 0])
+        assert group_metrics(predict(logits, examples.labels), examples, ["ant"])["auc"].iloc[0] == expected
+
+
 def test_a_margin_of_zero_is_wrong() -> None:
     examples = make_examples(labels=[0, 1], groups=[0, 0])
     even = of_two_labels(examples.labels, np.zeros(2), np.full(2, 0.5))

@@ -1,7 +1,7 @@
 """What is refused, or said, of a model and its tokenizer before anything is trained."""
 
+import itertools
 import json
-import re
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.model import build_classifier, load_base_model, load_weights, logits_of
 from d3m_ray.preparation import prepare_model
 from d3m_ray.records import Examples, Splits
-from d3m_ray.vocabulary import tokenizer_hash, trim_vocabulary
+from d3m_ray.vocabulary import check_inputs, tokenizer_hash, trim_vocabulary
 
 TEXTS = {
     "train": ("red apple", "old green lamp", "small round blue plate", "cold pear"),
@@ -131,17 +131,48 @@ def test_weights_that_are_not_finite_are_refused(model_folder):
         prepare(folder)
 
 
-def test_what_the_checkpoint_lacks_is_said(model_folder):
+@pytest.mark.parametrize(
+    ("change", "lacking"),
+    [
+        ("a layer", r"bert\.encoder\.layer\.1\..* and \d+ more"),
+        ("a query", r"bert\.encoder\.layer\.0\.attention\.self\.query\.weight"),
+        ("more positions", r"bert\.embeddings\.position_embeddings\.weight"),
+        ("more words", r"bert\.embeddings\.word_embeddings\.weight"),
+        ("of another model", r"bert\.embeddings\..* and \d+ more"),
+    ],
+)
+def test_a_body_that_is_not_whole_is_refused(change, lacking, model_folder):
     folder = model_folder("bert")
-    whole = load_file(folder / "model.safetensors")
-    weights = {name: value for name, value in whole.items() if "layer.1" not in name}
+    weights = load_file(folder / "model.safetensors")
+    if change == "a layer":
+        weights = {name: value for name, value in weights.items() if "layer.1" not in name}
+    elif change == "a query":
+        weights.pop("bert.encoder.layer.0.attention.self.query.weight")
+    elif change == "of another model":
+        weights = {name.replace("bert.", "robert."): value for name, value in weights.items()}
+    else:
+        options = {"more positions": {"max_position_embeddings": 80}, "more words": {"vocab_size": 101}}
+        set_config(folder, **options[change])
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    [warning] = prepare(folder).warnings
-    assert re.match(r"\d\d% of the parameters of bert-0\S* are not in its checkpoint", warning)
-    of_another = {name.replace("bert.", "robert."): value for name, value in whole.items()}
-    save_file(of_another, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="they are of another model"):
+    with pytest.raises(InputError, match=rf"has none that fit config\.json for {lacking}, which would be drawn"):
         prepare(folder)
+
+
+def test_a_head_and_a_pooler_may_be_new(model_folder):
+    folder = model_folder("bert")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "pooler" not in name and "classifier" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    prepared = prepare(folder)
+    assert prepared.base.new_modules == ("bert.pooler.dense", "classifier")
+    assert prepared.warnings == ()
+
+
+def test_layers_that_config_leaves_unread_are_said(model_folder):
+    folder = model_folder("bert")
+    set_config(folder, num_hidden_layers=1)
+    [warning] = prepare(folder).warnings
+    assert "holds 16 tensors that config.json leaves unread, such as bert.encoder.layer.1." in warning
 
 
 def test_code_of_its_own_is_refused_without_a_question(model_folder, monkeypatch):
@@ -267,9 +298,52 @@ def test_no_padding_token_at_all_is_refused(model_folder):
         prepare(model_folder("gpt2", pad_token=None, pad_token_id=None))
 
 
-def test_padding_that_texts_hold_is_refused(model_folder):
-    with pytest.raises(InputError, match="some do, and its tokenizer 0"):
-        prepare(model_folder("gpt2", pad_token_id=5))
+@pytest.mark.parametrize(
+    ("options", "token"),
+    [
+        ({"pad_token_id": 5}, r"'red' \(id 5; its tokenizer's is '\[PAD\]'\)"),
+        ({"pad_token_id": 5, "pad_token": None}, r"'red' \(id 5; its tokenizer's is None\)"),
+        ({"pad_token_id": 5, "pad_token": "red"}, r"'red' \(id 5; its tokenizer's is 'red'\)"),
+        ({"pad_token_id": 3, "pad_token": "[UNK]"}, r"'\[UNK\]' \(id 3; its tokenizer's is '\[UNK\]'\)"),
+    ],
+)
+def test_padding_that_texts_hold_is_refused(options, token, model_folder):
+    splits = made_splits(train=("red apple", "square zebra", "small plate"))
+    with pytest.raises(InputError, match=rf"{token}, and text [01] of train holds it, one of 1 there"):
+        prepare(model_folder("gpt2", **options), splits)
+
+
+def test_padding_spelled_in_a_text_is_refused(model_folder):
+    splits = made_splits(train=("red apple", "green pear [PAD]", "small plate"))
+    with pytest.raises(InputError, match="text 1 of train holds it"):
+        prepare(model_folder("bert"), splits)
+
+
+def test_padding_that_ends_every_text_is_no_word(model_folder):
+    prepare(model_folder("gpt2", pad_token="[SEP]", pad_token_id=2))
+
+
+def test_unknown_words_are_counted_where_their_token_has_another_role(model_folder):
+    splits = made_splits(train=("zebra lion", "otter heron fox", "red"))
+    with pytest.raises(InputError, match="83% of the train tokens are unknown"):
+        prepare(model_folder("bert", pad_token="[UNK]"), splits)
+
+
+def test_unknown_words_of_test_are_said_too(model_folder):
+    splits = made_splits(test=("red zebra", "lion pear"))
+    [warning] = prepare(model_folder("bert"), splits).warnings
+    assert warning.startswith("50% of the test tokens are unknown")
+
+
+def test_a_tokenizer_that_draws_is_refused(model_folder):
+    base, _ = load_base_model(str(model_folder("bert")), [])
+    ids = itertools.count()
+
+    def drawing(texts, **_):
+        return {"input_ids": [[next(ids)] for _ in texts]}
+
+    with pytest.raises(InputError, match="draws them at random"):
+        check_inputs(base, drawing, ["red apple"], 8)
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------------
