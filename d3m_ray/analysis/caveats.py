@@ -47,6 +47,7 @@ def find_caveats(store: Store, experiment: str) -> list[str]:
         *_of_arms(trials),
         *_of_small_groups(trials),
         *_of_seeds(trials),
+        *_of_pairs(trials),
     ]
 
 
@@ -155,8 +156,9 @@ def _of_uneven_models(models: Sequence[_Answers], read_by_attribution: Sequence[
 def _of_trained_models(trials: pd.DataFrame, label_names: Sequence[str]) -> list[str]:
     """A sentence for each label of which models that are no base models get no test example right."""
     sentences = []
+    identities = identity_names(trials["group"].unique())
     for label in label_names:
-        of_label = trials[trials["group"].str.endswith(f"{CELL_SEPARATOR}{label}")]
+        of_label = trials[trials["group"].isin([f"{identity}{CELL_SEPARATOR}{label}" for identity in identities])]
         best = of_label.groupby("fit_key")["accuracy"].max()
         num_missed = int((best == 0).sum())
         if num_missed:
@@ -215,4 +217,21 @@ def _of_seeds(trials: pd.DataFrame) -> list[str]:
     return [
         f"Fewer than {MIN_VALUES} seeds ({count}){which}: their values are shown, and no interval. A difference that a "
         f"few seeds show may be the seeds' own; --seeds {' '.join(map(str, range(MIN_VALUES)))} gives intervals."
+    ]
+
+
+def _of_pairs(trials: pd.DataFrame) -> list[str]:
+    """A sentence where arms with seeds enough for an interval share too few of them with random removal."""
+    arms = trials.groupby(ARM)["seed"].agg(set).reset_index().itertuples(index=False, name=None)
+    seeds = {(method, num_removed): of_arm for method, num_removed, of_arm in arms}
+    few = []
+    for (method, num_removed), of_arm in seeds.items():
+        shared = of_arm & seeds.get((REFERENCE_METHOD, num_removed), set())
+        if method != REFERENCE_METHOD and len(of_arm) >= MIN_VALUES > len(shared) > 0:
+            few.append(f"{method}, {num_removed} removed ({len(shared)} of {len(of_arm)})")
+    if not few:
+        return []
+    return [
+        f"These share fewer than {MIN_VALUES} of their seeds with random removal of as many: {'; '.join(few)}. The "
+        "difference is over those alone, and is not that of the two means; the same --seeds for both mend it."
     ]

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from d3m_ray.analysis.figures import FONT_POINTS, GRID, INK, PNG_DPI
+from d3m_ray.analysis.figures import FONT_POINTS, GRID, INK, PNG_DPI, literal
 from d3m_ray.records import SPLIT_NAMES, Examples, Splits
 
 LABEL_COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#E69F00", "#767676")
@@ -48,8 +48,8 @@ def _draw_split(axes: Axes, examples: Examples, group_names: tuple[str, ...], la
         counts = np.bincount(examples.groups[examples.labels == label], minlength=len(group_names))
         left = places + (label - (len(label_names) - 1) / 2) * width
         colour = LABEL_COLOURS[label % len(LABEL_COLOURS)]
-        axes.bar(left, counts, width, color=colour, label=f"label {name}", zorder=2)
-    axes.set_xticks(places, [name.replace("_", " ") for name in group_names], rotation=45, ha="right")
+        axes.bar(left, counts, width, color=colour, label=f"label {literal(name)}", zorder=2)
+    axes.set_xticks(places, [literal(name) for name in group_names], rotation=45, ha="right")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.grid(axis="y", color=GRID, linewidth=0.7)

@@ -133,7 +133,7 @@ def _draw_method(axes: Axes, method: str, rows: pd.DataFrame, metric: str) -> No
     intervals = [bootstrap_interval(rows.loc[rows["num_removed"] == count, metric]) for count in counts]
     means = [interval.mean for interval in intervals]
     lows, highs = [interval.low for interval in intervals], [interval.high for interval in intervals]
-    label = method.replace("_", " ")
+    label = literal(method)
     few = rows[rows.groupby("num_removed")["seed"].transform("nunique") < MIN_VALUES]
     axes.plot(few["num_removed"], few[metric], ".", color=colour, markersize=4, alpha=0.6, label=POINTS, zorder=2)
     if len(counts) == 1:
@@ -172,6 +172,11 @@ def _style_axes(axes: Axes, metric: str, counts: Sequence[int]) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
+def literal(name: str) -> str:
+    """A group's, label's or method's name as it stands, blanks for underscores: `$` begins no formula."""
+    return name.replace("_", " ").replace("$", r"\$")
+
+
 def _percent(value: float, position: float) -> str:
     return f"{100 * value:.6g}%"
 
@@ -184,7 +189,7 @@ def _panel_title(trials: pd.DataFrame, group: str) -> str:
     if group in ("worst", "worst_cell"):  # not the same examples in every trial
         return GROUP_TITLES[group]
     num_examples = trials.loc[trials["group"] == group, "num_examples"].iloc[0]
-    return f"{GROUP_TITLES.get(group, group)} ({num_examples:,})"
+    return f"{GROUP_TITLES.get(group) or literal(group)} ({num_examples:,})"
 
 
 def _add_legend(figure: Figure, panels: Sequence[Axes]) -> None:

@@ -93,6 +93,33 @@ def test_a_trained_model_that_misses_a_label_is_named_with_its_arm(filled_store:
     assert told == ["1 of 36 models trained for arms got no test example of '1' right: dfr, 77 removed."]
 
 
+def test_a_missed_label_is_found_among_groups_whose_names_end_like_cells(store: Store, write_trial) -> None:
+    store.write_experiment(EXPERIMENT, {**CONFIGURATION, "label_names": ["0", "1"]}, [])
+    for method, missed in (("group_dro", "/0"), ("random", "none")):
+        write_trial(method, 50, 0)
+        rows = store.read("trials", f"{method}-50-0", method).drop(columns="method")
+        names = {name: f"{name}/0" for name in ("ant", "bee", "cat", "dog")}
+        rows["group"] = [
+            "/".join([names[g.split("/")[0]], *g.split("/")[1:]]) if g.split("/")[0] in names else g
+            for g in rows["group"]
+        ]
+        is_missed = rows["group"].str.count("/").eq(2) & rows["group"].str.endswith(missed)
+        rows["accuracy"] = rows["accuracy"].where(~is_missed, 0.0)
+        store.write("trials", f"{method}-50-0", rows, {}, method)
+    told = [caveat for caveat in find_caveats(store, EXPERIMENT) if "got no test example" in caveat]
+    assert told == ["1 of 2 models trained for arms got no test example of '0' right: group_dro, 50 removed."]
+
+
+def test_few_shared_seeds_are_named(store: Store, write_trial) -> None:
+    for seed in range(5):
+        write_trial("trak", 50, seed, 0.01 * seed)
+        write_trial("random", 50, seed + 3, 0.0)
+    (caveat,) = find_caveats(store, EXPERIMENT)
+    assert caveat.startswith(
+        "These share fewer than 5 of their seeds with random removal of as many: trak, 50 removed (2 "
+    )
+
+
 def test_small_test_groups_are_named(store: Store, write_trial) -> None:
     for seed in range(5):
         write_trial("trak", 50, seed, 0.01 * seed, num_examples=27)

@@ -1,8 +1,10 @@
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import cbook
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -32,6 +34,15 @@ def test_bars_are_the_counts_of_each_group_and_label(splits: Splits) -> None:
         edges.sort()
         for (_, right), (left, _) in pairwise(edges):
             assert right <= left + 1e-9, "bars stand side by side"
+
+
+def test_a_dollar_begins_no_formula(splits: Splits, tmp_path: Path) -> None:
+    names = {"group_names": ("$1 to $5", r"$\foo$"), "label_names": ("$no$", "yes_$_")}
+    figure = distribution_figure(dataclasses.replace(splits, **names))
+    figure.savefig(tmp_path / "figure.png")  # a formula that is none would raise
+    for axes in figure.axes:
+        texts = [*axes.get_xticklabels(), *figure.legends[0].get_texts()]
+        assert not [text for text in texts if cbook.is_math_text(text.get_text()) is True]
 
 
 def test_the_legend_names_both_labels_once(splits: Splits) -> None:
