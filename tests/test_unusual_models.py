@@ -112,6 +112,7 @@ def test_unknown_words_are_said_once_and_stored(asked, tmp_path):
     screen = run(config, store)
     assert screen.count("of the train tokens are unknown to the tokenizer") == 1
     [experiment] = store.read_experiments().values()
-    [warning] = experiment.configuration["warnings"]
-    assert warning in screen
+    warnings = experiment.configuration["warnings"]
+    assert [warning.split()[3] for warning in warnings] == ["train", "val", "test"]
+    assert all(screen.count(warning) == 1 for warning in warnings)
     run(config, store, Untrained())  # the same experiment goes on
