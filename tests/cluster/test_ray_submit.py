@@ -157,7 +157,7 @@ def test_a_sweep_is_submitted_and_its_store_comes_back(box: Path, printed: str) 
     worst = trials[(trials["group"] == "worst") & (trials["split"] == "test")]
     assert sorted(worst["num_removed"]) == [0, 20]
     assert worst["accuracy"].between(0, 1).all()
-    assert (box / "node" / "d3m-ray" / "d3m_ray" / "experiment.py").is_file()
+    assert (box / "node" / "d3m-ray" / "d3m_ray" / "experiment" / "story.py").is_file()
 
 
 @pytest.mark.slow
