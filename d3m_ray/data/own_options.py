@@ -102,6 +102,8 @@ class OwnOptions:
             raise InputError(f"--identity-threshold is above 0 and at most 1, received {self.identity_threshold}")
 
     def _check_labels(self) -> None:
+        if "" in map(canonical, self.labels):
+            raise InputError(f"--labels are words, received {self.labels}, of which one is blank; leave it out")
         if self.labels and (len(self.labels) < 2 or len(set(map(canonical, self.labels))) != len(self.labels)):
             raise InputError(f"--labels are two or more, each once, received {' '.join(self.labels)}")
         if self.label_threshold is None:

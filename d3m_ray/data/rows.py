@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def label_names(words: pd.Series, options: OwnOptions) -> tuple[str, ...]:
             f"--label-column {options.label_column} holds at least two different labels, received {listed(names)}; "
             "name another column, or give it rows of another label"
         )
-    return tuple(sorted(names, key=int) if all(map(is_number, names)) else sorted(names))
+    return tuple(sorted(names, key=Decimal) if all(map(is_number, names)) else sorted(names))
 
 
 def label_indices(table: Table, rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -163,7 +164,7 @@ def _with_identities(rows: pd.DataFrame, options: OwnOptions, sieve: Sieve) -> p
     """The rows whose identities are known, those of none in the group for it or left out; both are counted."""
     known = rows[rows["groups"].notna()]
     sieve.num_dropped["row with a blank identity"] += len(rows) - len(known)
-    group = NO_IDENTITY if options.no_identity_group is None else options.no_identity_group
+    group = NO_IDENTITY if options.no_identity_group is None else options.no_identity_group.strip()
     if group:
         return known.assign(groups=known["groups"].map(lambda names: names or (group,)))
     some = known[known["groups"].map(bool).astype(bool)]

@@ -117,6 +117,10 @@ BAD = {
         ["train.csv, line 4", "the field that begins here"],
         train=TRAIN.replace("a red b", '"a red b') + '"so, ""well""",no,ant\n',
     ),
+    "quotes that swallow rows": own(
+        ["train.csv, line 3", "goes over 3 lines that look like rows"],
+        train=TRAIN.replace("a blue kite", '"a blue kite').replace("a blue boat", 'a blue boat"'),
+    ),
     "a JSON array": single("a.json", json.dumps(ROWS), ["a.json, line 1", "one JSON object, received list"]),
     "half a JSON line": single("a.jsonl", lines(*ROWS)[:-5], ["a.jsonl, line 40", "a line is one JSON object"]),
     # --- columns
@@ -263,6 +267,9 @@ BAD = {
     "three labels of a threshold": own(["makes two labels"], "--label-threshold", "1", "--labels", "a", "b", "c"),
     "a threshold that is no number": own(["--label-threshold is a finite number"], "--label-threshold", "nan"),
     "one label named": own(["--labels are two or more"], "--labels", "yes"),
+    "labels of 5,000 digits": own(["train.csv, line 2", "received 'no'"], "--labels", "1" * 5000, "2" * 5000),
+    "a label of 5,000 digits": own(["none of 1111"], val=VAL + f"a cap,{'1' * 5000},ant\n"),
+    "a blank label named": own(["--labels are words", "one is blank"], "--labels", "no", " "),
     "one label named twice": own(["--labels are two or more, each once"], "--labels", "1", "1.0"),
     "two split values": own(["--split-values are three"], "--split-column", "group", "--split-values", "a", "b"),
     # --- numbers removed
