@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import UNSTORABLE, Table
+from d3m_ray.data.checks import UNSTORABLE, Table, reading_key
 
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0+)?")  # 007 is a word
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -95,7 +95,7 @@ def _as_text(value: object) -> str | None:
         value = value.decode("utf-8")
     if not isinstance(value, str) or UNSTORABLE.search(value):
         raise ValueError("not a text")
-    return value if value.strip() else None
+    return value if reading_key(value) else None
 
 
 def _as_word(value: object) -> str | None:

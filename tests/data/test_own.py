@@ -230,6 +230,29 @@ def test_bad_rows_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
     }
 
 
+def test_a_row_repeats_another_that_reads_alike(tmp_path: Path) -> None:
+    more = pd.DataFrame([("A\u200b  Café ", "no", "ant"), ("a cafe\u0301", "no", "ant")], columns=list(ROWS["train"]))
+    folder = write(tmp_path / "walks", "csv", ROWS | {"train": pd.concat([ROWS["train"], more])})
+    splits = load_splits(OwnOptions(), folder)
+    assert splits.train.texts[12:] == ("A\u200b  Café ",), "the first one's text, as it stands"
+    assert splits.num_dropped == {"train row repeats another": 1}
+    write(folder, "csv", {"train": pd.concat([ROWS["train"], more.assign(label=["no", "yes"])])})
+    with pytest.raises(InputError, match=r"train\.csv, line 15: a text has one label per group"):
+        load_splits(OwnOptions(), folder)
+    dropped = load_splits(OwnOptions(bad_rows="drop"), folder)
+    assert dropped.train.texts == tuple(ROWS["train"]["text"])
+    assert dropped.num_dropped == {"train row of a text with two labels": 2}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("column", ["label", "group"])
+def test_truths_beside_numbers_are_refused(ending: str, column: str, tmp_path: Path) -> None:
+    mixed = {s: f.assign(**{column: [True, False, 1, 0] * 3}) for s, f in ROWS.items()}
+    mixed = {split: frame.astype({column: object}) for split, frame in mixed.items()}
+    with pytest.raises(InputError, match=rf"the {column}s of .* received \['0', '1', 'False', 'True'\]"):
+        load_splits(OwnOptions(), write(tmp_path / "walks", ending, mixed))
+
+
 def test_small_groups_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
     more = pd.DataFrame([("a cap", "no", "cat"), ("a hat", "no", "dog")], columns=["text", "label", "group"])
     val = pd.concat([ROWS["val"], more[1:].assign(text="a scarf")])
@@ -388,12 +411,18 @@ def naive_reading(table: pd.DataFrame) -> dict[str, list[Row]]:
         else:
             read[split] += [(f"{split}/{row}/{name}", text, label, name) for name in names]
     for split, rows in read.items():
-        single = [r for r in rows if len({o[2] for o in rows if (o[1], o[3]) == (r[1], r[3])}) == 1]
-        read[split] = [r for i, r in enumerate(single) if (r[1], r[3]) not in {(o[1], o[3]) for o in single[:i]}]
+        single = [r for r in rows if len({o[2] for o in rows if text_and_group(o) == text_and_group(r)}) == 1]
+        before = [{text_and_group(o) for o in single[:i]} for i in range(len(single))]
+        read[split] = [r for r, seen in zip(single, before, strict=True) if text_and_group(r) not in seen]
     for split, other in (("train", "test"), ("train", "val"), ("val", "test")):
-        there = {" ".join(r[1].lower().split()) for r in read[other]}
-        read[split] = [r for r in read[split] if " ".join(r[1].lower().split()) not in there]
+        there = {text_and_group(r)[0] for r in read[other]}
+        read[split] = [r for r in read[split] if text_and_group(r)[0] not in there]
     return read
+
+
+def text_and_group(row: Row) -> tuple[str, str]:
+    """The text without case and white space, and the group."""
+    return " ".join(row[1].lower().split()), row[3]
 
 
 @pytest.mark.parametrize("seed", range(12))
