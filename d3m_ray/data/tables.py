@@ -40,7 +40,9 @@ READERS: Mapping[str, Callable[[Path, Sequence[str]], Table]] = {
     ".jsonl": read_json_lines,
     ".jsonl.gz": read_json_lines,
     ".ndjson": read_json_lines,
+    ".ndjson.gz": read_json_lines,
     ".json": read_json_lines,
+    ".json.gz": read_json_lines,
 }
 """What reads a table, by the ending of its file's name."""
 

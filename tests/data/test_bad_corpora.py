@@ -99,6 +99,18 @@ BAD = {
         FILES | {"train.csv": TRAIN, "train-00000-of-00002.parquet": parquet()}, ["a split has one file", "train has"]
     ),
     "a part missing": Bad({"train-00001-of-00002.parquet": parquet()}, ["add the missing part"]),
+    "a part twice": Bad(
+        {f"train-00000-of-00001-{end}.parquet": parquet() for end in ("0123abcd", "4567abcd")}, ["a split has one file"]
+    ),
+    "a test file of another name": Bad(
+        FILES | {"test.csv": TEST, "test_set.csv": TEST, "README.csv": HEADER},
+        ["test_set.csv would not be, beside test.csv, train.csv, val.csv", "name one file with --data"],
+    ),
+    "a val file of another name": Bad({"train.csv": TRAIN, "eval.csv": VAL, "test_set.csv": TEST}, ["eval.csv, test_"]),
+    "a test folder": Bad({"train.csv": TRAIN, "test/part.csv": TEST}, ["test/part.csv would not be, beside train.csv"]),
+    "a test folder without tables": Bad({"train.csv": TRAIN, "test/a.arrow": b"a"}, ["; test would not be"]),
+    "a test file that nothing reads": Bad({"train.csv": TRAIN, "test.csv.bz2": b"a"}, ["; test.csv.bz2 would not be"]),
+    "a table below a single one": Bad({"all.csv": TRAIN, "more/b.csv": VAL}, ["more/b.csv would not be"]),
     # --- files that cannot be read
     "no rows": own(["train.csv", "holds none"], train=HEADER),
     "an empty file": own(["train.csv", "this file is empty"], train=""),
@@ -369,6 +381,7 @@ def test_a_bad_corpus_is_refused_in_one_line(bad: Bad, tmp_path: Path, capsys: p
     folder, store = tmp_path / "corpus", tmp_path / "store"
     folder.mkdir()
     for name, content in bad.files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     data = [] if bad.file == "-" else ["--data", str(folder / bad.file if bad.file else folder)]
     arguments = [*data, "--store", str(store), "--model", "tiny", "--methods", "random", *bad.flags]

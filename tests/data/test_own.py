@@ -126,6 +126,16 @@ def test_parts_of_a_split_are_one_split(tmp_path: Path) -> None:
         load_splits(OwnOptions(), folder)
 
 
+def test_parts_of_older_hubs_and_what_is_no_data_are_known(tmp_path: Path) -> None:
+    ends = {"train": "-0123abcd", "val": "-b42a775f407cee45", "test": ""}
+    frames = {f"{split}-00000-of-00001{end}": ROWS[split] for split, end in ends.items()}
+    folder = write(tmp_path / "walks", "parquet", frames)
+    for name in ("dataset_infos.json", "README.json", ".hidden.csv", "notes.txt", "train.log"):
+        (folder / name).write_text("{}")
+    expected = load_splits(OwnOptions(), write(tmp_path / "plain", "csv"))
+    assert load_splits(OwnOptions(), folder).content_hash() == expected.content_hash()
+
+
 def test_a_mark_carriage_returns_and_lines_inside_a_text_are_read(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbftext,label,group\r\n"a walk,\r\nand ""tea""",no,ant\r\nb,yes,ant\r\n'
     (tmp_path / "train.csv").write_bytes(content)
