@@ -18,7 +18,7 @@ from d3m_ray.data.rows import (
     label_names,
     parse_rows,
     rarest_group,
-    split_of_rows,
+    rows_by_split,
 )
 from d3m_ray.data.sampling import cut_by_share, drop_repeats, drop_texts_of
 from d3m_ray.data.tables import read_table, table_stem
@@ -55,16 +55,15 @@ def splits_of_tables(name: str, tables: Tables, options: OwnOptions) -> Splits:
     sieve = Sieve(options.bad_rows == "drop")
     rows = {split: parse_rows(table, options, sieve) for split, table in tables.items()}
     _check_not_empty(rows, tables, sieve)
+    tables = {split: tables.get(split, tables["train"]) for split in SPLIT_NAMES}
+    if options.split_column is not None:
+        rows = rows_by_split(tables["train"], rows["train"], options, sieve)
     names = label_names(pd.concat([frame["label"] for frame in rows.values()]), options)
     rows = {split: label_indices(tables[split], frame, names) for split, frame in rows.items()}
     notes = _notes(options, names)
-    if options.split_column is not None:
-        splits = split_of_rows(tables["train"], options).loc[rows["train"].index]
-        rows = {split: rows["train"][splits == split] for split in SPLIT_NAMES if (splits == split).any()}
     rows, cut = _cut_missing(name, rows, options)
     if cut:
         notes.append(f"{cut} cut off train, seed {options.split_seed}")
-    tables = {split: tables.get(split, tables["train"]) for split in SPLIT_NAMES}
     frames = _checked(dict(rows), tables, options, sieve)
     return make_splits(name, frames, sieve.num_dropped, label_names=names, notes=notes)
 

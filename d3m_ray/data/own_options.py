@@ -48,8 +48,8 @@ class OwnOptions:
     split_seed: int = 0
     """Decides which texts are cut off."""
     bad_rows: Literal["refuse", "drop"] = "refuse"
-    """Rows without text, label or group, of one text with two labels, or of a text of val or test in train: refuse
-    the corpus at the first, or leave them out and count them."""
+    """Rows without text, label, group or split, of one text with two labels, or of a text of val or test in train:
+    refuse the corpus at the first, or leave them out and count them."""
     min_group_size: int = 0
     """Groups with fewer rows in a split are left out and counted; at 0, a group that a split lacks is refused."""
 

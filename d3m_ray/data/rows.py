@@ -92,8 +92,11 @@ def label_indices(table: Table, rows: pd.DataFrame, names: Sequence[str]) -> pd.
     return rows.assign(label=indices.astype("int64"))
 
 
-def split_of_rows(table: Table, options: OwnOptions) -> pd.Series:
-    """The split of each row by the split column. Raises DataError at a value that names none."""
+def rows_by_split(table: Table, rows: pd.DataFrame, options: OwnOptions, sieve: Sieve) -> dict[str, pd.DataFrame]:
+    """The rows of each split that the split column names, in the order train, val, test; at least one split.
+
+    Raises DataError at a value that names none, at a blank one where the sieve drops no rows, and where none is left.
+    """
     assert options.split_column is not None, "only asked where there is one"
     meant = dict(zip(map(canonical, options.split_values), SPLIT_NAMES, strict=True)) if options.split_values else {}
     words = words_of(table, options.split_column)
@@ -101,8 +104,12 @@ def split_of_rows(table: Table, options: OwnOptions) -> pd.Series:
     names = ", ".join(meant or SPLIT_STEMS)
     found = listed({word for word in words if word is not None})
     mend = f"the column holds {found}: say with --split-values which are train, val and test"
-    table.refuse(splits.isna(), f"{options.split_column} is one of {names}", mend, words)
-    return splits
+    table.refuse(splits.isna() & words.notna(), f"{options.split_column} is one of {names}", mend, words)
+    rule, mend = f"an example has a split, its {options.split_column} is blank", "fill it in or leave out the row"
+    rows = sieve.without(table, rows, splits[rows.index].isna(), rule, mend, "row without split")
+    if rows.empty:
+        raise DataError(f"{table.source}: {options.split_column} is blank in every row; name another --split-column")
+    return {split: rows[splits[rows.index] == split] for split in SPLIT_NAMES if (splits[rows.index] == split).any()}
 
 
 def rarest_group(groups: pd.Series, counts: pd.Series) -> pd.Series:

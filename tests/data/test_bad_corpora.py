@@ -246,7 +246,11 @@ BAD = {
         "a.csv", csv(split=odd("later")), ["line 2", "received 'yes'", "--split-values"], "--split-column", "split"
     ),
     "a blank split": single(
-        "a.csv", csv(split=["train"] * 39 + [""]), ["line 41", "split is one of train"], "--split-column", "split"
+        "a.csv",
+        csv(split=["train"] * 39 + [""]),
+        ["line 41", "its split is blank", "--bad-rows drop"],
+        "--split-column",
+        "split",
     ),
     "no row of train": single(
         "a.csv", csv(split="test"), ["has rows of train, received those of test"], "--split-column", "split"
@@ -274,7 +278,7 @@ BAD = {
         "a.csv", csv(), ["0.9 as val and 0.2 as test leave none"], "--val-share", "0.9"
     ),
     "a split column that is blank": single(
-        "a.csv", csv(split=""), ["line 2", "split is one of train"], "--split-column", "split"
+        "a.csv", csv(split=""), ["split is blank in every row"], "--split-column", "split", "--bad-rows", "drop"
     ),
     "three labels of a threshold": own(["makes two labels"], "--label-threshold", "1", "--labels", "a", "b", "c"),
     "a threshold that is no number": own(["--label-threshold is a finite number"], "--label-threshold", "nan"),

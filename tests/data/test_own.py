@@ -263,6 +263,16 @@ def test_truths_beside_numbers_are_refused(ending: str, column: str, tmp_path: P
         load_splits(OwnOptions(), write(tmp_path / "walks", ending, mixed))
 
 
+def test_rows_without_a_split_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
+    blank = made_rows("more", 3).assign(split=[None, " ", ""], label="another")
+    every = pd.concat([*(frame.assign(split=split) for split, frame in ROWS.items()), blank])
+    folder = write(tmp_path / "walks", "csv", {"all": every})
+    splits = load_splits(OwnOptions(split_column="split", bad_rows="drop"), folder)
+    assert [len(examples) for examples in splits.by_name().values()] == [12, 12, 12]
+    assert splits.label_names == ("maybe", "no", "yes")
+    assert splits.num_dropped == {"row without split": 3}
+
+
 def test_small_groups_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
     more = pd.DataFrame([("a cap", "no", "cat"), ("a hat", "no", "dog")], columns=["text", "label", "group"])
     val = pd.concat([ROWS["val"], more[1:].assign(text="a scarf")])
