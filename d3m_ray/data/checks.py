@@ -94,6 +94,24 @@ def reading_key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def check_spelling(name: str, kind: str, names: Sequence[str]) -> None:
+    """Raises DataError where two names read alike, or some are true and false and others 0 and 1."""
+    first: dict[str, str] = {}
+    for spelled in names:
+        other = first.setdefault(reading_key(spelled), spelled)
+        if other != spelled:
+            raise DataError(
+                f"two {kind}s of corpus {name!r} differ by more than case, white space, Unicode form and characters "
+                f"that are not seen, received {other!a} and {spelled!a}: spell one like the other, or rename it"
+            )
+    truths, numbers = ([first[word] for word in words if word in first] for words in TRUTHS_AND_NUMBERS)
+    if truths and numbers:
+        raise DataError(
+            f"the {kind}s of corpus {name!r} are true and false or 0 and 1, received {listed([*numbers, *truths])}, "
+            "which may mean the same: write all in one way"
+        )
+
+
 def make_splits(
     name: str,
     frames: Mapping[str, pd.DataFrame],
@@ -114,8 +132,8 @@ def make_splits(
         _check_characters(name, split, frame)
     vocabulary = sorted(set(frames["train"]["group"]))
     _check_group_names(vocabulary)
-    for kind, names in (("group", vocabulary), ("label", label_names)):
-        _check_spelling(name, kind, names)
+    check_spelling(name, "group", sorted(set().union(*(frame["group"] for frame in frames.values()))))
+    check_spelling(name, "label", label_names)
     for split in SPLIT_NAMES[1:]:
         _check_same_groups(name, split, set(frames[split]["group"]), set(vocabulary))
     _check_train_labels(name, frames["train"]["label"], label_names)
@@ -181,23 +199,6 @@ def _check_group_names(names: Sequence[str]) -> None:
         raise DataError(
             f"a group is not called {', '.join(SUMMARY_GROUPS)}, nor like a group's cell (black{CELL_SEPARATOR}1): "
             f"results use these names; received {listed(taken)}; rename the group"
-        )
-
-
-def _check_spelling(name: str, kind: str, names: Sequence[str]) -> None:
-    first: dict[str, str] = {}
-    for spelled in names:
-        other = first.setdefault(reading_key(spelled), spelled)
-        if other != spelled:
-            raise DataError(
-                f"two {kind}s of corpus {name!r} differ by more than case, white space, Unicode form and characters "
-                f"that are not seen, received {other!a} and {spelled!a}: spell one like the other, or rename it"
-            )
-    truths, numbers = ([first[word] for word in words if word in first] for words in TRUTHS_AND_NUMBERS)
-    if truths and numbers:
-        raise DataError(
-            f"the {kind}s of corpus {name!r} are true and false or 0 and 1, received {listed([*numbers, *truths])}, "
-            "which may mean the same: write all in one way"
         )
 
 

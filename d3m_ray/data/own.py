@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import DataError, Table, join_tables, listed, make_splits, text_keys
+from d3m_ray.data.checks import DataError, Table, check_spelling, join_tables, listed, make_splits, text_keys
 from d3m_ray.data.files import find_splits, shown_files
 from d3m_ray.data.own_options import DEFAULT_SHARE, NAME, OwnOptions
 from d3m_ray.data.rows import (
@@ -58,6 +58,8 @@ def splits_of_tables(name: str, tables: Tables, options: OwnOptions) -> Splits:
     tables = {split: tables.get(split, tables["train"]) for split in SPLIT_NAMES}
     if options.split_column is not None:
         rows = rows_by_split(tables["train"], rows["train"], options, sieve)
+    # before groups that a split lacks are left out: they may be another's in other letters
+    check_spelling(name, "group", sorted({group for frame in rows.values() for group in frame["groups"].explode()}))
     names = label_names(pd.concat([frame["label"] for frame in rows.values()]), options)
     rows = {split: label_indices(tables[split], frame, names) for split, frame in rows.items()}
     notes = _notes(options, names)

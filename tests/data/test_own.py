@@ -263,6 +263,12 @@ def test_truths_beside_numbers_are_refused(ending: str, column: str, tmp_path: P
         load_splits(OwnOptions(), write(tmp_path / "walks", ending, mixed))
 
 
+def test_groups_that_read_alike_are_no_small_groups(tmp_path: Path) -> None:
+    val = ROWS["val"].replace({"group": {"ant": "Ant"}})
+    with pytest.raises(InputError, match=r"two groups of corpus 'walks' .* received 'Ant' and 'ant'"):
+        load_splits(OwnOptions(min_group_size=1), write(tmp_path / "walks", "csv", ROWS | {"val": val}))
+
+
 def test_rows_without_a_split_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
     blank = made_rows("more", 3).assign(split=[None, " ", ""], label="another")
     every = pd.concat([*(frame.assign(split=split) for split, frame in ROWS.items()), blank])
