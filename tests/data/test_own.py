@@ -96,6 +96,25 @@ def test_true_and_false_are_labels_in_every_format(tmp_path: Path) -> None:
     assert len({splits.content_hash() for splits in hashes.values()}) == 1
 
 
+def test_scores_at_the_threshold_and_numbered_groups_are_those_of_every_format(tmp_path: Path) -> None:
+    columns = {"label": [0.7, 0.69, 0.9, 0.1] * 3, "group": [0.1, 0.1, 0.7, 0.7] * 3, "ant": [0.7, 0.2, 0.69] * 4}
+    frames = {split: frame.assign(**columns) for split, frame in ROWS.items()}
+    short = {split: frame.astype(dict.fromkeys(columns, "float32")) for split, frame in frames.items()}
+    folders = write(tmp_path / "csv", "csv", frames), write(tmp_path / "short", "parquet", short)
+    by_group = [load_splits(OwnOptions(label_threshold=0.7), folder) for folder in folders]
+    assert [splits.group_names for splits in by_group] == [("0.1", "0.7")] * 2
+    assert by_group[0].train.labels.tolist() == by_group[1].train.labels.tolist() == [1, 0, 1, 0] * 3
+    options = OwnOptions(label_threshold=0.7, identity_columns=("ant",), identity_threshold=0.7)
+    by_identity = [load_splits(options, folder) for folder in folders]
+    assert by_identity[0].content_hash() == by_identity[1].content_hash()
+
+
+def test_blanks_around_the_words_of_an_option_do_not_count(tmp_path: Path) -> None:
+    folder = write(tmp_path / "walks", "csv")
+    plain = load_splits(OwnOptions(labels=WORDS), folder)
+    assert load_splits(OwnOptions(labels=(" no", "maybe ", "yes")), folder).content_hash() == plain.content_hash()
+
+
 def test_bytes_and_categories_of_a_parquet_file_are_texts_and_words(tmp_path: Path) -> None:
     frames = {
         split: frame.assign(text=frame["text"].str.encode("utf-8"), label=frame["label"].astype("category"))
