@@ -38,6 +38,7 @@ def read_csv(path: Path, columns: Sequence[str], separator: str = ",") -> Table:
         header = [name.strip() for name in next(reader, [])]
         check_columns(f"{path}, header", header, columns, f"the separator is a {SEPARATORS[separator]}")
         begins = reader.line_num + 1
+        read_lines.clear()
         for record in reader:
             if record:
                 _check_length(path, begins, record, header, separator)
