@@ -1,6 +1,7 @@
 """The checks at the edge: rows, groups and labels; each error names the place and the mend."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,12 @@ from d3m_ray.records import BINARY_LABELS, SPLIT_NAMES, Examples, Splits
 
 MAX_NAMES = 10  # that an error lists; a column of ids would otherwise fill the screen
 MAX_SHOWN_CHARACTERS = 80  # of a received value
+TRUTHS_AND_NUMBERS = (("true", "false"), ("1", "0"))  # two ways to write one thing, by the file's format
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+NOT_SEEN = re.compile(  # zero-width and format characters, variation selectors, tags: nothing is drawn for them
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 class DataError(InputError):
@@ -73,9 +79,37 @@ def listed(names: Iterable[str]) -> str:
 
 
 def text_keys(texts: pd.Series) -> pd.Series:
-    """What two texts have in common where a reader would call them one: case and white space do not count."""
-    keys = [" ".join(text.casefold().split()) for text in texts]
-    return pd.Series(keys, index=texts.index, dtype=object)
+    """What two texts have in common where a reader would call them one, by `reading_key`."""
+    return pd.Series([reading_key(text) for text in texts], index=texts.index, dtype=object)
+
+
+def reading_key(text: str) -> str:
+    """The text without what a reader does not tell apart: case, white space, Unicode form, characters not seen.
+
+    Unicode's NFKC_Casefold (The Unicode Standard, section 3.13, D147), words joined by one blank.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", NOT_SEEN.sub("", text))
+        text = unicodedata.normalize("NFKC", text.casefold())
+    return " ".join(text.casefold().split())
+
+
+def check_spelling(name: str, kind: str, names: Sequence[str]) -> None:
+    """Raises DataError where two names read alike, or some are true and false and others 0 and 1."""
+    first: dict[str, str] = {}
+    for spelled in names:
+        other = first.setdefault(reading_key(spelled), spelled)
+        if other != spelled:
+            raise DataError(
+                f"two {kind}s of corpus {name!r} differ by more than case, white space, Unicode form and characters "
+                f"that are not seen, received {other!a} and {spelled!a}: spell one like the other, or rename it"
+            )
+    truths, numbers = ([first[word] for word in words if word in first] for words in TRUTHS_AND_NUMBERS)
+    if truths and numbers:
+        raise DataError(
+            f"the {kind}s of corpus {name!r} are true and false or 0 and 1, received {listed([*numbers, *truths])}, "
+            "which may mean the same: write all in one way"
+        )
 
 
 def make_splits(
@@ -90,7 +124,7 @@ def make_splits(
 
     `label` is an index into `label_names`. The vocabulary of groups is that of train. Raises DataError where a split
     has no rows, a text is no Unicode or holds a NUL, train lacks a label, val or test has a group that train lacks or
-    lacks one that train has, or a name is one that results use for something else or differs from another by case only.
+    lacks one that train has, or a name is one that results use for something else, or looks like another.
     """
     for split, frame in frames.items():
         if frame.empty:
@@ -98,8 +132,8 @@ def make_splits(
         _check_characters(name, split, frame)
     vocabulary = sorted(set(frames["train"]["group"]))
     _check_group_names(vocabulary)
-    for kind, names in (("group", vocabulary), ("label", label_names)):
-        _check_spelling(name, kind, names)
+    check_spelling(name, "group", sorted(set().union(*(frame["group"] for frame in frames.values()))))
+    check_spelling(name, "label", label_names)
     for split in SPLIT_NAMES[1:]:
         _check_same_groups(name, split, set(frames[split]["group"]), set(vocabulary))
     _check_train_labels(name, frames["train"]["label"], label_names)
@@ -158,24 +192,14 @@ def _check_train_labels(name: str, labels: pd.Series, label_names: Sequence[str]
 
 
 def _check_group_names(names: Sequence[str]) -> None:
-    like_cells = {name for name in names if any(name.startswith(f"{other}{CELL_SEPARATOR}") for other in names)}
-    taken = sorted(set(names) & {*SUMMARY_GROUPS} | like_cells)
+    keys = {name: reading_key(name) for name in names}
+    like_cells = {name for name in names if any(keys[name].startswith(f"{k}{CELL_SEPARATOR}") for k in keys.values())}
+    taken = sorted({name for name in names if keys[name] in SUMMARY_GROUPS} | like_cells)
     if taken:
         raise DataError(
             f"a group is not called {', '.join(SUMMARY_GROUPS)}, nor like a group's cell (black{CELL_SEPARATOR}1): "
             f"results use these names; received {listed(taken)}; rename the group"
         )
-
-
-def _check_spelling(name: str, kind: str, names: Sequence[str]) -> None:
-    first: dict[str, str] = {}
-    for spelled in names:
-        other = first.setdefault(spelled.casefold(), spelled)
-        if other != spelled:
-            raise DataError(
-                f"two {kind}s of corpus {name!r} differ by more than case, received {other!r} and {spelled!r}: spell "
-                "one like the other, or rename it"
-            )
 
 
 def _check_same_groups(name: str, split: str, groups: set[str], vocabulary: set[str]) -> None:

@@ -19,8 +19,9 @@ def is_csv_folder(folder: Path) -> bool:
 def load_csv_folder(folder: Path, name: str) -> Splits:
     """The splits of the folder; ids are `split/row`, rows counted from 0 below the header.
 
-    A row that repeats another's text and group is left out and counted. Raises DataError where a file is missing or
-    cannot be read, a row breaks a rule, repeats another with a different label, or a text stands in two splits.
+    A row that repeats another's text, as it reads, and group is left out and counted. Raises DataError where a file is
+    missing or cannot be read, a row breaks a rule, repeats another with a different label, or a text stands in two
+    splits.
     """
     missing = [f"{split}.csv" for split in SPLIT_NAMES if not (folder / f"{split}.csv").exists()]
     if missing:

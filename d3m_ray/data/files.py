@@ -10,7 +10,9 @@ from d3m_ray.records import SPLIT_NAMES
 
 SPLIT_STEMS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "dev": "val", "test": "test"}
 """The names of files, and the values of a split column, that mean a split."""
-SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})")  # as the hub names the parts of a split
+SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(?:-[0-9a-f]{8,16})?")  # a part of a split on the hub, now and once
+NO_DATA = {f"{stem}.json" for stem in ("config", "dataset_dict", "dataset_info", "dataset_infos", "state")}
+"""Files that stand beside a corpus and end like tables."""
 FORMATS = "CSV, TSV, Parquet or JSON lines"
 MAX_FILES = 8  # that an error lists
 
@@ -21,13 +23,14 @@ def table_files(folder: Path) -> list[Path]:
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check that you may read it") from error
-    return [path for path in paths if table_stem(path) is not None and path.is_file()]
+    return [path for path in paths if table_stem(path) is not None and path.is_file() and not _is_no_data(path)]
 
 
 def find_splits(source: Path) -> Mapping[str, Sequence[Path]]:
     """The files of each split, or the one file that holds them all as that of train.
 
-    Raises DataError where there is no table, a split has two files, or it is not clear which of several is meant.
+    Raises DataError where there is no table, a split has two files, it is not clear which of several is meant, or the
+    folder has a table that would not be read: its split would be cut off train without a word.
     """
     if source.is_file():
         if table_stem(source) is None:
@@ -38,20 +41,20 @@ def find_splits(source: Path) -> Mapping[str, Sequence[Path]]:
     files = table_files(source)
     splits: dict[str, list[Path]] = {}
     for path in files:
-        stem = table_stem(path) or ""
-        shard = SHARD.fullmatch(stem)
-        split = SPLIT_STEMS.get((shard[1] if shard else stem).lower())
+        split = _split_of_stem(table_stem(path) or "")
         if split is not None:
             splits.setdefault(split, []).append(path)
     if splits:
         for split, paths in splits.items():
             _check_one_file(source, split, paths)
+        _check_all_read(source, splits)
         return {split: splits[split] for split in SPLIT_NAMES if split in splits}
     if len(files) != 1:
         raise DataError(
             f"{source}: holds train, val and test as {FORMATS}, or one such file; it holds {shown_files(source)}: "
             + ("name one of them, --data FOLDER/FILE" if files else "add a table, or name another folder")
         )
+    _check_all_read(source, {"train": files})
     return {"train": files}
 
 
@@ -80,6 +83,39 @@ def check_is_corpus(folder: Path, corpus: str, found: Mapping[str, bool], rule: 
         f"{folder}: {rule}; {', '.join(missing)} missing, it holds {shown_files(folder)}: add it, name a folder of "
         "train.csv, val.csv and test.csv, or leave out --data"
     )
+
+
+def _is_no_data(path: Path) -> bool:
+    return path.name.lower() in NO_DATA or (table_stem(path) or "").lower() in ("readme", "license")
+
+
+def _split_of_stem(stem: str) -> str | None:
+    shard = SHARD.fullmatch(stem)
+    return SPLIT_STEMS.get((shard[1] if shard else stem).lower())
+
+
+def _check_all_read(folder: Path, splits: Mapping[str, Sequence[Path]]) -> None:
+    """Raises DataError at other tables, here or one level below, and at what is called like a split that has no file.
+
+    `splits` has the files that are read.
+    """
+    read = {path for paths in splits.values() for path in paths}
+    unread = [path for path in table_files(folder) if path not in read]
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path in read or path in unread:
+            continue
+        inside = table_files(path) if path.is_dir() else []
+        split = _split_of_stem(path.name.partition(".")[0])
+        is_missing_split = split is not None and split not in splits
+        unread += inside or [path] * is_missing_split
+    if unread:
+        names = [str(path.relative_to(folder)) for path in unread]
+        more = f" and {len(names) - MAX_FILES:,} more" if len(names) > MAX_FILES else ""
+        raise DataError(
+            f"{folder}: every table of a folder is read, as train, val or test; {', '.join(names[:MAX_FILES])}{more} "
+            f"would not be, beside {', '.join(sorted(path.name for path in read)[:MAX_FILES])}: rename, move, or name "
+            "one file with --data"
+        )
 
 
 def _check_one_file(folder: Path, split: str, paths: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import UNSTORABLE, DataError, make_splits, shown
+from d3m_ray.data.checks import UNSTORABLE, DataError, make_splits, reading_key, shown
 from d3m_ray.data.files import check_is_corpus
 from d3m_ray.data.sampling import (
     CELL,
@@ -106,7 +106,7 @@ def _group_rows(
 ) -> Iterator[tuple[str, str, str, str, int]]:
     """(split, id, text, group, label) per post with a majority and group with enough votes."""
     for post in posts:
-        if not post.text.strip():
+        if not reading_key(post.text):
             num_dropped["post without text"] += 1
             continue
         label, votes = Counter(post.labels).most_common(1)[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import DataError, Table, join_tables, listed, make_splits, text_keys
+from d3m_ray.data.checks import DataError, Table, check_spelling, join_tables, listed, make_splits, text_keys
 from d3m_ray.data.files import find_splits, shown_files
 from d3m_ray.data.own_options import DEFAULT_SHARE, NAME, OwnOptions
 from d3m_ray.data.rows import (
@@ -18,13 +18,14 @@ from d3m_ray.data.rows import (
     label_names,
     parse_rows,
     rarest_group,
-    split_of_rows,
+    rows_by_split,
 )
-from d3m_ray.data.sampling import cut_by_share, drop_texts_of
+from d3m_ray.data.sampling import cut_by_share, drop_repeats, drop_texts_of
 from d3m_ray.data.tables import read_table, table_stem
 from d3m_ray.errors import InputError
 from d3m_ray.records import SPLIT_NAMES, Splits
 
+ASIDE = "case, white space, Unicode form and characters that are not seen aside"
 Frames = dict[str, pd.DataFrame]
 Tables = Mapping[str, Table]
 
@@ -54,16 +55,17 @@ def splits_of_tables(name: str, tables: Tables, options: OwnOptions) -> Splits:
     sieve = Sieve(options.bad_rows == "drop")
     rows = {split: parse_rows(table, options, sieve) for split, table in tables.items()}
     _check_not_empty(rows, tables, sieve)
+    tables = {split: tables.get(split, tables["train"]) for split in SPLIT_NAMES}
+    if options.split_column is not None:
+        rows = rows_by_split(tables["train"], rows["train"], options, sieve)
+    # before groups that a split lacks are left out: they may be another's in other letters
+    check_spelling(name, "group", sorted({group for frame in rows.values() for group in frame["groups"].explode()}))
     names = label_names(pd.concat([frame["label"] for frame in rows.values()]), options)
     rows = {split: label_indices(tables[split], frame, names) for split, frame in rows.items()}
     notes = _notes(options, names)
-    if options.split_column is not None:
-        splits = split_of_rows(tables["train"], options).loc[rows["train"].index]
-        rows = {split: rows["train"][splits == split] for split in SPLIT_NAMES if (splits == split).any()}
     rows, cut = _cut_missing(name, rows, options)
     if cut:
         notes.append(f"{cut} cut off train, seed {options.split_seed}")
-    tables = {split: tables.get(split, tables["train"]) for split in SPLIT_NAMES}
     frames = _checked(dict(rows), tables, options, sieve)
     return make_splits(name, frames, sieve.num_dropped, label_names=names, notes=notes)
 
@@ -159,18 +161,18 @@ def _small_groups(frames: Frames, min_size: int) -> set[str]:
 
 
 def _without_repeats(rows: Frames, tables: Tables, options: OwnOptions, sieve: Sieve) -> Frames:
-    """Rows of one group each, ids and all, no text twice in a group and none in two splits."""
+    """Rows of one group each, ids and all, no text twice in a group and none in two splits; `text_keys` compares."""
     frames: Frames = {}
     for split, frame in rows.items():
         of_split = _one_group_a_row(split, frame, options)
-        by_text = of_split.groupby(["text", "group"])["label"]
+        by_text = of_split.groupby([text_keys(of_split["text"]), "group"])["label"]
         differs = of_split["label"] != by_text.transform("first")
         if sieve.drops:
             differs = by_text.transform("nunique") > 1
-        rule = "a text has one label per group; another row gives the same text and group another label"
+        rule = f"a text has one label per group; another row gives the same text and group another label ({ASIDE})"
         mend, reason = "correct one of the two, or leave both out", f"{split} row of a text with two labels"
         single = sieve.without(tables[split], of_split, differs, rule, mend, reason)
-        frames[split] = single.drop_duplicates(["text", "group"])
+        frames[split] = drop_repeats(single, per_group=True)
         sieve.num_dropped[f"{split} row repeats another"] += len(single) - len(frames[split])
     if sieve.drops:
         drop_texts_of(frames, "train", ("test", "val"), sieve.num_dropped)
@@ -200,6 +202,6 @@ def _refuse_shared_texts(tables: Tables, frames: Frames) -> None:
         other = keys[right].index[keys[right] == keys[left][shared].iloc[0]][0]
         raise DataError(
             f"{tables[left].place(row)}: a text stands in one split only, this one also in "
-            f"{tables[right].place(other)} (case and white space aside); remove it from {left}, and all of the "
+            f"{tables[right].place(other)} ({ASIDE}); remove it from {left}, and all of the "
             f"{int(shared.sum()):,} rows there whose text {right} has (sweeps/own.py --bad-rows drop does)"
         )

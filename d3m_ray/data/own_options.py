@@ -48,8 +48,8 @@ class OwnOptions:
     split_seed: int = 0
     """Decides which texts are cut off."""
     bad_rows: Literal["refuse", "drop"] = "refuse"
-    """Rows without text, label or group, of one text with two labels, or of a text of val or test in train: refuse
-    the corpus at the first, or leave them out and count them."""
+    """Rows without text, label, group or split, of one text with two labels, or of a text of val or test in train:
+    refuse the corpus at the first, or leave them out and count them."""
     min_group_size: int = 0
     """Groups with fewer rows in a split are left out and counted; at 0, a group that a split lacks is refused."""
 
@@ -102,6 +102,8 @@ class OwnOptions:
             raise InputError(f"--identity-threshold is above 0 and at most 1, received {self.identity_threshold}")
 
     def _check_labels(self) -> None:
+        if "" in map(canonical, self.labels):
+            raise InputError(f"--labels are words, received {self.labels}, of which one is blank; leave it out")
         if self.labels and (len(self.labels) < 2 or len(set(map(canonical, self.labels))) != len(self.labels)):
             raise InputError(f"--labels are two or more, each once, received {' '.join(self.labels)}")
         if self.label_threshold is None:

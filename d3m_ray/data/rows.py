@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def label_names(words: pd.Series, options: OwnOptions) -> tuple[str, ...]:
             f"--label-column {options.label_column} holds at least two different labels, received {listed(names)}; "
             "name another column, or give it rows of another label"
         )
-    return tuple(sorted(names, key=int) if all(map(is_number, names)) else sorted(names))
+    return tuple(sorted(names, key=Decimal) if all(map(is_number, names)) else sorted(names))
 
 
 def label_indices(table: Table, rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -91,8 +92,11 @@ def label_indices(table: Table, rows: pd.DataFrame, names: Sequence[str]) -> pd.
     return rows.assign(label=indices.astype("int64"))
 
 
-def split_of_rows(table: Table, options: OwnOptions) -> pd.Series:
-    """The split of each row by the split column. Raises DataError at a value that names none."""
+def rows_by_split(table: Table, rows: pd.DataFrame, options: OwnOptions, sieve: Sieve) -> dict[str, pd.DataFrame]:
+    """The rows of each split that the split column names, in the order train, val, test; at least one split.
+
+    Raises DataError at a value that names none, at a blank one where the sieve drops no rows, and where none is left.
+    """
     assert options.split_column is not None, "only asked where there is one"
     meant = dict(zip(map(canonical, options.split_values), SPLIT_NAMES, strict=True)) if options.split_values else {}
     words = words_of(table, options.split_column)
@@ -100,8 +104,12 @@ def split_of_rows(table: Table, options: OwnOptions) -> pd.Series:
     names = ", ".join(meant or SPLIT_STEMS)
     found = listed({word for word in words if word is not None})
     mend = f"the column holds {found}: say with --split-values which are train, val and test"
-    table.refuse(splits.isna(), f"{options.split_column} is one of {names}", mend, words)
-    return splits
+    table.refuse(splits.isna() & words.notna(), f"{options.split_column} is one of {names}", mend, words)
+    rule, mend = f"an example has a split, its {options.split_column} is blank", "fill it in or leave out the row"
+    rows = sieve.without(table, rows, splits[rows.index].isna(), rule, mend, "row without split")
+    if rows.empty:
+        raise DataError(f"{table.source}: {options.split_column} is blank in every row; name another --split-column")
+    return {split: rows[splits[rows.index] == split] for split in SPLIT_NAMES if (splits[rows.index] == split).any()}
 
 
 def rarest_group(groups: pd.Series, counts: pd.Series) -> pd.Series:
@@ -163,7 +171,7 @@ def _with_identities(rows: pd.DataFrame, options: OwnOptions, sieve: Sieve) -> p
     """The rows whose identities are known, those of none in the group for it or left out; both are counted."""
     known = rows[rows["groups"].notna()]
     sieve.num_dropped["row with a blank identity"] += len(rows) - len(known)
-    group = NO_IDENTITY if options.no_identity_group is None else options.no_identity_group
+    group = NO_IDENTITY if options.no_identity_group is None else options.no_identity_group.strip()
     if group:
         return known.assign(groups=known["groups"].map(lambda names: names or (group,)))
     some = known[known["groups"].map(bool).astype(bool)]

@@ -27,7 +27,7 @@ def drop_texts_of(
 
 
 def drop_repeats(frame: pd.DataFrame, per_group: bool) -> pd.DataFrame:
-    """The first row of each text, or of each text and group; case and white space do not tell texts apart."""
+    """The first row of each text, or of each text and group; texts that read alike (`text_keys`) are one."""
     keys = text_keys(frame["text"])
     repeated = frame.assign(text=keys).duplicated(["text", "group"]) if per_group else keys.duplicated()
     return frame[~repeated]
@@ -72,7 +72,7 @@ def cut_by_share(
 ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """The rows that stay, and a part of them by name for each share of the whole; disjoint, in the frame's order.
 
-    The rows of one text stay together (case and white space aside). Every group gives each part its share of texts,
+    The rows of texts that read alike (`text_keys`) stay together. Every group gives each part its share of texts,
     rounded, at least one, and leaves one, where it has as many texts as there are parts and a rest; within a group, so
     does every label as far as its texts reach.
     """

@@ -20,7 +20,8 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Table:
         check_columns(str(path), names, columns, "pyarrow.parquet.read_schema shows them")
         table = file.read(list(dict.fromkeys(columns)))
         table.validate(full=True)  # a text that is no UTF-8 is told with its row
-        frame = table.to_pandas(ignore_metadata=True)
+        # as float64, what pandas makes of integers beside a null, ids above 2**53 would become one another's
+        frame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}); fetch or write it again") from error
     return as_table(str(path), frame, columns)
@@ -39,7 +40,9 @@ READERS: Mapping[str, Callable[[Path, Sequence[str]], Table]] = {
     ".jsonl": read_json_lines,
     ".jsonl.gz": read_json_lines,
     ".ndjson": read_json_lines,
+    ".ndjson.gz": read_json_lines,
     ".json": read_json_lines,
+    ".json.gz": read_json_lines,
 }
 """What reads a table, by the ending of its file's name."""
 

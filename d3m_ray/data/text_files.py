@@ -4,8 +4,9 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pandas as pd
 
 from d3m_ray.data.checks import DataError, Table, listed
 
-MAX_FIELD_CHARACTERS = 2**24  # the csv module's own limit of 2**17 is short for a document
+MAX_FIELD_CHARACTERS = 2**31 - 1  # none, that is: the csv module's own limit of 2**17 is short for a document
+LINE_END = re.compile("[\r\n]")
 SEPARATORS = {",": "comma", "\t": "tab"}
 
 
@@ -22,23 +24,29 @@ def read_csv(path: Path, columns: Sequence[str], separator: str = ",") -> Table:
     """These columns of a CSV file with a header, every value as the string that stands there, blank lines left out.
 
     UTF-8, with or without a byte order mark; a comma or tab, and double quotes. Raises DataError where the file cannot
-    be read so, lacks a column or has it twice, or has no row.
+    be read so, lacks a column or has it twice, has no row, or has rows inside a quoted field by the look of them.
     """
     content = _decode(path)
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    read_lines: list[str] = []  # since the last record
+    reader = csv.reader(_remembered(content, read_lines), delimiter=separator, strict=True)
     records: list[list[str]] = []
     lines: list[int] = []
+    spans: dict[int, list[str]] = {}
     begins = 1
     before = csv.field_size_limit(MAX_FIELD_CHARACTERS)
     try:
         header = [name.strip() for name in next(reader, [])]
         check_columns(f"{path}, header", header, columns, f"the separator is a {SEPARATORS[separator]}")
         begins = reader.line_num + 1
+        read_lines.clear()
         for record in reader:
             if record:
                 _check_length(path, begins, record, header, separator)
+                if reader.line_num > begins:
+                    spans[len(records)] = read_lines.copy()
                 records.append(record)
                 lines.append(begins)
+            read_lines.clear()
             begins = reader.line_num + 1
     except csv.Error as error:
         line = _line_of_last_quote(content, begins, reader.line_num, separator)
@@ -50,6 +58,7 @@ def read_csv(path: Path, columns: Sequence[str], separator: str = ",") -> Table:
         csv.field_size_limit(before)
     check_has_rows(str(path), records)
     places = [header.index(column) for column in columns]
+    _refuse_swallowed_rows(path, separator, records, lines, spans, places)
     values = {column: [record[place] for record in records] for column, place in zip(columns, places, strict=True)}
     return Table(str(path), pd.DataFrame(values, dtype="str"), np.array(lines))
 
@@ -147,6 +156,43 @@ def _check_length(path: Path, line: int, record: Sequence[str], header: Sequence
             f"{path}, line {line}: a row has as many fields as the header, {len(header)}, received {len(record)}; "
             f'put a text with {SEPARATORS[separator]}s into double quotes ("...")'
         )
+
+
+def _refuse_swallowed_rows(
+    path: Path,
+    separator: str,
+    records: Sequence[Sequence[str]],
+    lines: Sequence[int],
+    spans: Mapping[int, Sequence[str]],
+    places: Sequence[int],
+) -> None:
+    """Raises DataError where quotes that are part of the texts make one row of many: a file written without quoting.
+
+    `spans` has the lines of each record, by its place, that stands on more than one. They are taken for rows where most
+    of them have as many fields as the header, and in one of the columns a value that it has elsewhere too. A TSV file
+    has no field of lines and tabs either way.
+    """
+    if not spans:
+        return
+    known = [{record[place] for record in records if not LINE_END.search(record[place])} - {""} for place in places]
+    for number, span in spans.items():
+        rows = [line.rstrip("\r\n").split(separator) for line in span if line.strip()]
+        whole = [row for row in rows if len(row) == len(records[number])]
+        alike = [sum(row[place] in values for row in whole) for place, values in zip(places, known, strict=True)]
+        has_tab = separator == "\t" and any("\t" in field and LINE_END.search(field) for field in records[number])
+        if has_tab or 2 * max(alike, default=0) > len(rows):
+            raise DataError(
+                f"{path}, line {lines[number]}: a quoted field that begins here goes over {len(span)} lines that look "
+                'like rows, and swallows them; where " is part of a text, quote the whole field and double the " '
+                "inside, which pandas.DataFrame.to_csv does, or write Parquet"
+            )
+
+
+def _remembered(content: str, read_lines: list[str]) -> Iterator[str]:
+    """The lines, each also added to `read_lines`."""
+    for line in io.StringIO(content, newline=""):
+        read_lines.append(line)
+        yield line
 
 
 def _line_of_last_quote(content: str, first: int, last: int, separator: str) -> int:

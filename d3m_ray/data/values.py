@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import UNSTORABLE, Table
+from d3m_ray.data.checks import UNSTORABLE, Table, reading_key
 
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0+)?")  # 007 is a word
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -42,8 +42,12 @@ def numbers_of(table: Table, column: str) -> pd.Series:
 
 
 def canonical(word: str) -> str:
-    """The word, or the whole number that it writes, as it is written shortest: 1 for 1.0."""
-    return str(int(word.partition(".")[0])) if INTEGER.fullmatch(word) else word
+    """The word without outer white space, or the whole number that it writes, as written shortest: 1 for 1.0."""
+    word = word.strip()
+    if not INTEGER.fullmatch(word):
+        return word
+    whole = word.partition(".")[0].lstrip("+")  # not by int, which takes some thousand digits only
+    return "0" if whole == "-0" else whole
 
 
 def is_whole(word: str) -> bool:
@@ -58,7 +62,7 @@ def is_number(word: str) -> bool:
 
 def _converted(table: Table, column: str, convert: Callable[[Any], Any], rule: str, mend: str) -> pd.Series:
     """Each value converted; a ValueError means that it is refused."""
-    values = pd.Series(table.frame[column].tolist(), index=table.frame.index, dtype=object)
+    values = pd.Series(_scalars(table.frame[column]), index=table.frame.index, dtype=object)
     converted: list[Any] = []
     wrong = np.zeros(len(values), dtype=bool)
     for row, value in enumerate(values):
@@ -71,8 +75,19 @@ def _converted(table: Table, column: str, convert: Callable[[Any], Any], rule: s
     return pd.Series(converted, index=values.index, dtype=object)
 
 
+def _scalars(column: pd.Series) -> list[Any]:
+    """The values as Python's, but short floats as they are: 0.7 of float32 is written 0.7, as a float64 otherwise."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        categories = [*_scalars(column.cat.categories.to_series()), None]  # whose code is -1
+        return [categories[code] for code in column.cat.codes]
+    is_short = pd.api.types.is_float_dtype(column.dtype) and column.dtype != np.float64
+    return list(column.array) if is_short else column.tolist()
+
+
 def _is_missing(value: object) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, float | np.floating):
+        return math.isnan(float(value))
+    return value is None or value is pd.NA or value is pd.NaT
 
 
 def _as_text(value: object) -> str | None:
@@ -80,7 +95,7 @@ def _as_text(value: object) -> str | None:
         value = value.decode("utf-8")
     if not isinstance(value, str) or UNSTORABLE.search(value):
         raise ValueError("not a text")
-    return value if value.strip() else None
+    return value if reading_key(value) else None
 
 
 def _as_word(value: object) -> str | None:

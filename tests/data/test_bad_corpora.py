@@ -99,6 +99,18 @@ BAD = {
         FILES | {"train.csv": TRAIN, "train-00000-of-00002.parquet": parquet()}, ["a split has one file", "train has"]
     ),
     "a part missing": Bad({"train-00001-of-00002.parquet": parquet()}, ["add the missing part"]),
+    "a part twice": Bad(
+        {f"train-00000-of-00001-{end}.parquet": parquet() for end in ("0123abcd", "4567abcd")}, ["a split has one file"]
+    ),
+    "a test file of another name": Bad(
+        FILES | {"test.csv": TEST, "test_set.csv": TEST, "README.csv": HEADER},
+        ["test_set.csv would not be, beside test.csv, train.csv, val.csv", "name one file with --data"],
+    ),
+    "a val file of another name": Bad({"train.csv": TRAIN, "eval.csv": VAL, "test_set.csv": TEST}, ["eval.csv, test_"]),
+    "a test folder": Bad({"train.csv": TRAIN, "test/part.csv": TEST}, ["test/part.csv would not be, beside train.csv"]),
+    "a test folder without tables": Bad({"train.csv": TRAIN, "test/a.arrow": b"a"}, ["; test would not be"]),
+    "a test file that nothing reads": Bad({"train.csv": TRAIN, "test.csv.bz2": b"a"}, ["; test.csv.bz2 would not be"]),
+    "a table below a single one": Bad({"all.csv": TRAIN, "more/b.csv": VAL}, ["more/b.csv would not be"]),
     # --- files that cannot be read
     "no rows": own(["train.csv", "holds none"], train=HEADER),
     "an empty file": own(["train.csv", "this file is empty"], train=""),
@@ -116,6 +128,10 @@ BAD = {
     "a quote closed by a later one": own(
         ["train.csv, line 4", "the field that begins here"],
         train=TRAIN.replace("a red b", '"a red b') + '"so, ""well""",no,ant\n',
+    ),
+    "quotes that swallow rows": own(
+        ["train.csv, line 3", "goes over 3 lines that look like rows"],
+        train=TRAIN.replace("a blue kite", '"a blue kite').replace("a blue boat", 'a blue boat"'),
     ),
     "a JSON array": single("a.json", json.dumps(ROWS), ["a.json, line 1", "one JSON object, received list"]),
     "half a JSON line": single("a.jsonl", lines(*ROWS)[:-5], ["a.jsonl, line 40", "a line is one JSON object"]),
@@ -230,7 +246,11 @@ BAD = {
         "a.csv", csv(split=odd("later")), ["line 2", "received 'yes'", "--split-values"], "--split-column", "split"
     ),
     "a blank split": single(
-        "a.csv", csv(split=["train"] * 39 + [""]), ["line 41", "split is one of train"], "--split-column", "split"
+        "a.csv",
+        csv(split=["train"] * 39 + [""]),
+        ["line 41", "its split is blank", "--bad-rows drop"],
+        "--split-column",
+        "split",
     ),
     "no row of train": single(
         "a.csv", csv(split="test"), ["has rows of train, received those of test"], "--split-column", "split"
@@ -258,11 +278,14 @@ BAD = {
         "a.csv", csv(), ["0.9 as val and 0.2 as test leave none"], "--val-share", "0.9"
     ),
     "a split column that is blank": single(
-        "a.csv", csv(split=""), ["line 2", "split is one of train"], "--split-column", "split"
+        "a.csv", csv(split=""), ["split is blank in every row"], "--split-column", "split", "--bad-rows", "drop"
     ),
     "three labels of a threshold": own(["makes two labels"], "--label-threshold", "1", "--labels", "a", "b", "c"),
     "a threshold that is no number": own(["--label-threshold is a finite number"], "--label-threshold", "nan"),
     "one label named": own(["--labels are two or more"], "--labels", "yes"),
+    "labels of 5,000 digits": own(["train.csv, line 2", "received 'no'"], "--labels", "1" * 5000, "2" * 5000),
+    "a label of 5,000 digits": own(["none of 1111"], val=VAL + f"a cap,{'1' * 5000},ant\n"),
+    "a blank label named": own(["--labels are words", "one is blank"], "--labels", "no", " "),
     "one label named twice": own(["--labels are two or more, each once"], "--labels", "1", "1.0"),
     "two split values": own(["--split-values are three"], "--split-column", "group", "--split-values", "a", "b"),
     # --- numbers removed
@@ -362,6 +385,7 @@ def test_a_bad_corpus_is_refused_in_one_line(bad: Bad, tmp_path: Path, capsys: p
     folder, store = tmp_path / "corpus", tmp_path / "store"
     folder.mkdir()
     for name, content in bad.files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     data = [] if bad.file == "-" else ["--data", str(folder / bad.file if bad.file else folder)]
     arguments = [*data, "--store", str(store), "--model", "tiny", "--methods", "random", *bad.flags]

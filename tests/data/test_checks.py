@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from d3m_ray.data.checks import DataError, make_splits
+from d3m_ray.data.checks import DataError, Table, make_splits, reading_key
+from d3m_ray.data.values import texts_of, words_of
 
 
 def frames(**columns: object) -> dict[str, pd.DataFrame]:
@@ -27,6 +28,12 @@ def frames(**columns: object) -> dict[str, pd.DataFrame]:
         ),
         ({"group": ["ant", "ant", "bee\0", "bee"]}, "'train/2': its group"),
         ({"label": [0, 0, 0, 0]}, "train of made has examples of every label, it has none of 1"),
+        ({"group": ["Worst", "ant", "bee", "bee"]}, r"received \['Worst'\]; rename the group"),
+        ({"group": ["ALL\u200b", "ant", "bee", "bee"]}, r"a group is not called all"),
+        ({"group": ["Ant/0", "ant", "bee", "bee"]}, r"received \['Ant/0'\]; rename the group"),
+        ({"group": ["ant\u200b", "ant", "bee", "bee"]}, r"two groups .* received 'ant' and 'ant\\u200b'"),
+        ({"group": ["\uff41nt", "ant", "bee", "bee"]}, r"two groups .* received 'ant' and '\\uff41nt'"),
+        ({"group": ["1", "true", "ant", "bee"]}, r"the groups .* received \['1', 'true'\].* write all in one way"),
         ({"group": ["worst", "ant", "bee", "bee"]}, r"received \['worst'\]; rename the group"),
         ({"group": ["ant/0", "ant", "bee", "bee"]}, r"received \['ant/0'\]; rename the group"),
         ({"group": ["ant/wing", "ant", "bee", "bee"]}, r"received \['ant/wing'\]; rename the group"),
@@ -47,3 +54,32 @@ def test_labels_have_the_names_given() -> None:
     splits = make_splits("made", frames(label=[0, 1, 2, 0]), label_names=("no", "maybe", "yes"))
     assert splits.label_names == ("no", "maybe", "yes")
     assert splits.num_labels == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A  walk\n", "a walk"),
+        ("caf\u00e9", "CAFE\u0301"),
+        ("a\u00a0walk", "a walk"),
+        ("\ufeffa\u200bb", "AB"),
+        ("a\u00adb\ufe0f", "ab"),
+        ("\uff11\u2460", "11"),
+        ("stra\u00dfe", "STRASSE"),
+        ("e\u200d\u0301", "\u00c9"),
+        ("\u0345\u03b1", "\u0399\u0391"),
+    ],
+)
+def test_texts_that_read_alike_have_one_key(one: str, other: str) -> None:
+    assert reading_key(one) == reading_key(other) != ""
+
+
+def test_texts_that_read_otherwise_have_keys_of_their_own() -> None:
+    texts = ["a b", "ab", "a", "\u00e0", "a!", "\u0430"]
+    assert len({reading_key(text) for text in texts}) == len(texts)
+
+
+def test_a_text_of_characters_that_are_not_seen_is_blank() -> None:
+    table = Table("a", pd.DataFrame({"text": ["\u200b \ufeff", "a\u200b", " "]}))
+    assert texts_of(table, "text").tolist() == [None, "a\u200b", None]
+    assert words_of(table, "text").tolist() == [None, "a\u200b", None]

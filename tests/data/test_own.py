@@ -96,6 +96,25 @@ def test_true_and_false_are_labels_in_every_format(tmp_path: Path) -> None:
     assert len({splits.content_hash() for splits in hashes.values()}) == 1
 
 
+def test_scores_at_the_threshold_and_numbered_groups_are_those_of_every_format(tmp_path: Path) -> None:
+    columns = {"label": [0.7, 0.69, 0.9, 0.1] * 3, "group": [0.1, 0.1, 0.7, 0.7] * 3, "ant": [0.7, 0.2, 0.69] * 4}
+    frames = {split: frame.assign(**columns) for split, frame in ROWS.items()}
+    short = {split: frame.astype(dict.fromkeys(columns, "float32")) for split, frame in frames.items()}
+    folders = write(tmp_path / "csv", "csv", frames), write(tmp_path / "short", "parquet", short)
+    by_group = [load_splits(OwnOptions(label_threshold=0.7), folder) for folder in folders]
+    assert [splits.group_names for splits in by_group] == [("0.1", "0.7")] * 2
+    assert by_group[0].train.labels.tolist() == by_group[1].train.labels.tolist() == [1, 0, 1, 0] * 3
+    options = OwnOptions(label_threshold=0.7, identity_columns=("ant",), identity_threshold=0.7)
+    by_identity = [load_splits(options, folder) for folder in folders]
+    assert by_identity[0].content_hash() == by_identity[1].content_hash()
+
+
+def test_blanks_around_the_words_of_an_option_do_not_count(tmp_path: Path) -> None:
+    folder = write(tmp_path / "walks", "csv")
+    plain = load_splits(OwnOptions(labels=WORDS), folder)
+    assert load_splits(OwnOptions(labels=(" no", "maybe ", "yes")), folder).content_hash() == plain.content_hash()
+
+
 def test_bytes_and_categories_of_a_parquet_file_are_texts_and_words(tmp_path: Path) -> None:
     frames = {
         split: frame.assign(text=frame["text"].str.encode("utf-8"), label=frame["label"].astype("category"))
@@ -124,6 +143,16 @@ def test_parts_of_a_split_are_one_split(tmp_path: Path) -> None:
     write(folder, "parquet", {"train-00001-of-00002": ROWS["train"][5:].assign(label=None)})
     with pytest.raises(InputError, match=r"train-00001-of-00002\.parquet, row 0: an example has a label.*6 more rows"):
         load_splits(OwnOptions(), folder)
+
+
+def test_parts_of_older_hubs_and_what_is_no_data_are_known(tmp_path: Path) -> None:
+    ends = {"train": "-0123abcd", "val": "-b42a775f407cee45", "test": ""}
+    frames = {f"{split}-00000-of-00001{end}": ROWS[split] for split, end in ends.items()}
+    folder = write(tmp_path / "walks", "parquet", frames)
+    for name in ("dataset_infos.json", "README.json", ".hidden.csv", "notes.txt", "train.log"):
+        (folder / name).write_text("{}")
+    expected = load_splits(OwnOptions(), write(tmp_path / "plain", "csv"))
+    assert load_splits(OwnOptions(), folder).content_hash() == expected.content_hash()
 
 
 def test_a_mark_carriage_returns_and_lines_inside_a_text_are_read(tmp_path: Path) -> None:
@@ -228,6 +257,45 @@ def test_bad_rows_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
         "train text also in val": 1,
         "val text also in test": 1,
     }
+
+
+def test_a_row_repeats_another_that_reads_alike(tmp_path: Path) -> None:
+    more = pd.DataFrame([("A\u200b  Café ", "no", "ant"), ("a cafe\u0301", "no", "ant")], columns=list(ROWS["train"]))
+    folder = write(tmp_path / "walks", "csv", ROWS | {"train": pd.concat([ROWS["train"], more])})
+    splits = load_splits(OwnOptions(), folder)
+    assert splits.train.texts[12:] == ("A\u200b  Café ",), "the first one's text, as it stands"
+    assert splits.num_dropped == {"train row repeats another": 1}
+    write(folder, "csv", {"train": pd.concat([ROWS["train"], more.assign(label=["no", "yes"])])})
+    with pytest.raises(InputError, match=r"train\.csv, line 15: a text has one label per group"):
+        load_splits(OwnOptions(), folder)
+    dropped = load_splits(OwnOptions(bad_rows="drop"), folder)
+    assert dropped.train.texts == tuple(ROWS["train"]["text"])
+    assert dropped.num_dropped == {"train row of a text with two labels": 2}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("column", ["label", "group"])
+def test_truths_beside_numbers_are_refused(ending: str, column: str, tmp_path: Path) -> None:
+    mixed = {s: f.assign(**{column: [True, False, 1, 0] * 3}) for s, f in ROWS.items()}
+    mixed = {split: frame.astype({column: object}) for split, frame in mixed.items()}
+    with pytest.raises(InputError, match=rf"the {column}s of .* received \['0', '1', 'False', 'True'\]"):
+        load_splits(OwnOptions(), write(tmp_path / "walks", ending, mixed))
+
+
+def test_groups_that_read_alike_are_no_small_groups(tmp_path: Path) -> None:
+    val = ROWS["val"].replace({"group": {"ant": "Ant"}})
+    with pytest.raises(InputError, match=r"two groups of corpus 'walks' .* received 'Ant' and 'ant'"):
+        load_splits(OwnOptions(min_group_size=1), write(tmp_path / "walks", "csv", ROWS | {"val": val}))
+
+
+def test_rows_without_a_split_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
+    blank = made_rows("more", 3).assign(split=[None, " ", ""], label="another")
+    every = pd.concat([*(frame.assign(split=split) for split, frame in ROWS.items()), blank])
+    folder = write(tmp_path / "walks", "csv", {"all": every})
+    splits = load_splits(OwnOptions(split_column="split", bad_rows="drop"), folder)
+    assert [len(examples) for examples in splits.by_name().values()] == [12, 12, 12]
+    assert splits.label_names == ("maybe", "no", "yes")
+    assert splits.num_dropped == {"row without split": 3}
 
 
 def test_small_groups_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
@@ -388,12 +456,18 @@ def naive_reading(table: pd.DataFrame) -> dict[str, list[Row]]:
         else:
             read[split] += [(f"{split}/{row}/{name}", text, label, name) for name in names]
     for split, rows in read.items():
-        single = [r for r in rows if len({o[2] for o in rows if (o[1], o[3]) == (r[1], r[3])}) == 1]
-        read[split] = [r for i, r in enumerate(single) if (r[1], r[3]) not in {(o[1], o[3]) for o in single[:i]}]
+        single = [r for r in rows if len({o[2] for o in rows if text_and_group(o) == text_and_group(r)}) == 1]
+        before = [{text_and_group(o) for o in single[:i]} for i in range(len(single))]
+        read[split] = [r for r, seen in zip(single, before, strict=True) if text_and_group(r) not in seen]
     for split, other in (("train", "test"), ("train", "val"), ("val", "test")):
-        there = {" ".join(r[1].lower().split()) for r in read[other]}
-        read[split] = [r for r in read[split] if " ".join(r[1].lower().split()) not in there]
+        there = {text_and_group(r)[0] for r in read[other]}
+        read[split] = [r for r in read[split] if text_and_group(r)[0] not in there]
     return read
+
+
+def text_and_group(row: Row) -> tuple[str, str]:
+    """The text without case and white space, and the group."""
+    return " ".join(row[1].lower().split()), row[3]
 
 
 @pytest.mark.parametrize("seed", range(12))

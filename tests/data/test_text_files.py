@@ -44,3 +44,62 @@ def test_rows_begin_where_they_begin(tmp_path: Path) -> None:
     table = read_json_lines(path, ("a", "b"))
     assert table.frame.to_numpy().tolist() == [[1, None], [None, [2]]]
     assert table.place(1).endswith("a.jsonl, line 3")
+
+
+WALKS = [f"walk {i},{'no' if i % 2 else 'yes'},{'ab'[i // 2 % 2]}" for i in range(12)]
+
+
+def table_of(rows: list[str], separator: str, order: tuple[int, ...] = (0, 1, 2)) -> str:
+    """The rows under a header, their columns in another order."""
+    every = [line.split(",") for line in ("text,label,group", *rows)]
+    return "".join(separator.join(row[place] for place in order) + "\n" for row in every)
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (3, 4), (3, 7)])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_quotes_that_are_part_of_texts_swallow_no_rows(
+    separator: str, order: tuple[int, ...], first: int, last: int, line_end: str, tmp_path: Path
+) -> None:
+    """A file written without quoting, in which one text begins with a quote and a later one ends in one."""
+    rows = WALKS.copy()
+    rows[first] = '"a walk by,no,b'
+    rows[last] = 'the sea",yes,a'
+    path = tmp_path / "a.csv"
+    path.write_bytes(table_of(rows, separator, order).replace("\n", line_end).encode())
+    num_lines = last - first + 1
+    with pytest.raises(
+        DataError, match=rf"a\.csv, line {first + 2}: .* {num_lines} lines that look like rows.*double the \""
+    ):
+        read_csv(path, ("text", "label", "group"), separator)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Well, a walk, and tea\nby the sea",
+        "Well, a, b\n\na walk, and, yes\nby the sea",
+        "a walk\nwas it long? no,a\n",
+        "one\ntwo, and so on, and so on\nthree",
+    ],
+)
+def test_a_text_of_lines_and_commas_is_one_text(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text,label,group", *WALKS, f'"{text}",no,b', '"one\ntwo",no,a']) + "\n")
+    table = read_csv(path, ("text", "label", "group"))
+    assert table.frame["text"].tolist()[-2:] == [text, "one\ntwo"]
+    assert len(table.frame) == 14
+
+
+def test_a_tab_inside_lines_of_a_tsv_is_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(table_of(WALKS, "\t") + '"one\ttwo\nthree"\tno\tb\n')
+    with pytest.raises(DataError, match=r"a\.tsv, line 14: a quoted field"):
+        read_csv(path, ("text",), "\t")
+
+
+def test_a_field_may_be_as_long_as_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,label\n{'walk ' * 4_000_000},no\n")
+    assert len(read_csv(path, ("text", "label")).frame["text"][0]) == 20_000_000
