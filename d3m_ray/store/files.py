@@ -2,9 +2,10 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
@@ -23,6 +24,8 @@ REMEDIES = {
     errno.EACCES: "name a place that this user may read and write",
     errno.EPERM: "name a place that this user may read and write",
 }
+
+Parsed = TypeVar("Parsed")
 
 
 class StoreError(Exception):
@@ -54,6 +57,10 @@ class Files:
         """The path within the file system."""
         return f"{self._base}/{path}"
 
+    def below(self, place: str) -> str:
+        """The path relative to the root, of one within the file system."""
+        return place.removeprefix(f"{self._base}/")
+
     def paths(self, folder: str) -> Iterator[str]:
         """Paths of the finished files below a folder, none where the folder is absent."""
         selector = fs.FileSelector(self.at(folder), recursive=True, allow_not_found=True)
@@ -61,7 +68,7 @@ class Files:
             found = self.filesystem.get_file_info(selector)
         for info in found:
             if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES):
-                yield info.path.removeprefix(f"{self._base}/")
+                yield self.below(info.path)
 
     def has(self, path: str) -> bool:
         with refused(f"the store {self.root}", "read"):
@@ -85,6 +92,14 @@ class Files:
                     return file.read_buffer()
             except FileNotFoundError as error:
                 raise StoreError(f"{self.root} holds no {path}; run the sweep that makes it") from error
+
+    def read(self, path: str, parse: Callable[[pa.Buffer], Parsed]) -> Parsed:
+        """What `parse` makes of a file. Raises DamagedError where that raises ValueError, StoreError as `get`."""
+        data = self.get(path)
+        try:
+            return parse(data)
+        except ValueError as error:
+            raise self.damaged(path, error) from error
 
     def delete(self, path: str) -> None:
         """Remove a file, if there is one."""
