@@ -32,7 +32,7 @@ from d3m_ray.store.results import (
     table_folder,
 )
 from d3m_ray.store.score_rows import Names, scores_from_rows, scores_to_rows
-from d3m_ray.store.tables import table_spec, to_arrow, to_pandas
+from d3m_ray.store.tables import TABLES, table_spec, to_arrow, to_pandas
 from d3m_ray.waiting import Say
 
 NUM_LISTINGS = 3  # a failure deleted between listing and reading: list again
@@ -114,13 +114,27 @@ class Store:
             raise self._files.damaged(result_file(table, key, method), error) from error
 
     def read_all(
-        self, table: str, columns: list[str] | None = None, filters: pc.Expression | list[Any] | None = None
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        filters: pc.Expression | list[Any] | None = None,
+        say: Say | None = None,
     ) -> pd.DataFrame:
         """Every result of a table in one frame, in the order of methods and keys; empty where there is none.
 
         `method` comes as a str column. `filters` is an expression or pandas' list of tuples. Raises StoreError where a
-        file is damaged, or lacks a column.
+        file is damaged, or lacks a column; with `say`, damaged files are told and left out.
         """
+        if say is not None:
+            try:
+                return self.read_all(table, columns, filters)
+            except DamagedError:
+                paths = result_files(self._files, table, table)
+                faults = find_damaged(self._files, table, paths)
+                for error in faults.values():
+                    say(str(error))
+                whole = [path for path in paths if path not in faults]
+                return to_pandas(table, scan_results(self._files, table, whole, columns, filters))
         for _ in range(NUM_LISTINGS - 1):
             try:
                 return self._read_all(table, columns, filters)
@@ -178,7 +192,7 @@ class Store:
 
     def check_writable(self) -> None:
         """Write a file and delete it again: asked at the start of a run. Raises StoreError where that is refused."""
-        self._files.check_writable()
+        self._files.check_writable((*TABLES, "checkpoints", "experiments"))
 
     def write_experiment(
         self,
@@ -212,12 +226,24 @@ class Store:
             return None
         return self._files.read(path, lambda data: experiment_from_json(name, data))
 
-    def read_experiments(self) -> dict[str, Experiment]:
-        """Every experiment by name, in its order. Raises StoreError where a file is damaged."""
+    def read_experiments(self, say: Say | None = None) -> dict[str, Experiment]:
+        """Every experiment by name, in its order.
+
+        Raises StoreError where a file is damaged; with `say`, such files are told and left out.
+        """
         paths = (path.removeprefix("experiments/") for path in self._files.paths("experiments"))
         names = sorted(path.removesuffix(".json") for path in paths if path.endswith(".json"))
-        found = [self.read_experiment(name) for name in names if is_name(name)]
-        return {experiment.name: experiment for experiment in found if experiment is not None}
+        found: dict[str, Experiment] = {}
+        for name in filter(is_name, names):
+            try:
+                experiment = self.read_experiment(name)
+            except DamagedError as error:
+                if say is None:
+                    raise
+                say(str(error))
+            else:
+                found |= {} if experiment is None else {name: experiment}
+        return found
 
     def _read_all(
         self, table: str, columns: list[str] | None, filters: pc.Expression | list[Any] | None
