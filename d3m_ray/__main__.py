@@ -8,9 +8,9 @@ import tyro
 from rich.console import Console
 
 from d3m_ray.analysis.status import render_status
-from d3m_ray.command import exit_status
+from d3m_ray.command import EXIT_FAILED, exit_status, on_standard_output, say
 from d3m_ray.flags import parsed
-from d3m_ray.store import Store
+from d3m_ray.store import Store, StoreError
 
 COMMANDS = tyro.extras.SubcommandApp()
 
@@ -19,7 +19,7 @@ StoreArgument = Annotated[
 ]
 
 
-Command = Callable[[], None]
+Command = Callable[[], int]
 
 
 @COMMANDS.command
@@ -30,7 +30,23 @@ def status(store: StoreArgument, debug: bool = False) -> Command:
         store: Where the results are.
         debug: Show the traceback of an error, not only what is wrong.
     """
-    return lambda: Console().print(render_status(Store(store)), soft_wrap=True)
+    return lambda: _show_status(Store(store))
+
+
+def _show_status(store: Store) -> int:
+    """Print what can be read, then what cannot; the exit status."""
+    damaged: dict[str, None] = {}  # each line once, in order
+    try:
+        rendered = render_status(store, damaged.setdefault)
+    except StoreError:
+        if not damaged:
+            raise
+    else:
+        with on_standard_output():
+            Console().print(rendered, soft_wrap=True)
+    for line in damaged:
+        say(f"error: {line}", "red")
+    return EXIT_FAILED if damaged else 0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,8 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         command: Command = parsed(
             lambda: COMMANDS.cli(prog="python -m d3m_ray", description=__doc__, args=given), given
         )
-        command()
-        return 0
+        return command()
 
     if status := exit_status(work, debug="--debug" in given):
         sys.exit(status)

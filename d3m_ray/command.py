@@ -19,12 +19,16 @@ from d3m_ray.config import ExperimentConfig, LdsConfig
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.flags import parsed, with_environment
 from d3m_ray.protocol import WARNING, follow_thesis
-from d3m_ray.store import Store, StoreError, check_writable_folder, refused
+from d3m_ray.store import Store, StoreError, check_writable_folder, expanded, refused
 from d3m_ray.waiting import announced
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from d3m_ray.experiment import Outcome
 
+FIGURES = "the folder of tables and figures"
+TABLE_FILES = ("summary.csv", "distribution.csv", "lds.csv", "caveats.txt")
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 Config = TypeVar("Config", ExperimentConfig, LdsConfig)
@@ -63,12 +67,12 @@ def exit_status(work: Callable[[], int], debug: bool = False) -> int:
     try:
         return work()
     except BrokenPipeError:  # whoever read the output, `head` for one, has had enough: nothing more to say to them
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_standard_output()
         return EXIT_FAILED
     except (InputError, StoreError, ConnectionError, RunError) as error:
         if debug:
             traceback.print_exc()
-        say(f"error: {' '.join(str(error).split())}", "red")
+        say(f"error: {' '.join(str(error).splitlines())}", "red")
         return EXIT_FAILED if isinstance(error, RunError) else EXIT_BAD_INPUT
     except KeyboardInterrupt:
         say("interrupted: what was done is stored, the same command goes on from there")
@@ -77,7 +81,26 @@ def exit_status(work: Callable[[], int], debug: bool = False) -> int:
 
 def say(line: str, style: str = "") -> None:
     """One line on stderr, never wrapped: what reads it may be a program."""
-    Console(stderr=True).print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(line, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def on_standard_output() -> Iterator[None]:
+    """A block that prints. Raises RunError where that cannot be written, as on a full disk."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _silence_standard_output()
+        reason = error.strerror or type(error).__name__
+        raise RunError(f"the standard output cannot be written ({reason}): what it tells is in the store") from error
+
+
+def _silence_standard_output() -> None:
+    """What is left in its buffer would fail again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
@@ -92,6 +115,7 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
 
     with Progress() as progress:
         prepared = prepare(config, store, progress, numbers_chosen)
+        _check_figures(config, store, prepared.context.experiment)
         from d3m_ray.cluster.engine import connected
 
         with _failing(), connected(config.execution, store, progress.stage) as engine:
@@ -108,6 +132,7 @@ def _lds_sweep(config: LdsConfig) -> int:
 
     with Progress() as progress:
         prepared = prepare_lds(config, store, progress)
+        _check_figures(experiment, store, prepared.subsets.context.experiment)
         from d3m_ray.cluster.engine import connected
 
         with _failing(), connected(experiment.execution, store, progress.stage) as engine:
@@ -121,9 +146,24 @@ def _open(config: ExperimentConfig) -> Store:
     with announced(f"the store {config.store} to answer"):
         store = Store(config.store)
         store.check_writable()
-    if config.figures is not None or "://" in str(store):  # a folder in a local store is checked with the store
-        check_writable_folder(config.figures or default_figures(store), "--figures")
+    check_writable_folder(figures_folder(config, store), FIGURES)
     return store
+
+
+def figures_folder(config: ExperimentConfig, store: Store) -> Path:
+    """The folder for tables and figures: as named, else in the store where that is a local folder, else here."""
+    if config.figures is not None:
+        return expanded(config.figures, FIGURES)
+    return Path("figures") if "://" in str(store) else Path(str(store)) / "figures"
+
+
+def _check_figures(config: ExperimentConfig, store: Store, experiment: str) -> None:
+    """Raises StoreError where an experiment's tables could not be written when it is done."""
+    folder = figures_folder(config, store) / experiment
+    check_writable_folder(folder, FIGURES)
+    in_the_way = next((folder / name for name in TABLE_FILES if (folder / name).is_dir()), None)
+    if in_the_way is not None:
+        raise StoreError(f"{FIGURES} holds tables; {in_the_way} is a folder: move it, or name another --figures")
 
 
 @contextlib.contextmanager
@@ -146,7 +186,7 @@ def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", show: Sh
     if store.read_all(table, columns=["experiment"], filters=[("experiment", "==", outcome.experiment)]).empty:
         say(f"no {kind} of {outcome.experiment} could be made: there is no table to show")
     else:
-        folder = config.figures or default_figures(store)
+        folder = figures_folder(config, store)
         try:
             show(store, outcome, folder)
         except StoreError as error:
@@ -162,47 +202,51 @@ def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", show: Sh
     return 0
 
 
-def default_figures(store: Store) -> Path:
-    """The folder for tables and figures: in the store where that is a local folder, else here."""
-    return Path("figures") if "://" in str(store) else Path(str(store)) / "figures"
-
-
-@refused("the folder of tables and figures", "written")
 def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
     """Print the summary table and what speaks against it; write both, figures and group distribution below `parent`."""
+    from d3m_ray.analysis.caveats import write_caveats
     from d3m_ray.analysis.distributions import draw_group_distribution
     from d3m_ray.analysis.figures import write_figures
-    from d3m_ray.analysis.tables import render_summary, write_summary
+    from d3m_ray.analysis.tables import render_summary, summary_table, write_summary
     from d3m_ray.data import distribution_table
 
     folder = parent / outcome.experiment
-    summary = write_summary(store, outcome.experiment, folder / "summary.csv")
-    distribution_table(outcome.splits).to_csv(folder / "distribution.csv", index=False)
-    draw_group_distribution(outcome.splits, folder)
-    write_figures(store, outcome.experiment, folder)
-    Console().print(render_summary(summary, title=f"{outcome.experiment}, test"))
-    _show_caveats(store, outcome.experiment, folder)
-    print(f"results: {store}/trials (pandas.read_parquet)\ntable and figures: {folder}")
+    table = render_summary(summary_table(store, outcome.experiment), title=f"{outcome.experiment}, test")
+    caveats = _show(table, store, outcome.experiment)
+    with refused(FIGURES, "written"):
+        write_summary(store, outcome.experiment, folder / "summary.csv")
+        distribution_table(outcome.splits).to_csv(folder / "distribution.csv", index=False)
+        draw_group_distribution(outcome.splits, folder)
+        write_figures(store, outcome.experiment, folder)
+        write_caveats(caveats, folder / "caveats.txt")
+    with on_standard_output():
+        print(f"results: {store}/trials (pandas.read_parquet)\ntable and figures: {folder}")
 
 
-@refused("the folder of tables and figures", "written")
 def show_lds(store: Store, outcome: "Outcome", parent: Path) -> None:
     """Print the table of linear datamodeling scores and what speaks against it, and write both below `parent`."""
-    from d3m_ray.analysis.datamodeling import render_lds, write_lds
+    from d3m_ray.analysis.caveats import write_caveats
+    from d3m_ray.analysis.datamodeling import lds_table, render_lds, write_lds
 
     folder = parent / outcome.experiment
-    table = write_lds(store, outcome.experiment, folder / "lds.csv")
-    Console().print(render_lds(table, title=f"{outcome.experiment}, val"))
-    _show_caveats(store, outcome.experiment, folder)
-    print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")
+    table = render_lds(lds_table(store, outcome.experiment), title=f"{outcome.experiment}, val")
+    caveats = _show(table, store, outcome.experiment)
+    with refused(FIGURES, "written"):
+        write_lds(store, outcome.experiment, folder / "lds.csv")
+        write_caveats(caveats, folder / "caveats.txt")
+    with on_standard_output():
+        print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")
 
 
-def _show_caveats(store: Store, experiment: str, folder: Path) -> None:
-    """Print what speaks against a finding, and write it into the folder and into the experiment's record."""
-    from d3m_ray.analysis.caveats import find_caveats, write_caveats
+def _show(table: "Table", store: Store, experiment: str) -> list[str]:
+    """Print a table, and what speaks against a finding, which goes into the experiment's record too, and back."""
+    from d3m_ray.analysis.caveats import find_caveats
 
     caveats = find_caveats(store, experiment)
-    write_caveats(caveats, folder / "caveats.txt")
     store.write_caveats(experiment, caveats)
-    for caveat in caveats:
-        Console().print(f"caution: {caveat}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    with on_standard_output():
+        Console().print(table)
+        for caveat in caveats:
+            line = f"caution: {caveat}"
+            Console().print(line, style="yellow", highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return caveats

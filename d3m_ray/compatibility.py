@@ -23,7 +23,7 @@ def supported(
 ) -> ExperimentConfig:
     """The configuration as it is, or, where it skips what is unsupported, with the arms alone that can serve the model.
 
-    Tells of each method that is left out, and why. Raises InputError, with a line for each method that cannot serve,
+    Tells of each method that is left out, and why. Raises InputError, with the reason of each method that cannot serve,
     where nothing is skipped or nothing would be left.
     """
     reasons = _reasons(config.methods, config, base, tokens)
@@ -41,7 +41,7 @@ def supported(
     advice = f"of the methods that read the model, these can: {', '.join(can)}; name those"
     if left:
         advice += f", or go on with {', '.join(left)} by --skip-unsupported"
-    raise InputError("\n".join([*lines, advice]))
+    raise InputError("; ".join([*lines, advice]))
 
 
 def _reasons(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ PRESETS: dict[str, Callable[[str], Any]] = {
     "max_wait_seconds": float,
 }
 """The fields of `ExecutionConfig` that the environment may preset, and how each is read."""
+PATH_FLAGS = ("--data", "--figures")
 WIDE = "100000"  # columns: the parser's messages, which it draws in boxes as wide as the terminal, are not wrapped
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _RULE = re.compile("─{3,}|-{3,}")
@@ -66,6 +68,7 @@ def parsed(parse: Callable[[], Parsed], arguments: Sequence[str]) -> Parsed:
 
     --help ends the process as tyro ends it.
     """
+    _check_texts(arguments)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             return parse()
@@ -76,6 +79,21 @@ def parsed(parse: Callable[[], Parsed], arguments: Sequence[str]) -> Parsed:
     with contextlib.redirect_stderr(said), _wide_terminal(), contextlib.suppress(SystemExit):
         parse()  # again, for a message that is not wrapped
     raise InputError(_in_one_line(said.getvalue(), arguments))
+
+
+def _check_texts(arguments: Sequence[str]) -> None:
+    """Raises InputError where an argument is no text, or a path is an empty one, which would mean this folder."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"an argument is text in UTF-8; received {argument!r}: name it otherwise") from error
+    given = [*itertools.pairwise(arguments), *(argument.split("=", 1) for argument in arguments)]
+    for flag, *value in given:
+        if flag in PATH_FLAGS and value and not value[0].strip():
+            raise InputError(
+                f"{flag} is a path, received {value[0]!r}; name one (. is this folder) or leave the flag out"
+            )
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from d3m_ray.experiment import (
     Outcome,
     Run,
     base_models,
+    discard_incomplete,
     is_scored,
     keep_supported,
     query_scores,
@@ -80,6 +81,7 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     store, splits = context.store, context.splits
     record_plan(prepared.subsets)
     run = Run(config.experiment, context, engine, progress)
+    discard_incomplete(run)
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and {config.num_subsets} halves of train")
     trials = plan_trials(subsets, context, Evidence(splits.train.labels, splits.train.groups, splits.num_labels))

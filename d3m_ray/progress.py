@@ -34,7 +34,7 @@ class Progress:
     def stage(self, text: str) -> None:
         """Begin a stage: a line that stays."""
         self._live.update(Text())
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def shards(self, label: str, num_done: int, num_shards: int) -> None:
         """The `OnProgress` of attribution."""

@@ -21,7 +21,6 @@ from d3m_ray.objectives import ERM, OBJECTIVES, FitInputs
 from d3m_ray.records import Examples, Predictions, Splits
 from d3m_ray.store import PlannedTrial, Store
 from d3m_ray.training import Fit, predict
-from d3m_ray.waiting import Say
 
 EVALUATED_SPLITS = ("val", "test")
 
@@ -84,12 +83,6 @@ def plan_trial(context: TrialContext, method: str, removed: np.ndarray, seed: in
     """The trial of a method that removes these positions and trains with this objective."""
     fit = FitSpec(context.fit_key(removed, seed, objective), removed, seed, objective=objective)
     return TrialSpec(context.trial_key(fit.fit_key, method, len(removed)), method, len(removed), fit)
-
-
-def fit_is_stored(store: Store, fit: FitSpec, say: Say) -> bool:
-    """Whether nothing is left to train. Damaged files are deleted, and said: they do not count."""
-    weights_stored = not fit.keeps_weights or store.has_whole_checkpoint(fit.fit_key, say)
-    return store.has_whole("fits", fit.fit_key, None, say) and weights_stored
 
 
 _models: dict[str, PreTrainedModel] = {}  # at most one: the architecture that this process fine-tunes

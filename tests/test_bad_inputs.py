@@ -69,6 +69,11 @@ def a_store_with_an_experiment(here: Path) -> None:
     (folder / "taken.json").write_text('{"configuration": {"dataset": "other", "model": "tiny"}, "plan": []}')
 
 
+def a_store_of_dangling_links(here: Path) -> None:
+    (here / "store").mkdir()
+    (here / "store" / ".unfinished").symlink_to(here / "nothing")
+
+
 def load_cases() -> dict[str, BadInput]:
     """The tables of every file; a name stands once."""
     cases: dict[str, BadInput] = {}

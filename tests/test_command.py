@@ -1,5 +1,7 @@
 """The command line: what is wrong with an input is said before anything that takes long is begun."""
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from d3m_ray import engine as local_engine
-from d3m_ray.analysis import figures
+from d3m_ray.__main__ import main
+from d3m_ray.analysis import figures, tables
 from d3m_ray.cluster import engine
 from d3m_ray.command import run_lds_sweep, run_sweep
 from d3m_ray.config import ExecutionConfig, ExperimentConfig, LdsConfig
@@ -138,6 +141,63 @@ def test_a_line_is_not_wrapped_inside_a_path(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "a folder of a name with many blanks"
     assert run_small(tmp_path, "--data", str(folder)) == 2
     assert str(folder) in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("flag", ["--store", "--data", "--model", "--figures"])
+def test_an_argument_that_is_no_text_is_refused(flag, tmp_path, capsys):
+    assert run_small(tmp_path / "store", flag, f"{tmp_path}/\udcff") == 2
+    assert capsys.readouterr().err.startswith("error: an argument is text in UTF-8; received")
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_an_error_names_a_path_with_its_blanks(tmp_path, capsys):
+    (tmp_path / "a  file").write_text("notes")
+    assert run_small(tmp_path / "store", "--figures", f"{tmp_path}/a  file") == 2
+    assert f"{tmp_path}/a  file is a file" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_figures_go_to_the_home_that_was_checked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    store = tmp_path / "[b]ants[/i]:ant:"
+    assert run_small(store, "--figures", "~/figures", "--methods", "random") == 0
+    assert (tmp_path / "home" / "figures").is_dir()
+    assert not (tmp_path / "~").exists()
+    assert f"in {store}: base models" in capsys.readouterr().err, "a path is shown as it is spelt"
+
+
+@pytest.mark.usefixtures("here")
+def test_the_table_is_printed_where_its_file_cannot_be_written(tmp_path, monkeypatch, capsys):
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tables, "write_summary", refuses)
+    assert run_small(tmp_path, "--methods", "random") == 1
+    said = capsys.readouterr()
+    assert "worst group" in said.out
+    assert "but not in" in said.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.usefixtures("here")
+def test_a_full_standard_output_is_named(tmp_path, monkeypatch, capsys):
+    for run in (
+        lambda: run_small(tmp_path, "--methods", "random"),
+        lambda: exit_status_of_status(tmp_path),
+    ):
+        with Path("/dev/full").open("w") as full, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", full)
+            assert run() == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("error: the standard output cannot be written (No space left on device)")
+
+
+def exit_status_of_status(store: Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["status", str(store)])
+    return ended.value.code
 
 
 def test_the_environment_presets_what_flags_may_change(monkeypatch):

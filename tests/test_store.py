@@ -17,6 +17,8 @@ import pytest
 from pyarrow import fs
 
 from d3m_ray.store import TABLES, PlannedTrial, Store, StoreError
+from d3m_ray.store import store as store_module
+from d3m_ray.store.files import Files
 
 CREATED_AT = pd.Timestamp("2026-01-02 03:04:05", tz="UTC")
 METHODS = {table: "trak" if spec.by_method else None for table, spec in TABLES.items()}
@@ -189,14 +191,14 @@ def test_a_failure_is_deleted_once_and_its_number_may_be_unknown(store: Store) -
 def test_a_failure_deleted_while_it_is_read_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("k1", "k2"):
         store.write("failures", key, make_frame("failures", key, num_rows=1), {}, "trak")
-    listing = store._result_files
+    listing = store_module.result_files
 
-    def list_then_delete(table: str, folder: str) -> list[str]:
-        paths = listing(table, folder)
+    def list_then_delete(files: Files, table: str, folder: str) -> list[str]:
+        paths = listing(files, table, folder)
         store.delete_failure("k1", "trak")
         return paths
 
-    monkeypatch.setattr(store, "_result_files", list_then_delete)
+    monkeypatch.setattr(store_module, "result_files", list_then_delete)
     assert store.read_all("failures")["trial_key"].tolist() == ["k2"]
 
 

@@ -29,6 +29,7 @@ from d3m_ray.lds import prepare_lds, run_lds
 from d3m_ray.progress import Progress
 from d3m_ray.store import DamagedError, Store, StoreError, check_writable_folder
 from d3m_ray.store.reachability import reason_out_of_reach
+from d3m_ray.store.tables import table_spec
 
 SMALL = ExperimentConfig(
     corpus_options=PlantedOptions(num_train=40, num_val=16, num_test=16),
@@ -266,9 +267,14 @@ def damage(path: Path) -> None:
     ("damaged", "lost"),
     [
         (["trials/**/*.parquet"], []),
+        (["removals/**/*.parquet"], []),
+        ([], ["removals/method=*"]),
         (["fits/*.parquet"], []),
+        ([], ["fits"]),
         (["fits/*.parquet"], ["trials/method=*"]),
         (["alignments/**/*.parquet"], []),
+        (["scores/**/*.parquet"], []),
+        ([], ["scores/method=*"]),
         (["alignments/**/*.parquet", "scores/**/*.parquet"], []),
         (["checkpoints/*"], ["alignments/method=*", "scores/method=*"]),
         (["checkpoints/*", "scores/**/*.parquet"], ["alignments/method=*"]),
@@ -287,19 +293,96 @@ def test_a_sweep_makes_damaged_results_again_and_says_so(
         for folder in (tmp_path / "store").glob(pattern):
             shutil.rmtree(folder)
     paths = [path for pattern in damaged for path in sorted((tmp_path / "store").glob(pattern))]
-    assert paths
+    assert paths or lost
     for path in paths:
         damage(path)
     with Progress() as progress:
         assert run_experiment(prepare(SMALL, store, progress), LocalEngine(), progress).failed == []
     said = capsys.readouterr().err
-    if damaged != ["fits/*.parquet"] or lost:  # a fit whose trials are stored is read only where it is a base model
-        for path in paths:
-            assert f"{path} is damaged (" in said
-            assert said.count(str(path)) == 1
-        assert_same_results(store, finished)
-        for table in ("scores", "fits"):
-            pd.testing.assert_frame_equal(store.read_all(table), finished.read_all(table))
+    for path in paths:
+        assert f"{path} is damaged (" in said
+        assert said.count(str(path)) == 1
+    assert_same_results(store, finished)
+    for table in ("scores", "fits"):
+        pd.testing.assert_frame_equal(store.read_all(table), finished.read_all(table))
+
+
+@pytest.mark.parametrize("seeds", [(0,), (1,)])
+def test_lost_removals_are_recorded_again_without_a_fit(
+    seeds: tuple[int, ...], finished: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(shutil.copytree(str(finished), tmp_path / "store"))
+    (lost,) = (tmp_path / "store").glob("removals/method=random/*")
+    lost.unlink()
+    with Progress() as progress:
+        config = dataclasses.replace(SMALL, seeds=seeds)
+        run_experiment(prepare(config, store, progress), LocalEngine(), progress)
+    said = capsys.readouterr().err
+    assert "1 stored trials have lost the list of what they removed" in said
+    assert lost.exists() == (seeds == (0,)), "a trial that nobody asks for now"
+    assert store.has("trials", lost.stem, "random") == lost.exists()
+    if seeds == (0,):
+        assert said.count("0 fits to train") == said.count("fits to train")
+
+
+def test_one_fit_that_is_lost_is_trained_again_alone(
+    finished: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(shutil.copytree(str(finished), tmp_path / "store"))
+    trials = store.read_all("trials")
+    (key,) = trials[(trials["method"] == "random") & (trials["num_removed"] > 0)]["fit_key"].unique()
+    (tmp_path / "store" / "fits" / f"{key}.parquet").unlink()
+    with Progress() as progress:
+        run_experiment(prepare(SMALL, store, progress), LocalEngine(), progress)
+    said = capsys.readouterr().err
+    assert "1 fits of stored trials are lost or damaged: they are trained again" in said
+    assert "1 fits to train" in said
+    pd.testing.assert_frame_equal(store.read("fits", key), finished.read("fits", key))
+
+
+@pytest.mark.parametrize("table", ["fits", "trials", "alignments", "scores", "removals", "checkpoints"])
+def test_a_file_copied_over_another_is_never_that_one(table: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key, shift in (("k1", 0.0), ("k2", 1.0)):
+        if table == "checkpoints":
+            store.write_checkpoint(key, {"head.weight": np.full(3, shift)})
+        elif table == "scores":
+            store.write_scores("scores", key, np.full((2, 1), shift), ["a", "b"], ["x"], {}, "trak")
+        else:
+            store.write(table, key, frame_of(table, key), {}, None if table == "fits" else "trak")
+    first, second = sorted(path for path in (tmp_path / table).rglob("k*"))
+    shutil.copy(first, second)
+    line = rf"{second} is damaged \(its .* k1.*\); delete it and run the same sweep again"
+    said: list[str] = []
+    if table == "checkpoints":
+        with pytest.raises(DamagedError, match=line):
+            store.read_checkpoint("k2")
+        assert not store.has_whole_checkpoint("k2", said.append)
+    else:
+        method = None if table == "fits" else "trak"
+        with pytest.raises(DamagedError, match=line):
+            store.read(table, "k2", method)
+        with pytest.raises(DamagedError, match=line):
+            store.read_all(table, columns=[table_spec(table).schema.names[1]])
+        store.delete_damaged(table, said.append)
+        assert store.keys(table) == {"k1"}
+    assert len(said) == 1
+    assert first.exists()
+    assert not second.exists()
+
+
+def frame_of(table: str, key: str) -> pd.DataFrame:
+    """One row of made-up values."""
+    made_up = {
+        "string": "x",
+        "int64": 1,
+        "double": 0.5,
+        "float": 0.5,
+        "timestamp[us, tz=UTC]": pd.Timestamp(0, tz="UTC"),
+    }
+    schema = table_spec(table).schema
+    row = {field.name: made_up[str(field.type)] for field in schema}
+    return pd.DataFrame([{**row, schema.names[0]: key}])
 
 
 def test_an_lds_makes_damaged_results_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,13 @@
 """What of each experiment is planned, done, failed and missing."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from d3m_ray.store import Experiment, PlannedTrial, Store, StoreError
@@ -17,11 +17,12 @@ NAME_OF_HASH = {"data_hash": "dataset", "model_hash": "model"}  # entries of a c
 SHOWN_ELSEWHERE = ("dataset", "model")
 
 
-def experiment_status(store: Store, experiment: Experiment) -> pd.DataFrame:
+def experiment_status(store: Store, experiment: Experiment, say: Callable[[str], None] | None = None) -> pd.DataFrame:
     """One row per planned trial: `method`, `num_removed` (Int64), `seed`, `state` (one of `STATES`), `error`.
 
     Where the selection rule decides how many are removed, `num_removed` is missing. `error` is the first line of a
-    failed trial's error, else empty. A stored trial that no plan names is listed as done.
+    failed trial's error, else empty. A stored trial that no plan names is listed as done. With `say`, damaged files are
+    told and left out.
     """
     ours = [("experiment", "==", experiment.name)]
     identity = ["method", "num_removed", "seed"]
@@ -32,8 +33,8 @@ def experiment_status(store: Store, experiment: Experiment) -> pd.DataFrame:
         by_rule = trial._replace(num_removed=None)  # stored under the number that the rule came to
         return by_rule if trial not in planned and by_rule in planned else trial
 
-    trials = store.read_all("trials", columns=identity, filters=ours).drop_duplicates()
-    failures = store.read_all("failures", columns=[*identity, "error"], filters=ours)
+    trials = store.read_all("trials", columns=identity, filters=ours, say=say).drop_duplicates()
+    failures = store.read_all("failures", columns=[*identity, "error"], filters=ours, say=say)
     done = {as_planned(*trial) for trial in trials.itertuples(index=False)}
     errors = {as_planned(*trial): error for *trial, error in failures.itertuples(index=False)}
     rows = []
@@ -44,13 +45,16 @@ def experiment_status(store: Store, experiment: Experiment) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*identity, "state", "error"]).astype({"num_removed": "Int64"})
 
 
-def render_status(store: Store) -> Group:
-    """Every experiment's status for the terminal. Raises StoreError where the store holds no experiment."""
-    experiments = store.read_experiments()
+def render_status(store: Store, say: Callable[[str], None] | None = None) -> Group:
+    """Every experiment's status for the terminal. Raises StoreError where the store holds no experiment.
+
+    A damaged file is a StoreError too; with `say`, it is told, as often as it is met, and left out.
+    """
+    experiments = store.read_experiments(say)
     if not experiments:
         raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
     differing = differing_settings(list(experiments.values()))
-    rendered = [_render(e, experiment_status(store, e), differing[e.name]) for e in experiments.values()]
+    rendered = [_render(e, experiment_status(store, e, say), differing[e.name]) for e in experiments.values()]
     return Group(*(part for parts in rendered for part in parts))
 
 
@@ -113,7 +117,7 @@ def _dataset_and_model(experiment: Experiment) -> str:
 def _counts_table(status: pd.DataFrame) -> Table:
     """Seeds done of seeds planned, one row per number removed and one column per method."""
     methods = list(dict.fromkeys(status["method"]))
-    table = Table("removed", *methods, box=SIMPLE_HEAD)
+    table = Table(*(Column(Text(name)) for name in ("removed", *methods)), box=SIMPLE_HEAD)
     for column in table.columns:
         column.justify = "right"
     for num_removed, rows in status.groupby("num_removed", dropna=False):

@@ -6,6 +6,7 @@ Shapes: O outputs of a layer, I its inputs.
 """
 
 import copy
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,7 +82,7 @@ def reasons_against(
             _CHECKS.get(method, _needs_nothing)(trying)
         except Exception as error:  # a library's or an architecture's own, whatever it is: the reason is what counts
             told = str(error) if isinstance(error, ValueError | InputError) else f"{type(error).__name__}: {error}"
-            reasons[method] = " ".join(told.split())[:300]
+            reasons[method] = textwrap.shorten(told, 300, placeholder=" ...")
     return reasons
 
 

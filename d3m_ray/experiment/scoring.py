@@ -41,6 +41,15 @@ def table_scored_for(name: str) -> str:
     return "scores" if name == attribution_method(name) else "query_scores"
 
 
+def is_aligned(name: str, run: Run) -> bool:
+    """Whether an alignment and the scores that it was made from are stored. Damaged files are deleted, and said."""
+    key, say = group_scores_key(name, run.config, run.context), run.progress.stage
+    made_from = [run.context.store.has_whole("scores", key, name, say)]
+    if table_scored_for(name) != "scores":
+        made_from.append(is_scored(table_scored_for(name), attribution_method(name), run))
+    return name in run.stored_alignments() and all(made_from)
+
+
 @dataclass(frozen=True, eq=False)
 class ScoredGroups:
     """The scores of one alignment before its groups are weighed."""

@@ -8,20 +8,37 @@ import numpy as np
 from d3m_ray.engine import FailedFit, PlannedFit, reason
 from d3m_ray.errors import RunError
 from d3m_ray.experiment.run import Run
-from d3m_ray.experiment.scoring import is_scored, table_scored_for
+from d3m_ray.experiment.scoring import is_aligned, is_scored, table_scored_for
 from d3m_ray.failures import Unscored, lost_base_models
 from d3m_ray.metrics import cell_losses
 from d3m_ray.planning import NOTHING, alignment_names, attribution_method, checkpoint_keys
 from d3m_ray.records import cells_of
 from d3m_ray.selection import Evidence
 from d3m_ray.store import StoreError
-from d3m_ray.trial import FitSpec, TrialSpec, fit_is_stored, record_trial
+from d3m_ray.trial import FitSpec, TrialSpec, record_trial
+
+
+def discard_incomplete(run: Run) -> None:
+    """Delete what is damaged of the stored trials, and each of this experiment that lacks the ids which it removed.
+
+    A trial that is deleted is recorded again from its fit. Every file is read once.
+    """
+    store, say = run.context.store, run.progress.stage
+    store.delete_damaged("trials", say)
+    removing = [("experiment", "==", run.context.experiment), ("num_removed", ">", 0)]
+    trials = store.read_all("trials", columns=["trial_key", "method"], filters=removing).drop_duplicates()
+    methods = dict(zip(trials["trial_key"], trials["method"], strict=True))
+    lost = sorted(methods.keys() - store.whole_keys("removals", methods, say))
+    for key in lost:
+        store.delete_result("trials", key, methods[key])
+    if lost:
+        say(f"{len(lost)} stored trials have lost the list of what they removed: each is recorded again from its fit")
 
 
 def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:
     """The base models; their weights are kept where `keep_weights`, or else where scores are still to be made."""
     if keep_weights is None:
-        unaligned = set(alignment_names(run.config)) - set(run.stored_alignments())
+        unaligned = [name for name in alignment_names(run.config) if not is_aligned(name, run)]
         keep_weights = not all(is_scored(table_scored_for(name), attribution_method(name), run) for name in unaligned)
     keys = checkpoint_keys(run.config, run.context)
     return [FitSpec(key, NOTHING, seed, keeps_weights=keep_weights) for seed, key in enumerate(keys)]
@@ -51,30 +68,33 @@ def _val_cell_losses(run: Run) -> np.ndarray:
 def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec]) -> list[FailedFit]:
     """Record the trials whose fit is stored, train each other fit once, for all trials that it answers.
 
-    `checkpoints` are fits that are wanted for themselves, whether or not a trial waits for them.
+    A trial whose fit is lost or damaged counts as not stored. `checkpoints` are fits that are wanted for themselves,
+    whether or not a trial waits for them.
     """
-    context = run.context
-    stored_trials, stored_fits = context.store.keys("trials"), context.store.keys("fits")
+    context, say = run.context, run.progress.stage
     fits: dict[str, FitSpec] = {}
     waiting: dict[str, list[TrialSpec]] = {}
     for fit in [*checkpoints, *(trial.fit for trial in trials)]:
         fits.setdefault(fit.fit_key, fit)
+    stored_trials, whole_fits = context.store.keys("trials"), context.store.whole_keys("fits", dict.fromkeys(fits), say)
     for trial in trials:
-        if trial.trial_key not in stored_trials:
+        if trial.trial_key not in stored_trials or trial.fit.fit_key not in whole_fits:
             waiting.setdefault(trial.fit.fit_key, []).append(trial)
+    lost = {trial.fit.fit_key for trial in trials if trial.trial_key in stored_trials} - whole_fits
+    if lost:
+        say(f"{len(lost)} fits of stored trials are lost or damaged: they are trained again")
     planned = []
     for key, fit in fits.items():
         if key not in waiting and fit not in checkpoints:
             continue
-        if key in stored_fits and fit_is_stored(context.store, fit, run.progress.stage):
+        weights_stored = not fit.keeps_weights or context.store.has_whole_checkpoint(key, say)
+        if weights_stored and key in whole_fits:
             for trial in waiting.get(key, ()):
                 record_trial(context, trial)
         else:
             planned.append(PlannedFit(fit, tuple(waiting.get(key, ()))))
     num_waiting = sum(map(len, waiting.values()))
-    run.progress.stage(
-        f"{len(trials)} trials, {len(trials) - num_waiting} of them stored before; {len(planned)} fits to train"
-    )
+    say(f"{len(trials)} trials, {len(trials) - num_waiting} of them stored before; {len(planned)} fits to train")
     if not planned:
         return []
     run.progress.begin_fits(len(planned))

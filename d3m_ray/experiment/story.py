@@ -11,12 +11,11 @@ from d3m_ray.compatibility import supported
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.engine import Engine
 from d3m_ray.experiment.run import Outcome, Run
-from d3m_ray.experiment.scoring import attribute_and_align
-from d3m_ray.experiment.stages import base_models, gather_evidence, train, unless_it_fails
+from d3m_ray.experiment.scoring import attribute_and_align, is_aligned
+from d3m_ray.experiment.stages import base_models, discard_incomplete, gather_evidence, train, unless_it_fails
 from d3m_ray.failures import Unscored, settle_unselected
 from d3m_ray.planning import (
     Prepared,
-    alignment_key,
     alignment_names,
     check_name_is_free,
     make_context,
@@ -62,7 +61,7 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
     store, splits = context.store, context.splits
     record_plan(prepared)
     run = Run(config, context, engine, progress)
-    store.delete_damaged("trials", progress.stage)
+    discard_incomplete(run)
 
     progress.stage(f"experiment {context.experiment} in {store}: base models, and trials that wait for no attribution")
     ready = plan_trials(config, context, gather_evidence(run))
@@ -70,7 +69,7 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
 
     unscored: list[Unscored] = []
     for name in alignment_names(config):
-        if not store.has("alignments", alignment_key(name, config, context), name):
+        if not is_aligned(name, run):
             unscored += unless_it_fails(name, run, failed, functools.partial(attribute_and_align, name, run))
 
     begun = {trial.trial_key for trial in ready}

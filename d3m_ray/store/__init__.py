@@ -1,7 +1,7 @@
 """The Parquet store: one file per result, named by the key of what produced it."""
 
 from d3m_ray.store.experiments import Experiment, PlannedTrial
-from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder, refused
+from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder, expanded, refused
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES, TableSpec
 
@@ -14,5 +14,6 @@ __all__ = [
     "StoreError",
     "TableSpec",
     "check_writable_folder",
+    "expanded",
     "refused",
 ]

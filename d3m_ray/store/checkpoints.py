@@ -9,28 +9,31 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-CHECKSUM = "sha256"
+CHECKSUM, FIT_KEY = "sha256", "fit_key"  # entries of the header's metadata
 LENGTH_BYTES = 8  # of the header, before it, little-endian
 
 
-def checkpoint_to_bytes(weights: Mapping[str, np.ndarray]) -> bytes:
-    """The weights in safetensors format; the metadata of its header holds their checksum.
+def checkpoint_to_bytes(weights: Mapping[str, np.ndarray], fit_key: str) -> bytes:
+    """The weights in safetensors format; the metadata of its header holds their checksum and the fit they are of.
 
     Arrays that share memory, as tied weights do, are written once each.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-    return save(arrays, metadata={CHECKSUM: _checksum(arrays)})
+    return save(arrays, metadata={CHECKSUM: _checksum(arrays), FIT_KEY: fit_key})
 
 
-def checkpoint_from_bytes(buffer: pa.Buffer) -> dict[str, np.ndarray]:
-    """The weights by name. Raises ValueError where the file is truncated or no longer what was written."""
+def checkpoint_from_bytes(buffer: pa.Buffer, fit_key: str) -> dict[str, np.ndarray]:
+    """The weights by name. Raises ValueError where the file is truncated, of another fit, or not what was written."""
     data = buffer.to_pybytes()
     try:
         weights = load(data)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(str(error)) from error
     header_end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
-    expected = json.loads(data[LENGTH_BYTES:header_end]).get("__metadata__", {}).get(CHECKSUM)
+    metadata = json.loads(data[LENGTH_BYTES:header_end]).get("__metadata__", {})
+    if metadata.get(FIT_KEY, fit_key) != fit_key:
+        raise ValueError(f"its weights are of the fit {metadata[FIT_KEY]}")
+    expected = metadata.get(CHECKSUM)
     if expected is not None and expected != _checksum(weights):
         raise ValueError("its weights do not have the checksum of its header")
     return weights

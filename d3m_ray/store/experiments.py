@@ -1,13 +1,15 @@
 """The record of an experiment: what was asked for under one name, as a JSON document."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 NEEDED_ENTRIES = ("dataset", "model")
+MAX_DEPTH = 50  # of a record, which has five levels
+MAX_NUMBER = 2**63 - 1  # that a column holds
 NAMES_OF_KINDS = {dict: "an object", list: "a list", str: "a text"}
 
 
@@ -66,7 +68,11 @@ def experiment_to_json(experiment: Experiment) -> bytes:
 
 def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
     """The record of this name. Raises ValueError where it is no JSON, or a field is missing or not of its type."""
-    document = json.loads(data.to_pybytes())
+    try:
+        document = json.loads(data.to_pybytes())
+    except RecursionError as error:
+        raise ValueError("it is nested too deep for a record") from error
+    _check_content(document)
     if not isinstance(document, dict):
         raise ValueError("a record is a JSON object")
     optional = {"keys": {}, "created_at": "", "caveats": []}  # a record of an earlier version has none
@@ -80,13 +86,21 @@ def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
         value = document.get(entry)
         if not isinstance(optional.get(entry) if value is None else value, kind):
             raise ValueError(f"a record has the field {entry}, {NAMES_OF_KINDS[kind]}")
+    keys, caveats = document.get("keys") or {}, document.get("caveats") or ()
+    if not all(isinstance(of_table, dict) and _are_texts(of_table.values()) for of_table in keys.values()):
+        raise ValueError(f"the keys of a record are texts by name by table, received {keys!r}")
+    if not _are_texts(caveats):
+        raise ValueError(f"the caveats of a record are texts, received {caveats!r}")
+    shared = [document["configuration"].get(entry, "") for entry in NEEDED_ENTRIES]
+    if not _are_texts(shared):
+        raise ValueError(f"{' and '.join(NEEDED_ENTRIES)} of a record are texts, received {shared!r}")
     return Experiment(
         name=name,
         configuration=document["configuration"],
         plan=tuple(_planned(trial) for trial in document["plan"]),
-        keys=document.get("keys") or {},
+        keys=keys,
         created_at=document.get("created_at"),
-        caveats=tuple(document.get("caveats") or ()),
+        caveats=tuple(caveats),
     )
 
 
@@ -95,7 +109,25 @@ def _planned(trial: Any) -> PlannedTrial:
         planned = PlannedTrial(*trial)
     except TypeError as error:
         raise ValueError(f"a planned trial is [method, num_removed, seed], received {trial!r}") from error
-    is_count = planned.num_removed is None or isinstance(planned.num_removed, int)
-    if not (isinstance(planned.method, str) and is_count and isinstance(planned.seed, int)):
+    if not (isinstance(planned.method, str) and _is_count(planned.num_removed, True) and _is_count(planned.seed)):
         raise ValueError(f"a planned trial is [method, num_removed, seed], received {trial!r}")
     return planned
+
+
+def _is_count(value: Any, optional: bool = False) -> bool:
+    return (optional and value is None) or (type(value) is int and abs(value) <= MAX_NUMBER)
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _check_content(document: Any) -> None:
+    """Raises ValueError where a document is nested beyond any record, or holds what is no text."""
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        nested = [value for value in level if isinstance(value, dict | list)]
+        level = [child for value in nested for child in (value.values() if isinstance(value, dict) else value)]
+    if level:
+        raise ValueError(f"a record has at most {MAX_DEPTH} levels")
+    json.dumps(document, ensure_ascii=False).encode()  # of half a surrogate pair there is no UTF-8: a ValueError

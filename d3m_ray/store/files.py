@@ -2,9 +2,11 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
@@ -13,6 +15,8 @@ from pyarrow import fs
 from d3m_ray.store.reachability import reason_out_of_reach
 
 URI_SCHEMES = ("file", "s3", "gs")
+_LIKE_A_URI = re.compile(r"(file|s3|gs):|[A-Za-z][\w+.-]+:/")  # of a text that has no "://"
+_LIKE_A_PARTITION = re.compile(r"[A-Za-z_]\w*=")
 UNFINISHED_PREFIXES = (".", "_")  # pyarrow's and pandas' dataset readers skip such names too
 UNFINISHED = ".unfinished"  # a folder of its own: polars reads no table that has a file of another ending in it
 PROBE = bytes(1 << 20)  # a mebibyte: a disk with no room for it is as good as full
@@ -23,6 +27,8 @@ REMEDIES = {
     errno.EACCES: "name a place that this user may read and write",
     errno.EPERM: "name a place that this user may read and write",
 }
+
+Parsed = TypeVar("Parsed")
 
 
 class StoreError(Exception):
@@ -54,6 +60,10 @@ class Files:
         """The path within the file system."""
         return f"{self._base}/{path}"
 
+    def below(self, place: str) -> str:
+        """The path relative to the root, of one within the file system."""
+        return place.removeprefix(f"{self._base}/")
+
     def paths(self, folder: str) -> Iterator[str]:
         """Paths of the finished files below a folder, none where the folder is absent."""
         selector = fs.FileSelector(self.at(folder), recursive=True, allow_not_found=True)
@@ -61,7 +71,7 @@ class Files:
             found = self.filesystem.get_file_info(selector)
         for info in found:
             if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES):
-                yield info.path.removeprefix(f"{self._base}/")
+                yield self.below(info.path)
 
     def has(self, path: str) -> bool:
         with refused(f"the store {self.root}", "read"):
@@ -86,15 +96,28 @@ class Files:
             except FileNotFoundError as error:
                 raise StoreError(f"{self.root} holds no {path}; run the sweep that makes it") from error
 
+    def read(self, path: str, parse: Callable[[pa.Buffer], Parsed]) -> Parsed:
+        """What `parse` makes of a file. Raises DamagedError where that raises ValueError, StoreError as `get`."""
+        data = self.get(path)
+        try:
+            return parse(data)
+        except ValueError as error:
+            raise self.damaged(path, error) from error
+
     def delete(self, path: str) -> None:
         """Remove a file, if there is one."""
         if self.has(path):
             with refused(f"the store {self.root}", "written"), suppress(FileNotFoundError):
                 self.filesystem.delete_file(self.at(path))
 
-    def check_writable(self) -> None:
-        """Write a file and delete it again. Raises StoreError where the root refuses one of the two."""
+    def check_writable(self, folders: Iterable[str]) -> None:
+        """Write a file and delete it again. Raises StoreError where the root refuses one of the two.
+
+        Also where something that is no folder lies in the place of one that is written to.
+        """
         if isinstance(self.filesystem, fs.LocalFileSystem):
+            for folder in (UNFINISHED, *folders):
+                check_can_be_folder(Path(self.at(folder)), "the store")
             check_writable_folder(Path(self._base), "the store")
             return
         probe = f".probe.{uuid4().hex}"
@@ -126,7 +149,8 @@ def check_writable_folder(folder: Path, what: str) -> None:
     Raises StoreError, which begins with `what`, where the folder or the nearest one above it that exists refuses a
     file, or has no room for one of a mebibyte.
     """
-    folder = folder.expanduser().absolute()
+    folder = expanded(folder, what).absolute()
+    check_can_be_folder(folder, what)
     _check_is_no_file(folder, f"{what} {folder}")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     probe = folder / f".probe.{uuid4().hex}"
@@ -140,11 +164,56 @@ def check_writable_folder(folder: Path, what: str) -> None:
                     path.rmdir()
 
 
+def check_can_be_folder(folder: Path, what: str) -> None:
+    """Raises StoreError, which begins with `what`, where something else lies there, as a file or a link to nothing."""
+    with refused(f"{what} {folder}", "reached"):
+        in_the_way = os.path.lexists(folder) and not folder.is_dir()
+    if in_the_way:
+        kind = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
+        raise StoreError(f"{what} needs a folder, {folder} is {kind}; name another place")
+
+
+def expanded(path: Path, what: str) -> Path:
+    """The path without "~". Raises StoreError where nobody has that home."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise StoreError(
+            f"{what} {path} begins with a user's home, and there is no such user; name it in full"
+        ) from error
+
+
+def _check_spelling(root: str) -> None:
+    """Raises StoreError where a root cannot be what was meant, or readers would take it for something else."""
+    try:
+        root.encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"the name of a store is text in UTF-8; received {root!r}: name another place") from error
+    scheme, separator, rest = root.partition("://")
+    if not separator and _LIKE_A_URI.match(root):
+        scheme, _, rest = root.partition(":")
+        slashes = "///" if scheme == "file" else "//"
+        raise StoreError(
+            f"a URI has two slashes after its scheme; received {root!r}: name {scheme}:{slashes}{rest.lstrip('/')}, "
+            f"or ./{root} for a folder of that name"
+        )
+    if separator and scheme in ("s3", "gs") and not re.split("[/?]", rest)[0]:
+        raise StoreError(f"a store in a bucket is {scheme}://BUCKET/NAME; received {root!r}: name the bucket")
+    place = rest.partition("?")[0] if separator else str(expanded(Path(root), "the store").absolute())
+    for part in place.split("/"):
+        if _LIKE_A_PARTITION.match(part):
+            raise StoreError(
+                f"a store does not lie in a folder called NAME=VALUE, which readers as duckdb take for a column of its "
+                f"tables; received {root}, in which {part!r} is one: name another place"
+            )
+
+
 def _open_root(root: str) -> tuple[fs.FileSystem, str, str]:
     """File system, path of the root within it, and the root in its full spelling."""
+    _check_spelling(root)
     scheme, separator, _ = root.partition("://")
     if not separator and root:
-        root = path = str(Path(root).expanduser().absolute())
+        root = path = str(expanded(Path(root), "the store").absolute())
         filesystem: fs.FileSystem = fs.LocalFileSystem()
     elif scheme in URI_SCHEMES:
         if scheme != "file" and (reason := reason_out_of_reach(root)) is not None:

@@ -1,19 +1,14 @@
 """Reads and writes results, each by its table and key, with what produced it."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from d3m_ray.store.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from d3m_ray.store.experiments import (
@@ -24,15 +19,23 @@ from d3m_ray.store.experiments import (
     extended,
 )
 from d3m_ray.store.files import DamagedError, Files, StoreError
-from d3m_ray.store.parquet import CHECKED_FORMAT, metadata_from_bytes, table_from_bytes, table_to_bytes
+from d3m_ray.store.parquet import metadata_from_bytes, table_to_bytes
+from d3m_ray.store.results import (
+    checked_name,
+    find_damaged,
+    is_name,
+    key_of,
+    read_result,
+    result_file,
+    result_files,
+    scan_results,
+    table_folder,
+)
 from d3m_ray.store.score_rows import Names, scores_from_rows, scores_to_rows
-from d3m_ray.store.tables import table_spec, to_arrow, to_pandas, under_schema
+from d3m_ray.store.tables import TABLES, table_spec, to_arrow, to_pandas
 from d3m_ray.waiting import Say
 
 NUM_LISTINGS = 3  # a failure deleted between listing and reading: list again
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # readers skip names that begin with "." or "_"
-
-Parsed = TypeVar("Parsed")
 
 
 class Store:
@@ -55,12 +58,12 @@ class Store:
 
     def has(self, table: str, key: str, method: str | None = None) -> bool:
         """Whether the result is stored."""
-        return self._files.has(_result_file(table, key, method))
+        return self._files.has(result_file(table, key, method))
 
     def keys(self, table: str, method: str | None = None) -> set[str]:
         """The keys stored in a table, or in one method's part of it; one listing, however many there are."""
-        folder = table if method is None else _folder(table, method)
-        return {path.rsplit("/", 1)[-1].removesuffix(".parquet") for path in self._result_files(table, folder)}
+        folder = table if method is None else table_folder(table, method)
+        return {key_of(path) for path in result_files(self._files, table, folder)}
 
     def write(
         self, table: str, key: str, frame: pd.DataFrame, configuration: Mapping[str, Any], method: str | None = None
@@ -70,7 +73,7 @@ class Store:
         The configuration (JSON values), the package version and the library versions go into the file's metadata.
         Raises ValueError where columns, types or keys are not those of `TABLES[table]`.
         """
-        path = _result_file(table, key, method)
+        path = result_file(table, key, method)
         content = to_arrow(table, frame)
         key_column = table_spec(table).key
         if set(content[key_column].unique().to_pylist()) - {key}:
@@ -92,47 +95,69 @@ class Store:
         As `write`, without a frame of N x S rows.
         """
         content = scores_to_rows(table, key, scores, example_ids, column_names)
-        self._files.put(_result_file(table, key, method), table_to_bytes(content, configuration))
+        self._files.put(result_file(table, key, method), table_to_bytes(content, configuration))
 
     def read(self, table: str, key: str, method: str | None = None) -> pd.DataFrame:
         """One result as written, with `method` as the last column where the table has methods.
 
         Raises StoreError where it is not stored or its file is damaged.
         """
-        frame = to_pandas(table, self._read_result(table, key, method))
+        frame = to_pandas(table, read_result(self._files, table, result_file(table, key, method)))
         return frame if method is None else frame.assign(method=method)
 
     def read_scores(self, table: str, key: str, example_ids: Names, column_names: Names, method: str) -> np.ndarray:
         """[N, S] float32 scores that `write_scores` stored for these examples and names. Raises as `read`."""
-        content = self._read_result(table, key, method)
+        content = read_result(self._files, table, result_file(table, key, method))
         try:
             return scores_from_rows(content, example_ids, column_names)
         except ValueError as error:
-            raise self._files.damaged(_result_file(table, key, method), error) from error
+            raise self._files.damaged(result_file(table, key, method), error) from error
 
     def read_all(
-        self, table: str, columns: list[str] | None = None, filters: pc.Expression | list[Any] | None = None
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        filters: pc.Expression | list[Any] | None = None,
+        say: Say | None = None,
     ) -> pd.DataFrame:
         """Every result of a table in one frame, in the order of methods and keys; empty where there is none.
 
         `method` comes as a str column. `filters` is an expression or pandas' list of tuples. Raises StoreError where a
-        file is damaged, or lacks a column.
+        file is damaged, or lacks a column; with `say`, damaged files are told and left out.
         """
+        if say is not None:
+            try:
+                return self.read_all(table, columns, filters)
+            except DamagedError:
+                paths = result_files(self._files, table, table)
+                faults = find_damaged(self._files, table, paths)
+                for error in faults.values():
+                    say(str(error))
+                whole = [path for path in paths if path not in faults]
+                return to_pandas(table, scan_results(self._files, table, whole, columns, filters))
         for _ in range(NUM_LISTINGS - 1):
             try:
-                return self._scan(table, columns, filters)
+                return self._read_all(table, columns, filters)
             except FileNotFoundError:
                 continue
-        return self._scan(table, columns, filters)
+        return self._read_all(table, columns, filters)
 
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
         """What produced a result: `configuration`, `package_version` and `library_versions`."""
-        return self._read(_result_file(table, key, method), metadata_from_bytes)
+        return self._files.read(result_file(table, key, method), metadata_from_bytes)
 
     def has_whole(self, table: str, key: str, method: str | None, say: Say) -> bool:
         """Whether the result is stored and can be read. A damaged file is deleted, and said: to be recomputed."""
-        path = _result_file(table, key, method)
-        return self._is_whole(path, lambda: self._read_result(table, key, method), say)
+        path = result_file(table, key, method)
+        return self._is_whole(path, lambda: read_result(self._files, table, path), say)
+
+    def whole_keys(self, table: str, methods: Mapping[str, str | None], say: Say) -> set[str]:
+        """Those of the keys, given with their methods, that `has_whole` holds for; many files are read in parallel."""
+        stored = set(result_files(self._files, table, table))
+        paths = {key: path for key, method in methods.items() if (path := result_file(table, key, method)) in stored}
+        faults = find_damaged(self._files, table, list(paths.values()))
+        self._delete(faults, say)
+        return {key for key, path in paths.items() if path not in faults}
 
     def has_whole_checkpoint(self, fit_key: str, say: Say) -> bool:
         """As `has_whole`, for the weights of a fit."""
@@ -143,12 +168,15 @@ class Store:
         try:
             self.read_all(table)
         except DamagedError:
-            for path in self._result_files(table, table):
-                self._is_whole(path, partial(self._read, path, table_from_bytes), say)
+            self._delete(find_damaged(self._files, table, result_files(self._files, table, table)), say)
+
+    def delete_result(self, table: str, key: str, method: str | None = None) -> None:
+        """Forget a result, if it is stored: something that it takes is not."""
+        self._files.delete(result_file(table, key, method))
 
     def delete_failure(self, trial_key: str, method: str) -> None:
         """Forget a recorded failure, if there is one: the trial has succeeded since."""
-        self._files.delete(_result_file("failures", trial_key, method))
+        self.delete_result("failures", trial_key, method)
 
     def has_checkpoint(self, fit_key: str) -> bool:
         """Whether the weights of a fit are stored."""
@@ -156,15 +184,15 @@ class Store:
 
     def write_checkpoint(self, fit_key: str, weights: Mapping[str, np.ndarray]) -> None:
         """Store the weights of a fit, by name, in safetensors format."""
-        self._files.put(_checkpoint_file(fit_key), checkpoint_to_bytes(weights))
+        self._files.put(_checkpoint_file(fit_key), checkpoint_to_bytes(weights, fit_key))
 
     def read_checkpoint(self, fit_key: str) -> dict[str, np.ndarray]:
         """The weights of a fit by name. Raises StoreError where they are not stored or their file is damaged."""
-        return self._read(_checkpoint_file(fit_key), checkpoint_from_bytes)
+        return self._files.read(_checkpoint_file(fit_key), lambda data: checkpoint_from_bytes(data, fit_key))
 
     def check_writable(self) -> None:
         """Write a file and delete it again: asked at the start of a run. Raises StoreError where that is refused."""
-        self._files.check_writable()
+        self._files.check_writable((*TABLES, "checkpoints", "experiments"))
 
     def write_experiment(
         self,
@@ -196,14 +224,32 @@ class Store:
         path = _experiment_file(name)
         if not self._files.has(path):
             return None
-        return self._read(path, lambda data: experiment_from_json(name, data))
+        return self._files.read(path, lambda data: experiment_from_json(name, data))
 
-    def read_experiments(self) -> dict[str, Experiment]:
-        """Every experiment by name, in its order. Raises StoreError where a file is damaged."""
+    def read_experiments(self, say: Say | None = None) -> dict[str, Experiment]:
+        """Every experiment by name, in its order.
+
+        Raises StoreError where a file is damaged; with `say`, such files are told and left out.
+        """
         paths = (path.removeprefix("experiments/") for path in self._files.paths("experiments"))
         names = sorted(path.removesuffix(".json") for path in paths if path.endswith(".json"))
-        found = [self.read_experiment(name) for name in names if _NAME.fullmatch(name)]
-        return {experiment.name: experiment for experiment in found if experiment is not None}
+        found: dict[str, Experiment] = {}
+        for name in filter(is_name, names):
+            try:
+                experiment = self.read_experiment(name)
+            except DamagedError as error:
+                if say is None:
+                    raise
+                say(str(error))
+            else:
+                found |= {} if experiment is None else {name: experiment}
+        return found
+
+    def _read_all(
+        self, table: str, columns: list[str] | None, filters: pc.Expression | list[Any] | None
+    ) -> pd.DataFrame:
+        paths = result_files(self._files, table, table)
+        return to_pandas(table, scan_results(self._files, table, paths, columns, filters))
 
     def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
         if not self._files.has(path):
@@ -211,88 +257,22 @@ class Store:
         try:
             read()
         except DamagedError as error:
-            self._files.delete(path)
-            say(f"{error.args[0]}: deleted; the sweep that it belongs to recomputes it")
+            self._delete({path: error}, say)
             return False
         return True
 
-    def _result_files(self, table: str, folder: str) -> list[str]:
-        depth = 2 if table_spec(table).by_method else 1
-        paths = (path for path in self._files.paths(folder) if path.endswith(".parquet"))
-        return sorted(path for path in paths if path.count("/") == depth)
-
-    def _read_result(self, table: str, key: str, method: str | None) -> pa.Table:
-        path = _result_file(table, key, method)
-        return self._under_schema(table, path, self._read(path, table_from_bytes))
-
-    def _under_schema(self, table: str, path: str, content: pa.Table) -> pa.Table:
-        try:
-            return under_schema(table, content)
-        except ValueError as error:
-            raise StoreError(
-                f"{self}/{path} was written by another version of d3m_ray ({error}); name another --store, or delete "
-                "the file and run the same sweep again"
-            ) from error
-
-    def _read(self, path: str, parse: Callable[[pa.Buffer], Parsed]) -> Parsed:
-        data = self._files.get(path)
-        try:
-            return parse(data)
-        except ValueError as error:
-            raise self._files.damaged(path, error) from error
-
-    def _scan(self, table: str, columns: list[str] | None, filters: pc.Expression | list[Any] | None) -> pd.DataFrame:
-        spec = table_spec(table)
-        paths = self._result_files(table, table)
-        partitioning = ds.partitioning(pa.schema([("method", pa.string())] if spec.by_method else []), flavor="hive")
-        options = ds.FileSystemFactoryOptions(self._files.at(table), partitioning)
-        located = [self._files.at(path) for path in paths]
-        factory = ds.FileSystemDatasetFactory(self._files.filesystem, located, CHECKED_FORMAT, options)
-        # A column that a file of another version lacks comes as nulls: allowed here, and found below.
-        fields = [field.with_nullable(True) for field in pa.unify_schemas([spec.schema, partitioning.schema])]
-        needed = [field.name for field in spec.schema if not field.nullable]
-        try:
-            expression = None if filters is None else pq.filters_to_expression(filters)
-            content = factory.finish(pa.schema(fields)).to_table(columns=columns, filter=expression)
-            lacks = [name for name in content.column_names if name in needed and content[name].null_count]
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowException, OSError):
-            self._name_the_unreadable(table, paths)  # Arrow does not always
-            raise
-        if lacks:
-            self._name_the_unreadable(table, paths)
-        return to_pandas(table, content)
-
-    def _name_the_unreadable(self, table: str, paths: list[str]) -> None:
-        """Raises StoreError where one of the files cannot be read by itself."""
-        for path in paths:
-            self._under_schema(table, path, self._read(path, table_from_bytes))
-
-
-def _folder(table: str, method: str | None) -> str:
-    if table_spec(table).by_method != (method is not None):
-        rule = "has a method for each result" if table_spec(table).by_method else "has no methods"
-        raise ValueError(f"{table} {rule}; received method {method!r}")
-    return table if method is None else f"{table}/method={_checked(method)}"
-
-
-def _result_file(table: str, key: str, method: str | None) -> str:
-    return f"{_folder(table, method)}/{_checked(key)}.parquet"
+    def _delete(self, faults: Mapping[str, DamagedError], say: Say) -> None:
+        for path, error in faults.items():
+            self._files.delete(path)
+            say(f"{error.args[0]}: deleted; the sweep that it belongs to recomputes it")
 
 
 def _checkpoint_file(fit_key: str) -> str:
-    return f"checkpoints/{_checked(fit_key)}.safetensors"
+    return f"checkpoints/{checked_name(fit_key)}.safetensors"
 
 
 def _experiment_file(name: str) -> str:
-    return f"experiments/{_checked(name)}.json"
-
-
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"a name is letters, digits, '.', '_' and '-', a letter or digit first; received {name!r}")
-    return name
+    return f"experiments/{checked_name(name)}.json"
 
 
 def _now() -> str:

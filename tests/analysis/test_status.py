@@ -132,6 +132,59 @@ def test_the_command_prints_the_status(
     assert "10 trials: 4 done, 1 failed, 5 missing" in capsys.readouterr().out
 
 
+DEEP = "[" * 100 + "]" * 100
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{",
+        "[" * 100_000 + "]" * 100_000,
+        f'{{"configuration": {{"dataset": "a", "model": "b", "c": {DEEP}}}, "plan": []}}',
+        '{"configuration": {"dataset": "\\ud800", "model": "b"}, "plan": []}',
+        '{"configuration": {"dataset": [1], "model": "b"}, "plan": []}',
+        f'{{"configuration": {{"dataset": "a", "model": "b"}}, "plan": [["random", {10**30}, 0]]}}',
+        '{"configuration": {"dataset": "a", "model": "b"}, "plan": [["random", true, 0]]}',
+        '{"configuration": {"dataset": "a", "model": "b"}, "plan": [], "keys": {"fits": 3}}',
+        '{"configuration": {"dataset": "a", "model": "b"}, "plan": [], "caveats": [1, null]}',
+    ],
+)
+def test_a_damaged_record_is_said_beside_the_others(
+    record: str, half_done: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(str(half_done)) / "experiments" / "broken.json"
+    path.write_text(record)
+    with pytest.raises(SystemExit) as ended:
+        main(["status", str(half_done)])
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert "10 trials: 4 done, 1 failed, 5 missing" in said.out
+    assert said.err.startswith(f"error: {path} is damaged (")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("table", ["failures", "trials"])
+def test_a_damaged_result_is_said_beside_the_others(
+    table: str, half_done: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sorted((Path(str(half_done)) / table).rglob("*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:-9])
+    half_done.write_experiment("other", CONFIGURATION, [])
+    with pytest.raises(SystemExit) as ended:
+        main(["status", str(half_done)])
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert "10 trials: " in said.out
+    assert said.err.startswith(f"error: {path} is damaged (")
+    assert said.err.count("\n") == 1
+
+
+def test_a_method_that_looks_like_markup_is_shown(half_done: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    half_done.write_experiment("other", CONFIGURATION, [("[/b]x", 0, 0)])
+    main(["status", str(half_done)])
+    assert "[/b]x" in capsys.readouterr().out
+
+
 def test_a_store_without_experiments_is_a_clear_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         command = [sys.executable, "-m", "d3m_ray", "status", str(folder)]

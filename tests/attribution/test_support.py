@@ -134,14 +134,20 @@ def test_an_arm_that_cannot_serve_is_named_with_the_reason(tiny_base, tokens):
     base = tiny_base("albert")
     with pytest.raises(InputError) as raised:
         supported(asked("ekfac_auto", "ekfac_helpful", "trak", "random"), base, tokens(base), print)
-    first, second, advice = str(raised.value).split("\n")
+    first, second, advice, go_on = str(raised.value).split("; ")
     assert first.startswith("ekfac_auto cannot serve random (albert): EK-FAC takes layers that an example passes once")
     assert "albert_layers.0.attention.query" in first
     assert second.startswith("ekfac_helpful cannot serve")
-    assert advice == (
-        "of the methods that read the model, these can: trak, traker, bm25, embedding, loss, random, dfr; name those, "
-        "or go on with trak, random by --skip-unsupported"
-    )
+    assert advice == "of the methods that read the model, these can: trak, traker, bm25, embedding, loss, random, dfr"
+    assert go_on == "name those, or go on with trak, random by --skip-unsupported"
+
+
+def test_a_long_reason_is_cut_between_words(tiny_base, tokens):
+    base = tiny_base("bert")
+    asked_for = EkfacConfig(modules=("none",))
+    (reason,) = reasons_against(["ekfac"], base, tokens(base)["train"], asked_for).values()
+    assert len(reason) <= 300
+    assert reason.endswith(".value, ...")
 
 
 def test_the_others_go_on_where_that_is_asked(tiny_base, tokens):
