@@ -114,9 +114,9 @@ def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:
             if index == rows["wga"].idxmax():
                 cells[0].stylize("bold")
             arm = [
-                str(method).replace("_", " ") if position == 0 else "",
-                f"{row['num_removed']:,}",
-                str(row["num_seeds"]),
+                Text(str(method).replace("_", " ") if position == 0 else ""),  # a name is no markup
+                Text(f"{row['num_removed']:,}"),
+                Text(str(row["num_seeds"])),
             ]
             rendered.add_row(*arm, *cells, _percent(row, DIFFERENCE, *_bounds(f"{DIFFERENCE}_t"), sign="+"))
         rendered.add_section()
