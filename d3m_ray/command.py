@@ -207,15 +207,15 @@ def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
     from d3m_ray.analysis.caveats import write_caveats
     from d3m_ray.analysis.distributions import draw_group_distribution
     from d3m_ray.analysis.figures import write_figures
-    from d3m_ray.analysis.tables import render_summary, summary_table, write_summary
+    from d3m_ray.analysis.tables import render_summary, summary_table, write_table
     from d3m_ray.data import distribution_table
 
     folder = parent / outcome.experiment
-    table = render_summary(summary_table(store, outcome.experiment), title=f"{outcome.experiment}, test")
-    caveats = _show(table, store, outcome.experiment)
+    summary = summary_table(store, outcome.experiment)
+    caveats = _show(render_summary(summary, title=f"{outcome.experiment}, test"), store, outcome.experiment)
     with refused(FIGURES, "written"):
-        write_summary(store, outcome.experiment, folder / "summary.csv")
-        distribution_table(outcome.splits).to_csv(folder / "distribution.csv", index=False)
+        write_table(summary, folder / "summary.csv")
+        write_table(distribution_table(outcome.splits), folder / "distribution.csv")
         draw_group_distribution(outcome.splits, folder)
         write_figures(store, outcome.experiment, folder)
         write_caveats(caveats, folder / "caveats.txt")
@@ -226,13 +226,14 @@ def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
 def show_lds(store: Store, outcome: "Outcome", parent: Path) -> None:
     """Print the table of linear datamodeling scores and what speaks against it, and write both below `parent`."""
     from d3m_ray.analysis.caveats import write_caveats
-    from d3m_ray.analysis.datamodeling import lds_table, render_lds, write_lds
+    from d3m_ray.analysis.datamodeling import lds_table, render_lds
+    from d3m_ray.analysis.tables import write_table
 
     folder = parent / outcome.experiment
-    table = render_lds(lds_table(store, outcome.experiment), title=f"{outcome.experiment}, val")
-    caveats = _show(table, store, outcome.experiment)
+    table = lds_table(store, outcome.experiment)
+    caveats = _show(render_lds(table, title=f"{outcome.experiment}, val"), store, outcome.experiment)
     with refused(FIGURES, "written"):
-        write_lds(store, outcome.experiment, folder / "lds.csv")
+        write_table(table, folder / "lds.csv")
         write_caveats(caveats, folder / "caveats.txt")
     with on_standard_output():
         print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")

@@ -173,7 +173,7 @@ def test_the_table_is_printed_where_its_file_cannot_be_written(tmp_path, monkeyp
     def refuses(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(tables, "write_summary", refuses)
+    monkeypatch.setattr(tables, "write_table", refuses)
     assert run_small(tmp_path, "--methods", "random") == 1
     said = capsys.readouterr()
     assert "worst group" in said.out

@@ -1,7 +1,5 @@
 """Table of the linear datamodeling scores: how well each method's scores foretell retraining."""
 
-from pathlib import Path
-
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -30,14 +28,6 @@ def lds_table(store: Store, experiment: str) -> pd.DataFrame:
     shown = rows[(rows["target"] == MEAN) | (rows["kind"] == "group")]
     columns = ["method", "kind", "target", "lds", "lds_low", "lds_high", "num_subsets", "scoring_seconds"]
     return shown[columns].reset_index(drop=True)
-
-
-def write_lds(store: Store, experiment: str, path: Path) -> pd.DataFrame:
-    """Write the LDS table as CSV, the folder made where there is none, and return it."""
-    table = lds_table(store, experiment)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False)
-    return table
 
 
 def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:

@@ -83,12 +83,10 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def write_summary(store: Store, experiment: str, path: Path, split: str = "test") -> pd.DataFrame:
-    """Write the summary table as CSV, the folder made where there is none, and return it."""
-    table = summary_table(store, experiment, split)
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, the folder made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False)
-    return table
 
 
 def render_summary(summary: pd.DataFrame, title: str | None = None) -> Table:

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from d3m_ray.analysis.datamodeling import lds_table, render_lds, write_lds
+from d3m_ray.analysis.datamodeling import lds_table, render_lds
+from d3m_ray.analysis.tables import write_table
 from d3m_ray.store import Store, StoreError
 
 
@@ -52,7 +53,9 @@ def test_a_score_of_few_subsets_stands_without_an_interval(filled: Store) -> Non
 
 def test_the_best_method_comes_first_with_its_interval(filled: Store, tmp_path) -> None:
     console = Console(width=120, file=StringIO())
-    console.print(render_lds(write_lds(filled, "insects", tmp_path / "made" / "lds.csv")))
+    table = lds_table(filled, "insects")
+    write_table(table, tmp_path / "made" / "lds.csv")
+    console.print(render_lds(table))
     text = console.file.getvalue()
     assert text.index("trak") < text.index("bm25")
     assert "0.30 [0.00, 0.90]" in text

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_1samp
 
-from d3m_ray.analysis.tables import read_trials, render_summary, summary_table, write_summary
+from d3m_ray.analysis.tables import read_trials, render_summary, summary_table, write_table
 from d3m_ray.store import Store, StoreError
 
 EXPERIMENT = "insects-1a2b3c4d"
@@ -123,7 +123,8 @@ def test_an_unknown_experiment_is_told_the_known_ones(filled_store: Store) -> No
 
 def test_the_csv_holds_the_summary(filled_store: Store, tmp_path: Path) -> None:
     path = tmp_path / "out" / "summary.csv"
-    summary = write_summary(filled_store, EXPERIMENT, path)
+    summary = summary_table(filled_store, EXPERIMENT)
+    write_table(summary, path)
     pd.testing.assert_frame_equal(pd.read_csv(path), summary, check_dtype=False)
 
 
