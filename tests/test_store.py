@@ -80,6 +80,7 @@ def test_the_columns_are_the_contracts() -> None:
         names["trials"]
         == trial | {"split", "group", "num_examples", "accuracy", "loss", "fpr", "fnr", "auc", "macro_f1"} | cost
     )
+    assert names["examples"] == {"data_hash", "split", "example_id", "group", "label", "label_name", "text"}
     assert names["alignments"] == {"alignment_key", "example_id", "group", "label", "alignment"}
     assert names["scores"] == {"scores_key", "example_id", "query_set", "score"}
     assert names["query_scores"] == {"scores_key", "example_id", "query_id", "score"}
@@ -96,7 +97,8 @@ def test_files_lie_where_the_contract_says(store: Store, tmp_path: Path) -> None
     files = {str(path.relative_to(tmp_path / "store")) for path in tmp_path.rglob("*") if path.is_file()}
     tables = ("trials", "alignments", "scores", "query_scores", "lds", "removals", "failures")
     by_method = {f"{table}/method=trak/k1.parquet" for table in tables}
-    assert files == by_method | {"fits/k1.parquet", "checkpoints/k1.safetensors", "experiments/ants-1a2b.json"}
+    without = {"fits/k1.parquet", "examples/k1.parquet", "checkpoints/k1.safetensors", "experiments/ants-1a2b.json"}
+    assert files == by_method | without
 
 
 def test_pandas_reads_a_table_and_takes_no_notice_of_unfinished_files(store: Store, tmp_path: Path) -> None:

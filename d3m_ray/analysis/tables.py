@@ -30,9 +30,13 @@ def read_trials(store: Store, experiment: str, split: str = "test") -> pd.DataFr
     if trials.empty:
         known = sorted(store.read_all("trials", columns=["experiment"])["experiment"].unique())
         raise StoreError(f"{store} holds no {split} trial of {experiment!r}; it has trials of {known}")
-    identity = ["method", "num_removed", "seed"]
-    newest = trials.sort_values("created_at").drop_duplicates([*identity, "group"], keep="last")
-    return newest.sort_values([*identity, "group"], ignore_index=True)
+    return newest_trials(trials).sort_values(["method", "num_removed", "seed", "group"], ignore_index=True)
+
+
+def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one experiment without those of a (method, num_removed, seed) that was run again since."""
+    identity = ["method", "num_removed", "seed", "split", "group"]
+    return trials.sort_values("created_at", kind="stable").drop_duplicates(identity, keep="last")
 
 
 def identity_names(groups: Collection[str]) -> list[str]:

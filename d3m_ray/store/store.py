@@ -119,17 +119,19 @@ class Store:
         columns: list[str] | None = None,
         filters: pc.Expression | list[Any] | None = None,
         say: Say | None = None,
+        keys: Mapping[str, str | None] | None = None,
     ) -> pd.DataFrame:
         """Every result of a table in one frame, in the order of methods and keys; empty where there is none.
 
-        `method` comes as a str column. `filters` is an expression or pandas' list of tuples. Raises StoreError where a
-        file is damaged, or lacks a column; with `say`, damaged files are told and left out.
+        `method` comes as a str column. `filters` is an expression or pandas' list of tuples. With `keys`, given with
+        their methods, only those that are stored of these results, whose files alone are read. Raises StoreError where
+        a file is damaged, or lacks a column; with `say`, damaged files are told and left out.
         """
         if say is not None:
             try:
-                return self.read_all(table, columns, filters)
+                return self.read_all(table, columns, filters, keys=keys)
             except DamagedError:
-                paths = result_files(self._files, table, table)
+                paths = self._paths(table, keys)
                 faults = find_damaged(self._files, table, paths)
                 for error in faults.values():
                     say(str(error))
@@ -137,10 +139,10 @@ class Store:
                 return to_pandas(table, scan_results(self._files, table, whole, columns, filters))
         for _ in range(NUM_LISTINGS - 1):
             try:
-                return self._read_all(table, columns, filters)
+                return self._read_all(table, columns, filters, keys)
             except FileNotFoundError:
                 continue
-        return self._read_all(table, columns, filters)
+        return self._read_all(table, columns, filters, keys)
 
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
         """What produced a result: `configuration`, `package_version` and `library_versions`."""
@@ -246,10 +248,21 @@ class Store:
         return found
 
     def _read_all(
-        self, table: str, columns: list[str] | None, filters: pc.Expression | list[Any] | None
+        self,
+        table: str,
+        columns: list[str] | None,
+        filters: pc.Expression | list[Any] | None,
+        keys: Mapping[str, str | None] | None,
     ) -> pd.DataFrame:
+        return to_pandas(table, scan_results(self._files, table, self._paths(table, keys), columns, filters))
+
+    def _paths(self, table: str, keys: Mapping[str, str | None] | None) -> list[str]:
+        """The paths of a table's results, or of those of these keys that are stored."""
         paths = result_files(self._files, table, table)
-        return to_pandas(table, scan_results(self._files, table, paths, columns, filters))
+        if keys is None:
+            return paths
+        wanted = {result_file(table, key, method) for key, method in keys.items()}
+        return [path for path in paths if path in wanted]
 
     def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
         if not self._files.has(path):

@@ -54,6 +54,14 @@ TABLES: Mapping[str, TableSpec] = {
             nullable=("fpr", "fnr", "auc", "macro_f1"),  # undefined where the rows have one label only
         )
     ),
+    "examples": TableSpec(
+        _schema(
+            {"data_hash": _TEXT, "split": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT}
+            | {"label_name": _TEXT, "text": _TEXT},
+            nullable=("text",),  # of train only, and not where the texts are not to be stored
+        ),
+        by_method=False,
+    ),
     "alignments": TableSpec(
         _schema({"alignment_key": _TEXT, "example_id": _TEXT, "group": _TEXT, "label": _COUNT, "alignment": _REAL})
     ),

@@ -1,0 +1,196 @@
+"""All that the store holds of one experiment: each table read once, when it is first asked for.
+
+Shapes: N train examples, Q test examples, S query sets.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from d3m_ray.analysis.tables import newest_trials
+from d3m_ray.store import Experiment, Store, StoreError
+
+TRIAL = ["method", "num_removed", "seed"]
+PLAIN_OBJECTIVE = "erm"
+FITS_AT_ONCE = 200  # so many are read at a time: one bit an example is kept of each
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Which test examples each fit answers right."""
+
+    examples: pd.DataFrame
+    """Q rows: `example_id`, `group`, `label`; a post of two groups stands twice."""
+    is_correct: Mapping[str, np.ndarray]
+    """[Q] bool by fit key."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The attribution scores of one method."""
+
+    example_ids: np.ndarray
+    """[N] str, in train order."""
+    query_sets: tuple[str, ...]
+    """S names: groups, or the pseudo-groups of Auto-D3M."""
+    values: np.ndarray
+    """[N, S] float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """One experiment. Frames are empty, and mappings lack a name, where the store lacks the result."""
+
+    store: Store
+    record: Experiment
+    all_trials: pd.DataFrame
+    """The rows of `trials` of val and test, the newest of each (method, num_removed, seed)."""
+    say: Tell | None = None
+    """Told of damaged files, which are left out; without it, each is a StoreError."""
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        return self.record.configuration
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(self.configuration.get("label_names", ()))
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """The test rows, sorted by method, num_removed, seed and group."""
+        return self.trials_of("test")
+
+    def trials_of(self, split: str) -> pd.DataFrame:
+        """The rows of one split, sorted by method, num_removed, seed and group."""
+        rows = self.all_trials[self.all_trials["split"] == split]
+        return rows.sort_values([*TRIAL, "group"], ignore_index=True)
+
+    @cached_property
+    def fits(self) -> pd.DataFrame:
+        """One row per trial: `TRIAL`, its keys, objective, train_seconds, num_train, num_steps and created_at."""
+        columns = [*TRIAL, "trial_key", "fit_key", "objective", "train_seconds", "num_train", "num_steps", "created_at"]
+        return self.all_trials.drop_duplicates(TRIAL)[columns].sort_values(TRIAL, ignore_index=True)
+
+    @cached_property
+    def base_fits(self) -> dict[int, str]:
+        """By seed, the fit key of the model that was trained on everything."""
+        rows = self.fits[(self.fits["num_removed"] == 0) & (self.fits["objective"] == PLAIN_OBJECTIVE)]
+        return dict(zip(rows["seed"].tolist(), rows["fit_key"], strict=True))
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """What the fits of the trials answer on test, None where none of them is stored."""
+        return _read_answers(self.store, sorted(set(self.fits["fit_key"])), self.say)
+
+    @cached_property
+    def alignments(self) -> dict[str, pd.DataFrame]:
+        """By name, rows in train order: `example_id`, `group`, `label`, `alignment`."""
+        columns = ["example_id", "group", "label", "alignment"]
+        return {name: frame[columns] for name, frame in self._shared("alignments").items()}
+
+    @cached_property
+    def scores(self) -> dict[str, Scores]:
+        """By the name of the alignment that they were made for."""
+        return {name: _as_matrix(frame) for name, frame in self._shared("scores").items()}
+
+    @cached_property
+    def scores_metadata(self) -> dict[str, dict[str, Any]]:
+        """By name, the configuration with which its scores were made: `coverage`, `scoring_seconds` and so on."""
+        stored = {name: key for name, key in self._keys("scores").items() if self.store.has("scores", key, name)}
+        return {n: self.store.read_metadata("scores", key, n)["configuration"] for n, key in stored.items()}
+
+    @cached_property
+    def removals(self) -> pd.DataFrame:
+        """One row per trial and example that it removed: `TRIAL` and `example_id`."""
+        trials = self.fits[self.fits["num_removed"] > 0]
+        keys = dict(zip(trials["trial_key"], trials["method"], strict=True))
+        rows = self.store.read_all("removals", columns=["trial_key", "example_id"], keys=keys, say=self.say)
+        return trials[[*TRIAL, "trial_key"]].merge(rows, on="trial_key").drop(columns="trial_key")
+
+    @cached_property
+    def examples(self) -> pd.DataFrame:
+        """The corpus: `split`, `example_id`, `group`, `label`, `label_name`; `text` of train where it is stored."""
+        key = self.configuration.get("data_hash")
+        keys = {} if key is None else {key: None}
+        return self.store.read_all("examples", keys=keys, say=self.say).drop(columns="data_hash")
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        """The trials that were given up: `TRIAL`, `error`, `traceback`, `created_at`."""
+        ours = [("experiment", "==", self.name)]
+        return self.store.read_all("failures", filters=ours, say=self.say)[[*TRIAL, "error", "traceback", "created_at"]]
+
+    @cached_property
+    def lds(self) -> pd.DataFrame:
+        """The rows of `lds`; empty but for an experiment of sweeps/lds.py."""
+        return self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
+
+    def _keys(self, table: str) -> Mapping[str, str]:
+        return self.record.keys.get(table, {})
+
+    def _shared(self, table: str) -> dict[str, pd.DataFrame]:
+        """By name, the results of a table that the experiment shares with others, those that are stored and whole."""
+        found = {}
+        for name, key in self._keys(table).items():
+            frame = self.store.read_all(table, keys={key: name}, say=self.say)
+            if len(frame):
+                found[name] = frame.reset_index(drop=True)
+        return found
+
+
+def read_results(store: Store, names: Collection[str] = (), say: Tell | None = None) -> list[Results]:
+    """Every experiment of a store, or those named, in the order of their names.
+
+    One that has trials and no record, as of a damaged one, is among them. Raises StoreError where the store holds no
+    experiment, or none of a name.
+    """
+    records = store.read_experiments(say)
+    trials = store.read_all("trials", say=say)
+    for name, rows in trials[~trials["experiment"].isin(list(records))].groupby("experiment"):
+        first = rows.iloc[0]
+        records[str(name)] = Experiment(str(name), {"dataset": first["dataset"], "model": first["model"]}, ())
+    if not records:
+        raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
+    unknown = sorted(set(names) - set(records))
+    if unknown:
+        raise StoreError(f"{store} holds no experiment {unknown[0]!r}; it has {', '.join(sorted(records))}")
+    of_experiment = dict(iter(trials.groupby("experiment")))
+    return [
+        Results(store, records[name], newest_trials(of_experiment.get(name, trials.iloc[:0])), say)
+        for name in sorted(names or records)
+    ]
+
+
+def _read_answers(store: Store, fit_keys: list[str], say: Tell | None) -> Answers | None:
+    examples: pd.DataFrame | None = None
+    is_correct: dict[str, np.ndarray] = {}
+    columns = ["fit_key", "example_id", "group", "label", "predicted"]
+    for start in range(0, len(fit_keys), FITS_AT_ONCE):
+        keys = dict.fromkeys(fit_keys[start : start + FITS_AT_ONCE])
+        rows = store.read_all("fits", columns=columns, filters=[("split", "==", "test")], say=say, keys=keys)
+        for key, fit in rows.groupby("fit_key", sort=False):
+            of_fit = fit[["example_id", "group", "label"]].reset_index(drop=True)
+            examples = of_fit if examples is None else examples
+            if not of_fit.equals(examples):
+                raise StoreError(f"{store} holds fits of one experiment on different test examples; {key} is one")
+            is_correct[str(key)] = (fit["predicted"] == fit["label"]).to_numpy()
+    return None if examples is None else Answers(examples, is_correct)
+
+
+def _as_matrix(rows: pd.DataFrame) -> Scores:
+    """The long rows as a matrix: they go through the examples, and through the query sets within each."""
+    query_sets = rows["query_set"].drop_duplicates().astype(str)
+    shape = (-1, len(query_sets))
+    ids = rows["example_id"].to_numpy().reshape(shape)[:, 0]
+    return Scores(ids.astype(str), tuple(query_sets), rows["score"].to_numpy().reshape(shape))
