@@ -1,0 +1,25 @@
+"""Which number removed each arm would be used with: chosen on val, so that test can judge it."""
+
+import pandas as pd
+
+from d3m_ray.analysis.results import PLAIN_OBJECTIVE, TRIAL, Results
+
+WORST = "worst"
+
+
+def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows of arms that remove something or train otherwise: all but those of base models."""
+    return trials[(trials["num_removed"] > 0) | (trials["objective"] != PLAIN_OBJECTIVE)]
+
+
+def chosen_numbers(results: Results) -> dict[str, int]:
+    """By method, the number removed of highest mean val WGA over the seeds; of equals, the smallest.
+
+    Base models are no choice. An arm of one number has that one.
+    """
+    rows = arms_of(results.trials_of("val"))
+    worst = rows.loc[rows["group"] == WORST, [*TRIAL, "accuracy"]]
+    means = worst.groupby(["method", "num_removed"])["accuracy"].mean().reset_index()
+    best = means.sort_values(["accuracy", "num_removed"], ascending=[False, True]).drop_duplicates("method")
+    chosen = best.sort_values("method")
+    return dict(zip(chosen["method"], chosen["num_removed"].tolist(), strict=True))
