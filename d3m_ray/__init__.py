@@ -1,3 +1,5 @@
 """d3m_ray: debias a text corpus by training-data attribution, as one engine on Ray."""
 
-__version__ = "0.1.0"
+from d3m_ray.version import __version__
+
+__all__ = ["__version__"]

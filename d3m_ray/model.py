@@ -193,6 +193,13 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_name() -> str:
+    """The kind of the default device, and what the maker calls it where that is known: `cuda, NVIDIA H100 PCIe`."""
+    if default_device().type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name()}"
+    return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def build_classifier(base: BaseModel, device: torch.device | str = "cpu") -> PreTrainedModel:
     """An untrained module of the base model's architecture; `load_weights` and `draw_new_modules` fill it.
 
