@@ -144,6 +144,11 @@ class Store:
                 continue
         return self._read_all(table, columns, filters, keys)
 
+    def versions(self, table: str, keys: Mapping[str, str | None]) -> dict[str, str]:
+        """By path, those of these results that are stored, with their sizes and times: the same while none changes."""
+        wanted = {result_file(table, key, method) for key, method in keys.items()}
+        return {path: state for path, state in self._files.versions(table).items() if path in wanted}
+
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
         """What produced a result: `configuration`, `package_version` and `library_versions`."""
         return self._files.read(result_file(table, key, method), metadata_from_bytes)
