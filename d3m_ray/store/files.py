@@ -71,8 +71,15 @@ class Files:
     def versions(self, folder: str) -> dict[str, str]:
         """As `paths`, each with its size and the time of its last change: the same while nobody writes to the file."""
         selector = fs.FileSelector(self.at(folder), recursive=True, allow_not_found=True)
+        return self._versions(selector)
+
+    def versions_of(self, paths: Iterable[str]) -> dict[str, str]:
+        """As `versions`, of those of the paths where there is a file; nothing else is listed."""
+        return self._versions([self.at(path) for path in paths])
+
+    def _versions(self, which: fs.FileSelector | list[str]) -> dict[str, str]:
         with refused(f"the store {self.root}", "listed"):
-            found = self.filesystem.get_file_info(selector)
+            found = self.filesystem.get_file_info(which)
         finished = (info for info in found if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES))
         return {self.below(info.path): f"{info.size} bytes, {info.mtime_ns}" for info in finished}
 

@@ -146,8 +146,7 @@ class Store:
 
     def versions(self, table: str, keys: Mapping[str, str | None]) -> dict[str, str]:
         """By path, those of these results that are stored, with their sizes and times: the same while none changes."""
-        wanted = {result_file(table, key, method) for key, method in keys.items()}
-        return {path: state for path, state in self._files.versions(table).items() if path in wanted}
+        return self._files.versions_of(result_file(table, key, method) for key, method in keys.items())
 
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
         """What produced a result: `configuration`, `package_version` and `library_versions`."""
@@ -263,11 +262,9 @@ class Store:
 
     def _paths(self, table: str, keys: Mapping[str, str | None] | None) -> list[str]:
         """The paths of a table's results, or of those of these keys that are stored."""
-        paths = result_files(self._files, table, table)
         if keys is None:
-            return paths
-        wanted = {result_file(table, key, method) for key, method in keys.items()}
-        return [path for path in paths if path in wanted]
+            return result_files(self._files, table, table)
+        return sorted(self.versions(table, keys))
 
     def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
         if not self._files.has(path):
