@@ -60,6 +60,10 @@ class Store:
         """Whether the result is stored."""
         return self._files.has(result_file(table, key, method))
 
+    def file_of(self, table: str, key: str, method: str | None = None) -> str:
+        """Where a result lies, or would: the path or URI to name to a person."""
+        return f"{self}/{result_file(table, key, method)}"
+
     def keys(self, table: str, method: str | None = None) -> set[str]:
         """The keys stored in a table, or in one method's part of it; one listing, however many there are."""
         folder = table if method is None else table_folder(table, method)
