@@ -9,9 +9,10 @@ from d3m_ray.store import Experiment, Store
 RECORD = Experiment("insects", {"dataset": "insects", "model": "tiny"}, ())
 
 
-def trial(
-    method: str, number: int, seed: int, val: float, test: float, objective: str = "erm"
-) -> list[dict[str, object]]:
+Rows = list[dict[str, object]]
+
+
+def trial(method: str, number: int, seed: int, val: float, test: float, objective: str = "erm") -> Rows:
     shared = {"method": method, "num_removed": number, "seed": seed, "objective": objective, "fit_key": "f"}
     return [
         {**shared, "split": split, "group": group, "accuracy": accuracy}
@@ -20,7 +21,7 @@ def trial(
     ]
 
 
-def results_of(tmp_path: object, *trials: list[dict[str, object]]) -> Results:
+def results_of(tmp_path: object, *trials: Rows) -> Results:
     return Results(Store(f"{tmp_path}/store"), RECORD, pd.DataFrame(np.concatenate(trials).tolist()))
 
 
