@@ -1,7 +1,7 @@
 """The Parquet store: one file per result, named by the key of what produced it."""
 
 from d3m_ray.store.experiments import Experiment, PlannedTrial
-from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder, expanded, refused
+from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder, expanded, refused, write_file
 from d3m_ray.store.provenance import Provenance, current_provenance
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES, TableSpec
@@ -19,4 +19,5 @@ __all__ = [
     "current_provenance",
     "expanded",
     "refused",
+    "write_file",
 ]

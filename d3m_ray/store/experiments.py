@@ -80,12 +80,8 @@ def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
     _check_content(document)
     if not isinstance(document, dict):
         raise ValueError("a record is a JSON object")
-    optional = {
-        "keys": {},
-        "created_at": "",
-        "caveats": [],
-        "provenance": {},
-    }  # a record of an earlier version has none
+    # A record of an earlier version has none of these.
+    optional = {"keys": {}, "created_at": "", "caveats": [], "provenance": {}}
     for entry, kind in (
         ("configuration", dict),
         ("plan", list),

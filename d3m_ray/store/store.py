@@ -149,6 +149,10 @@ class Store:
                 continue
         return self._read_all(table, columns, filters, keys)
 
+    def versions(self, table: str, keys: Mapping[str, str | None]) -> dict[str, str]:
+        """By path, those of these results that are stored, with their sizes and times: the same while none changes."""
+        return self._files.versions_of(result_file(table, key, method) for key, method in keys.items())
+
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
         """What produced a result: `configuration`, `package_version`, `commit` and `library_versions`."""
         return self._files.read(result_file(table, key, method), metadata_from_bytes)
@@ -266,11 +270,9 @@ class Store:
 
     def _paths(self, table: str, keys: Mapping[str, str | None] | None) -> list[str]:
         """The paths of a table's results, or of those of these keys that are stored."""
-        paths = result_files(self._files, table, table)
         if keys is None:
-            return paths
-        wanted = {result_file(table, key, method) for key, method in keys.items()}
-        return [path for path in paths if path in wanted]
+            return result_files(self._files, table, table)
+        return sorted(self.versions(table, keys))
 
     def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
         if not self._files.has(path):
