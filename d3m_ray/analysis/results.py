@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.analysis.tables import newest_trials
+from d3m_ray.analysis.reading import newest_trials
 from d3m_ray.store import Experiment, Store, StoreError
 
 TRIAL = ["method", "num_removed", "seed"]
