@@ -53,7 +53,7 @@ def identities(rows: Iterable[str], names_of_labels: Iterable[str]) -> list[str]
     """Those of the groups of a trials table that are identities, sorted: rows that have cells, whatever their names.
 
     No cell has cells: `metrics.group_metrics` refuses names by which one would be another's. Where the labels' names
-    are not known, as of a record that is damaged, a row that begins with another's name and a slash is taken for a cell.
+    are not known, as of a damaged record, a row that begins with another's name and a slash is taken for a cell.
     """
     found, labels = set(rows), list(names_of_labels)
     if labels:
