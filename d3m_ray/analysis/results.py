@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.analysis.tables import newest_trials
 from d3m_ray.store import Experiment, Store, StoreError
 
 TRIAL = ["method", "num_removed", "seed"]
@@ -195,6 +194,12 @@ def read_results(store: Store, names: Collection[str] = (), say: Tell | None = N
         Results(store, records[name], newest_trials(of_experiment.get(name, trials.iloc[:0])), say)
         for name in sorted(names or records)
     ]
+
+
+def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one experiment without those of a (method, num_removed, seed) that was run again since."""
+    identity = ["method", "num_removed", "seed", "split", "group"]
+    return trials.sort_values("created_at", kind="stable").drop_duplicates(identity, keep="last")
 
 
 def _read_answers(store: Store, fit_keys: list[str], say: Tell | None) -> Answers | None:
