@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from d3m_ray.analysis.results import newest_trials
 from d3m_ray.store import Experiment, Store, StoreError
 
 TRIAL = ["experiment", "method", "num_removed", "seed"]
@@ -105,15 +106,6 @@ def read_examples(store: AnyStore, experiment: str | None = None, split: str | N
     own = None if experiment is None else dict.fromkeys(keys[experiment])
     rows = _for_each_experiment(_found(opened, "examples", {"split": split}, keys=own), "data_hash", keys)
     return rows[["experiment", "split", "example_id", "group", "label", "label_name", "text", "data_hash"]]
-
-
-def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The rows without those of an (experiment, method, num_removed, seed) that was run again since."""
-    run = trials.drop_duplicates([*TRIAL, "trial_key"])
-    newest = run.sort_values("created_at", kind="stable").drop_duplicates(TRIAL, keep="last")
-    if len(newest) == len(run):
-        return trials
-    return trials.merge(newest[[*TRIAL, "trial_key"]], on=[*TRIAL, "trial_key"])
 
 
 def _opened(store: AnyStore) -> Store:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.analysis.reading import newest_trials
 from d3m_ray.store import Experiment, Store, StoreError
 
 TRIAL = ["method", "num_removed", "seed"]
@@ -195,6 +194,16 @@ def read_results(store: Store, names: Collection[str] = (), say: Tell | None = N
         Results(store, records[name], newest_trials(of_experiment.get(name, trials.iloc[:0])), say)
         for name in sorted(names or records)
     ]
+
+
+def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of an (experiment, method, num_removed, seed) that was run again since."""
+    arm = ["experiment", *TRIAL]
+    run = trials.drop_duplicates([*arm, "trial_key"])
+    newest = run.sort_values("created_at", kind="stable").drop_duplicates(arm, keep="last")
+    if len(newest) == len(run):
+        return trials
+    return trials.merge(newest[[*arm, "trial_key"]], on=[*arm, "trial_key"])
 
 
 def _read_answers(store: Store, fit_keys: list[str], say: Tell | None) -> Answers | None:

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from d3m_ray.analysis.reading import newest_trials
+from d3m_ray.analysis.results import newest_trials
 from d3m_ray.analysis.statistics import MIN_VALUES, Interval, bootstrap_interval, paired_differences, t_interval
 from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
 from d3m_ray.store import Store, StoreError
