@@ -208,9 +208,13 @@ def read_results(store: Store, names: Collection[str] = (), say: Tell | None = N
 
 
 def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one experiment without those of a (method, num_removed, seed) that was run again since."""
-    identity = ["method", "num_removed", "seed", "split", "group"]
-    return trials.sort_values("created_at", kind="stable").drop_duplicates(identity, keep="last")
+    """The rows without those of an (experiment, method, num_removed, seed) that was run again since."""
+    arm = ["experiment", *TRIAL]
+    run = trials.drop_duplicates([*arm, "trial_key"])
+    newest = run.sort_values("created_at", kind="stable").drop_duplicates(arm, keep="last")
+    if len(newest) == len(run):
+        return trials
+    return trials.merge(newest[[*arm, "trial_key"]], on=[*arm, "trial_key"])
 
 
 def _read_answers(store: Store, fit_keys: list[str], say: Tell | None) -> Answers | None:
