@@ -21,6 +21,11 @@ StoreArgument = Annotated[
 ]
 
 
+# Each with its constructor: for `str | None` alone the parser would take a group called None for no group.
+Name = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="NAME", help_behavior_hint="(optional)")]
+File = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="FILE", help_behavior_hint="(optional)")]
+Number = Annotated[int | None, tyro.conf.arg(constructor=int, metavar="NUMBER", help_behavior_hint="(optional)")]
+
 Command = Callable[[], int]
 
 
@@ -40,14 +45,14 @@ def status(store: StoreArgument, json: bool = False, debug: bool = False) -> Com
 @COMMANDS.command
 def examples(
     store: StoreArgument,
-    method: str,
-    worst: int | None = None,
-    best: int | None = None,
-    group: str | None = None,
-    label: str | None = None,
-    experiment: str | None = None,
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")],
+    worst: Number = None,
+    best: Number = None,
+    group: Name = None,
+    label: Name = None,
+    experiment: Name = None,
     format: Format = "table",  # noqa: A002 - the flag's name
-    out: str | None = None,
+    out: File = None,
     debug: bool = False,
 ) -> Command:
     """Show the train examples that hurt or help most by a method's alignment, with their texts.

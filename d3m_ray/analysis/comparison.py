@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.choice import arms_of, base_of, chosen_numbers
-from d3m_ray.analysis.corpus import CELL, group_names, identities, label_names, train_examples
-from d3m_ray.analysis.results import TRIAL, Results
+from d3m_ray.analysis.corpus import CELL, group_names, identities, label_names, named, train_examples
+from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.tables import REFERENCE_METHOD
 from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
 
@@ -68,18 +67,18 @@ def removed_table(results: Results) -> pd.DataFrame:
     cell; `share_by_chance`, that of random removal: the cell's share of train; and `ratio`, the first over the second,
     NaN of a cell that train has no example of. Only trials count whose removed examples are stored.
     """
-    columns = [*ARM, *CELL, "num_removed_of_cell", "num_seeds", "num_train_of_cell"]
-    train, removals = train_examples(results), results.removals
+    train, removed = train_examples(results), results.removed_cells
+    removed = removed.assign(label_name=named(results, removed["label"]))
     cells = pd.MultiIndex.from_product([group_names(results), label_names(results)], names=CELL)
-    trials = removals[TRIAL].drop_duplicates(ignore_index=True)
-    counts = _count_removed(removals, trials, train, cells)
-    by_arm = pd.DataFrame(counts, columns=cells).groupby([trials[name] for name in ARM])
-    means = by_arm.mean().melt(ignore_index=False, value_name="num_removed_of_cell")
-    table = means.reset_index().sort_values(ARM, kind="stable", ignore_index=True)
-    sizes = train.groupby(CELL).size().reindex(cells, fill_value=0)
-    table = table.join(by_arm.size().rename("num_seeds"), on=ARM).join(sizes.rename("num_train_of_cell"), on=CELL)
-    share, by_chance = table["num_removed_of_cell"] / table["num_removed"], table["num_train_of_cell"] / len(train)
-    return table[columns].assign(share=share, share_by_chance=by_chance, ratio=share / by_chance)
+    sizes = train.groupby(CELL).size().reindex(cells, fill_value=0).rename("num_train_of_cell")
+    arms = removed.groupby(ARM)["seed"].nunique().rename("num_seeds")
+    totals = removed.groupby([*ARM, *CELL])["num_removed_of_cell"].sum()
+    table = arms.reset_index().merge(sizes.reset_index(), how="cross").join(totals, on=[*ARM, *CELL])
+    of_cell = table["num_removed_of_cell"].fillna(0) / table["num_seeds"]
+    share, by_chance = of_cell / table["num_removed"], table["num_train_of_cell"] / len(train)
+    shares = {"share": share, "share_by_chance": by_chance, "ratio": share / by_chance}
+    columns = [*ARM, *CELL, "num_removed_of_cell", "num_seeds", "num_train_of_cell"]
+    return table.assign(num_removed_of_cell=of_cell)[columns].assign(**shares)
 
 
 def _compared_arms(results: Results) -> list[tuple[str, int]]:
@@ -126,15 +125,3 @@ def _removed_of_groups(results: Results, table: pd.DataFrame) -> pd.Series:
     known = table[[*ARM, "group"]].join(by_group, on=[*ARM, "group"])["num_removed_of_cell"]
     known = known.mask((table["num_removed"] == 0) & ~table["group"].isin(SUMMARY_GROUPS), 0.0)
     return known.mask(table["group"] == "all", table["num_removed"].astype("float64"))
-
-
-def _count_removed(
-    removals: pd.DataFrame, trials: pd.DataFrame, train: pd.DataFrame, cells: pd.MultiIndex
-) -> np.ndarray:
-    """[trials, cells] how many examples each trial removed of each cell."""
-    cell_of_example = cells.get_indexer(pd.MultiIndex.from_frame(train[CELL]))
-    examples = pd.Index(train["example_id"]).get_indexer(removals["example_id"])
-    of_trial = pd.MultiIndex.from_frame(trials).get_indexer(pd.MultiIndex.from_frame(removals[TRIAL]))
-    known = examples >= 0
-    flat = of_trial[known] * len(cells) + cell_of_example[examples[known]]
-    return np.bincount(flat, minlength=len(trials) * len(cells)).reshape(len(trials), len(cells))

@@ -15,10 +15,10 @@ CELL = ["group", "label_name"]
 _SPLIT_AND_CELL = ["split", *CELL]
 
 
-def label_name(results: Results, label: int) -> str:
-    """The name of a label; its number where the record has no names."""
-    names = results.label_names
-    return names[label] if 0 <= label < len(names) else str(label)
+def named(results: Results, labels: pd.Series) -> pd.Series:
+    """The name of each label; its number where the record has no names."""
+    names = dict(enumerate(results.label_names))
+    return labels.map({label: names.get(label, str(label)) for label in set(labels)}).astype("str")
 
 
 def label_names(results: Results) -> list[str]:
@@ -38,8 +38,8 @@ def train_examples(results: Results) -> pd.DataFrame:
         aligned = next(iter(results.alignments.values()), None)
         if aligned is None:
             return rows[columns]
-        names = aligned["label"].map({label: label_name(results, label) for label in set(aligned["label"])})
-        rows = aligned.assign(label_name=names.astype("str"), text=pd.Series(pd.NA, index=aligned.index, dtype="str"))
+        texts = pd.Series(pd.NA, index=aligned.index, dtype="str")
+        rows = aligned.assign(label_name=named(results, aligned["label"]), text=texts)
     return rows[columns].reset_index(drop=True)
 
 

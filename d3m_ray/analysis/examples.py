@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from d3m_ray.analysis.corpus import label_name, train_examples
+from d3m_ray.analysis.corpus import named, train_examples
 from d3m_ray.analysis.results import Results
 
 NUM_EXAMPLES = 20
@@ -40,8 +40,7 @@ def examples_table(
     if rows is None:
         return pd.DataFrame(columns=COLUMNS)
     ranks = rows["alignment"].rank(method="first").astype("int64")
-    names = rows["label"].map({value: label_name(results, value) for value in set(rows["label"])})
-    rows = rows.assign(rank=ranks, label_name=names)
+    rows = rows.assign(rank=ranks, label_name=named(results, rows["label"]))
     is_wanted = np.ones(len(rows), dtype=bool)
     for column, wanted in (("group", group), ("label_name", label)):
         is_wanted &= True if wanted is None else (rows[column] == wanted).to_numpy()

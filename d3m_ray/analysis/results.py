@@ -160,6 +160,17 @@ class Results:
         """The rows of `lds`; empty but for an experiment of sweeps/lds.py."""
         return self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
 
+    def versions(self) -> dict[str, str]:
+        """By path, the state of each stored file that the tables of this experiment are read from, but its trials."""
+        removing = self.fits[self.fits["num_removed"] > 0]
+        keys: dict[str, dict[str, str | None]] = {
+            "fits": dict.fromkeys(self.fits["fit_key"]),
+            "removals": dict(zip(removing["trial_key"], removing["method"], strict=True)),
+            "examples": dict.fromkeys([self.configuration["data_hash"]] if "data_hash" in self.configuration else []),
+            **{table: {key: name for name, key in self._keys(table).items()} for table in ("alignments", "scores")},
+        }
+        return {path: state for table, of in keys.items() for path, state in self.store.versions(table, of).items()}
+
     def _keys(self, table: str) -> Mapping[str, str]:
         return self.record.keys.get(table, {})
 

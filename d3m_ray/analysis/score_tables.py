@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.analysis.corpus import group_names, label_names, train_examples
+from d3m_ray.analysis.corpus import group_names, label_names, named, train_examples
 from d3m_ray.analysis.results import Results, Scores
 
 RANGES = ["num_values", "min", "mean", "max", "std"]
 RANGE_COLUMNS = ["method", "quantity", "group", "label_name", "query_set", *RANGES]
+_NO_ALIGNMENT = pd.DataFrame({"group": [], "label": [], "alignment": []})
 
 
 def mean_scores(results: Results, name: str) -> pd.DataFrame:
@@ -92,11 +93,8 @@ def _range(values: np.ndarray) -> dict[str, float]:
 
 def _aligned(results: Results, name: str) -> pd.DataFrame:
     """The rows of an alignment with the labels' names; none where the store lacks it."""
-    train = train_examples(results)
-    rows = results.alignments.get(name)
-    if rows is None:
-        return train.iloc[:0].assign(alignment=pd.Series(dtype="float64"))
-    return rows.assign(label_name=rows["label"].map(dict(zip(train["label"], train["label_name"], strict=True))))
+    rows = results.alignments.get(name, _NO_ALIGNMENT)
+    return rows.assign(label_name=named(results, rows["label"]))
 
 
 def _groups_of(results: Results, example_ids: np.ndarray) -> pd.Series | None:
