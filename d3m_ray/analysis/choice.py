@@ -5,6 +5,8 @@ import pandas as pd
 from d3m_ray.analysis.results import PLAIN_OBJECTIVE, TRIAL, Results
 
 WORST = "worst"
+BASE = "nothing removed"
+"""What stands as the method of the models that were trained plainly on everything."""
 
 
 def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
