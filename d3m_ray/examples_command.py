@@ -15,9 +15,9 @@ from rich.console import Console
 
 from d3m_ray.analysis.examples import NUM_EXAMPLES, examples_table, render_examples, scores_of
 from d3m_ray.analysis.results import Results, newest_trials
-from d3m_ray.command import EXIT_FAILED, on_standard_output, say
 from d3m_ray.errors import InputError
 from d3m_ray.store import Experiment, Store, StoreError, expanded, refused
+from d3m_ray.terminal import EXIT_FAILED, on_standard_output, say
 
 Format = Literal["table", "csv", "parquet", "json"]
 WIDTH_IN_A_FILE = 160  # columns of a table that is not shown on a terminal
