@@ -204,7 +204,7 @@ def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", show: Sh
 
 
 def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
-    """Print the summary table and what speaks against it; write both, figures and group distribution below `parent`."""
+    """Print the summary, the headline and what speaks against it; write tables and figures below `parent`."""
     from d3m_ray.analysis.caveats import write_caveats
     from d3m_ray.analysis.distributions import draw_group_distribution
     from d3m_ray.analysis.figures import write_figures
@@ -237,8 +237,8 @@ def show_lds(store: Store, outcome: "Outcome", parent: Path) -> None:
     from d3m_ray.analysis.tables import write_table
 
     folder = parent / outcome.experiment
-    table = lds_table(store, outcome.experiment)
     (results,) = read_results(store, [outcome.experiment])
+    table = lds_table(results)
     caveats = _show(render_lds(table, title=f"{outcome.experiment}, val"), store, results)
     with refused(FIGURES, "written"):
         write_table(table, folder / "lds.csv")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.analysis.tables import newest_trials
 from d3m_ray.store import Experiment, Store, StoreError
 
 TRIAL = ["method", "num_removed", "seed"]
@@ -119,6 +118,31 @@ class Results:
         return trials[[*TRIAL, "trial_key"]].merge(rows, on="trial_key").drop(columns="trial_key")
 
     @cached_property
+    def train_cells(self) -> pd.DataFrame:
+        """`group` and `label` of train by example_id; empty where neither the corpus nor an alignment is stored."""
+        known = [self.examples[self.examples["split"] == "train"], *self.alignments.values()]
+        rows = next((frame for frame in known if len(frame)), known[0])
+        return rows.set_index("example_id")[["group", "label"]]
+
+    @cached_property
+    def removed_cells(self) -> pd.DataFrame:
+        """How many examples of each cell each trial removed: `TRIAL`, `group`, `label`, `num_removed_of_cell`.
+
+        Cells of which a trial removed none have no row. Read in parts: ten thousand trials remove tens of millions.
+        """
+        trials = self.fits[self.fits["num_removed"] > 0].set_index("trial_key")
+        methods = dict(zip(trials.index, trials["method"], strict=True))
+        names = ["trial_key", "group", "label"]
+        counts = [pd.Series(dtype="int64", index=pd.MultiIndex.from_arrays([[]] * 3, names=names))]
+        for start in range(0, len(methods), FITS_AT_ONCE):
+            keys = dict(list(methods.items())[start : start + FITS_AT_ONCE])
+            rows = self.store.read_all("removals", columns=["trial_key", "example_id"], keys=keys, say=self.say)
+            cells = rows.join(self.train_cells, on="example_id", how="inner")
+            counts.append(cells.groupby(names).size())
+        found = pd.concat(counts).rename("num_removed_of_cell").reset_index()
+        return trials[TRIAL].merge(found, left_index=True, right_on="trial_key").drop(columns="trial_key")
+
+    @cached_property
     def examples(self) -> pd.DataFrame:
         """The corpus: `split`, `example_id`, `group`, `label`, `label_name`; `text` of train where it is stored."""
         key = self.configuration.get("data_hash")
@@ -135,6 +159,17 @@ class Results:
     def lds(self) -> pd.DataFrame:
         """The rows of `lds`; empty but for an experiment of sweeps/lds.py."""
         return self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
+
+    def versions(self) -> dict[str, str]:
+        """By path, the state of each stored file that the tables of this experiment are read from, but its trials."""
+        removing = self.fits[self.fits["num_removed"] > 0]
+        keys: dict[str, dict[str, str | None]] = {
+            "fits": dict.fromkeys(self.fits["fit_key"]),
+            "removals": dict(zip(removing["trial_key"], removing["method"], strict=True)),
+            "examples": dict.fromkeys([self.configuration["data_hash"]] if "data_hash" in self.configuration else []),
+            **{table: {key: name for name, key in self._keys(table).items()} for table in ("alignments", "scores")},
+        }
+        return {path: state for table, of in keys.items() for path, state in self.store.versions(table, of).items()}
 
     def _keys(self, table: str) -> Mapping[str, str]:
         return self.record.keys.get(table, {})
@@ -170,6 +205,16 @@ def read_results(store: Store, names: Collection[str] = (), say: Tell | None = N
         Results(store, records[name], newest_trials(of_experiment.get(name, trials.iloc[:0])), say)
         for name in sorted(names or records)
     ]
+
+
+def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of an (experiment, method, num_removed, seed) that was run again since."""
+    arm = ["experiment", *TRIAL]
+    run = trials.drop_duplicates([*arm, "trial_key"])
+    newest = run.sort_values("created_at", kind="stable").drop_duplicates(arm, keep="last")
+    if len(newest) == len(run):
+        return trials
+    return trials.merge(newest[[*arm, "trial_key"]], on=[*arm, "trial_key"])
 
 
 def _read_answers(store: Store, fit_keys: list[str], say: Tell | None) -> Answers | None:

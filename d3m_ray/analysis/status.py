@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from d3m_ray.analysis.results import TRIAL
 from d3m_ray.store import Experiment, PlannedTrial, Store, StoreError
 
 STATES = ("done", "failed", "missing")
@@ -25,24 +26,28 @@ def experiment_status(store: Store, experiment: Experiment, say: Callable[[str],
     told and left out.
     """
     ours = [("experiment", "==", experiment.name)]
-    identity = ["method", "num_removed", "seed"]
-    planned = set(experiment.plan)
+    trials = store.read_all("trials", columns=TRIAL, filters=ours, say=say).drop_duplicates()
+    failures = store.read_all("failures", columns=[*TRIAL, "error"], filters=ours, say=say)
+    return trial_states(experiment.plan, trials, failures)
+
+
+def trial_states(plan: Sequence[PlannedTrial], trials: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame:
+    """What `experiment_status` gives, of a plan and the stored trials (`TRIAL`) and failures (and `error`)."""
+    planned = set(plan)
 
     def as_planned(method: str, num_removed: int | None, seed: int) -> PlannedTrial:
         trial = PlannedTrial(method, None if pd.isna(num_removed) else num_removed, seed)
         by_rule = trial._replace(num_removed=None)  # stored under the number that the rule came to
         return by_rule if trial not in planned and by_rule in planned else trial
 
-    trials = store.read_all("trials", columns=identity, filters=ours, say=say).drop_duplicates()
-    failures = store.read_all("failures", columns=[*identity, "error"], filters=ours, say=say)
-    done = {as_planned(*trial) for trial in trials.itertuples(index=False)}
-    errors = {as_planned(*trial): error for *trial, error in failures.itertuples(index=False)}
+    done = {as_planned(*trial) for trial in trials[TRIAL].itertuples(index=False)}
+    errors = {as_planned(*trial): error for *trial, error in failures[[*TRIAL, "error"]].itertuples(index=False)}
     rows = []
-    for trial in [*experiment.plan, *sorted(done - planned)]:
+    for trial in [*plan, *sorted(done - planned)]:
         state = "done" if trial in done else "failed" if trial in errors else "missing"
         error = errors[trial].strip().partition("\n")[0] if state == "failed" else ""
         rows.append((*trial, state, error))
-    return pd.DataFrame(rows, columns=[*identity, "state", "error"]).astype({"num_removed": "Int64"})
+    return pd.DataFrame(rows, columns=[*TRIAL, "state", "error"]).astype({"num_removed": "Int64"})
 
 
 def render_status(store: Store, say: Callable[[str], None] | None = None) -> Group:
@@ -52,10 +57,54 @@ def render_status(store: Store, say: Callable[[str], None] | None = None) -> Gro
     """
     experiments = store.read_experiments(say)
     if not experiments:
-        raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
+        raise _without_experiment(store)
     differing = differing_settings(list(experiments.values()))
     rendered = [_render(e, experiment_status(store, e, say), differing[e.name]) for e in experiments.values()]
     return Group(*(part for parts in rendered for part in parts))
+
+
+def status_document(store: Store) -> dict[str, Any]:
+    """Every experiment's status as JSON values. Raises StoreError where the store holds no experiment, and no damage.
+
+    `experiments` are objects of `name`, `dataset`, `model`, `created_at` (ISO, null in a record of an earlier version),
+    `counts` (trials by state), `trials` (objects of the columns of `experiment_status`; `error` is null but for a
+    failed one), `differing_settings` and `caveats`. `damaged` is a line for each file that was left out.
+    """
+    damaged: dict[str, None] = {}  # each line once, in order
+    experiments = store.read_experiments(damaged.setdefault)
+    differing = differing_settings(list(experiments.values()))
+    described = [
+        _described(e, experiment_status(store, e, damaged.setdefault), differing[e.name]) for e in experiments.values()
+    ]
+    if not described and not damaged:
+        raise _without_experiment(store)
+    return {"store": str(store), "experiments": described, "damaged": list(damaged)}
+
+
+def _described(experiment: Experiment, status: pd.DataFrame, differing: Mapping[str, Any]) -> dict[str, Any]:
+    counts = status["state"].value_counts()
+    trials = [
+        {
+            **dict(zip(TRIAL, (method, None if pd.isna(number) else int(number), int(seed)), strict=True)),
+            "state": state,
+            "error": error or None,
+        }
+        for method, number, seed, state, error in status.itertuples(index=False, name=None)
+    ]
+    return {
+        "name": experiment.name,
+        "dataset": experiment.configuration["dataset"],
+        "model": experiment.configuration["model"],
+        "created_at": experiment.created_at,
+        "counts": {state: int(counts.get(state, 0)) for state in STATES},
+        "trials": trials,
+        "differing_settings": dict(differing),
+        "caveats": list(experiment.caveats),
+    }
+
+
+def _without_experiment(store: Store) -> StoreError:
+    return StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
 
 
 def differing_settings(experiments: Sequence[Experiment]) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from d3m_ray.store.experiments import (
 )
 from d3m_ray.store.files import DamagedError, Files, StoreError
 from d3m_ray.store.parquet import metadata_from_bytes, table_to_bytes
+from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
     checked_name,
     find_damaged,
@@ -60,6 +61,10 @@ class Store:
         """Whether the result is stored."""
         return self._files.has(result_file(table, key, method))
 
+    def file_of(self, table: str, key: str, method: str | None = None) -> str:
+        """Where a result lies, or would: the path or URI to name to a person."""
+        return f"{self}/{result_file(table, key, method)}"
+
     def keys(self, table: str, method: str | None = None) -> set[str]:
         """The keys stored in a table, or in one method's part of it; one listing, however many there are."""
         folder = table if method is None else table_folder(table, method)
@@ -70,7 +75,7 @@ class Store:
     ) -> None:
         """Store one result, in place of an earlier one of the same key.
 
-        The configuration (JSON values), the package version and the library versions go into the file's metadata.
+        The configuration (JSON values) and the versions of the package and its libraries go into the file's metadata.
         Raises ValueError where columns, types or keys are not those of `TABLES[table]`.
         """
         path = result_file(table, key, method)
@@ -144,8 +149,12 @@ class Store:
                 continue
         return self._read_all(table, columns, filters, keys)
 
+    def versions(self, table: str, keys: Mapping[str, str | None]) -> dict[str, str]:
+        """By path, those of these results that are stored, with their sizes and times: the same while none changes."""
+        return self._files.versions_of(result_file(table, key, method) for key, method in keys.items())
+
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
-        """What produced a result: `configuration`, `package_version` and `library_versions`."""
+        """What produced a result: `configuration`, `package_version`, `commit` and `library_versions`."""
         return self._files.read(result_file(table, key, method), metadata_from_bytes)
 
     def has_whole(self, table: str, key: str, method: str | None, say: Say) -> bool:
@@ -202,14 +211,17 @@ class Store:
         configuration: Mapping[str, Any],
         plan: Iterable[tuple[str, int | None, int]],
         keys: Mapping[str, Mapping[str, str]] | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         """Record a configuration, and add (method, num_removed, seed) triples and `keys` to those of its experiment.
 
         The configuration (JSON values) has at least the entries `dataset` and `model`; ValueError where it has not.
+        `provenance` stands in the place of an earlier one.
         Caveats go: they were about a smaller plan. Two drivers that extend one experiment in the same moment may lose
         one's additions to the plan, never a result.
         """
-        asked = Experiment(name, configuration, tuple(PlannedTrial(*trial) for trial in plan), keys or {}, _now())
+        planned = tuple(PlannedTrial(*trial) for trial in plan)
+        asked = Experiment(name, configuration, planned, keys or {}, _now(), provenance=provenance or {})
         begun = self.read_experiment(name)
         record = asked if begun is None else extended(begun, asked)
         self._files.put(_experiment_file(name), experiment_to_json(record))
@@ -258,11 +270,9 @@ class Store:
 
     def _paths(self, table: str, keys: Mapping[str, str | None] | None) -> list[str]:
         """The paths of a table's results, or of those of these keys that are stored."""
-        paths = result_files(self._files, table, table)
         if keys is None:
-            return paths
-        wanted = {result_file(table, key, method) for key, method in keys.items()}
-        return [path for path in paths if path in wanted]
+            return result_files(self._files, table, table)
+        return sorted(self.versions(table, keys))
 
     def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
         if not self._files.has(path):
