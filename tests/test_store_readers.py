@@ -130,13 +130,11 @@ def test_every_score_of_every_set_of_groups_is_seen(two_corpora: Store, reader: 
     assert len(scores) == 40 * sum(len(names) for names in sets)
 
 
-def test_the_readmes_snippets_read_one_experiment(
-    two_corpora: Store, csv_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_readmes_snippets_read_one_experiment(two_corpora: Store, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     code = "".join(block for block in blocks if "store" in block)
     name = next(name for name in two_corpora.read_experiments() if name.startswith("toxigen"))
-    replaced = {"results/hatexplain": str(two_corpora), "hatexplain-1a2b3c4d": name, "DIR": str(csv_folder)}
+    replaced = {"results/hatexplain": str(two_corpora), "hatexplain-1a2b3c4d": name}
     for shown, meant in replaced.items():
         assert shown in code
         code = code.replace(shown, meant)
