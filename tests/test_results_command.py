@@ -80,9 +80,7 @@ def test_a_new_result_makes_its_own_experiment_new_and_no_other(
     assert "1 experiments written, 1 were up to date" in capsys.readouterr().out
 
 
-def test_a_damaged_file_is_named_left_out_and_no_stamp_is_left(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_file_is_named_left_out_and_no_stamp_is_left(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (damaged,) = (store / "trials" / "method=trak").glob(f"*{OTHER.name}-trak-10-1.parquet")
     damaged.write_bytes(damaged.read_bytes()[:300])
     for _ in range(2):  # the second time too: nothing is called up to date
@@ -124,9 +122,7 @@ def test_a_store_without_an_experiment_is_refused_and_nothing_is_written(
     assert not (tmp_path / "nothing").exists()
 
 
-def test_an_unknown_experiment_is_refused_with_those_there_are(
-    whole: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_experiment_is_refused_with_those_there_are(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of("table", str(whole), "--experiment", "bees") == 2
     assert f"it has {OTHER.name}, {SMALL.name}" in capsys.readouterr().err
 
