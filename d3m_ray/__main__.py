@@ -1,14 +1,16 @@
 """The command line: `python -m d3m_ray <command> STORE` reads what the sweeps have stored."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from json import dumps
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from d3m_ray.analysis.status import render_status
+from d3m_ray.analysis.status import render_status, status_document
 from d3m_ray.command import EXIT_FAILED, exit_status, on_standard_output, say
+from d3m_ray.examples_command import ExamplesRequest, Format, show_examples
 from d3m_ray.flags import parsed
 from d3m_ray.store import Store, StoreError
 
@@ -19,18 +21,64 @@ StoreArgument = Annotated[
 ]
 
 
+# Each with its constructor: for `str | None` alone the parser would take a group called None for no group.
+Name = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="NAME", help_behavior_hint="(optional)")]
+File = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="FILE", help_behavior_hint="(optional)")]
+Number = Annotated[int | None, tyro.conf.arg(constructor=int, metavar="NUMBER", help_behavior_hint="(optional)")]
+
 Command = Callable[[], int]
 
 
 @COMMANDS.command
-def status(store: StoreArgument, debug: bool = False) -> Command:
+def status(store: StoreArgument, json: bool = False, debug: bool = False) -> Command:
     """Say what of each experiment is done, failed and missing.
 
     Args:
         store: Where the results are.
+        json: Print one JSON document, for programs: each experiment with its trials and their states, its settings that
+            differ from the others', its caveats; and what is damaged.
         debug: Show the traceback of an error, not only what is wrong.
     """
-    return lambda: _show_status(Store(store))
+    return lambda: (_print_status if json else _show_status)(Store(store))
+
+
+@COMMANDS.command
+def examples(
+    store: StoreArgument,
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")],
+    worst: Number = None,
+    best: Number = None,
+    group: Name = None,
+    label: Name = None,
+    experiment: Name = None,
+    format: Format = "table",  # noqa: A002 - the flag's name
+    out: File = None,
+    debug: bool = False,
+) -> Command:
+    """Show the train examples that hurt or help most by a method's alignment, with their texts.
+
+    Args:
+        store: Where the results are.
+        method: Attribution method whose alignment ranks them: trak, ekfac, trak_auto and so on.
+        worst: How many of lowest alignment, the most harmful first; 20 where neither this nor --best is given.
+        best: How many of highest alignment instead, the most helpful first.
+        group: Only examples of this group.
+        label: Only examples of the label of this name.
+        experiment: Experiment to read; needed where several of the store have the method.
+        format: table to read on the terminal; csv, json (a list of records, UTF-8) or parquet for other programs.
+        out: File to write to instead of the standard output; one that is there is replaced.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    request = ExamplesRequest(method, worst, best, group, label, experiment, format, out)
+    return lambda: show_examples(Store(store), request)
+
+
+def _print_status(store: Store) -> int:
+    """Print the status as JSON, and say what is damaged; the exit status."""
+    document = status_document(store)
+    with on_standard_output():
+        print(dumps(document, indent=1, allow_nan=False))
+    return _tell(document["damaged"])
 
 
 def _show_status(store: Store) -> int:
@@ -44,6 +92,10 @@ def _show_status(store: Store) -> int:
     else:
         with on_standard_output():
             Console().print(rendered, soft_wrap=True)
+    return _tell(damaged)
+
+
+def _tell(damaged: Collection[str]) -> int:
     for line in damaged:
         say(f"error: {line}", "red")
     return EXIT_FAILED if damaged else 0
