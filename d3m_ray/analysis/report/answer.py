@@ -1,7 +1,10 @@
 """The answer that a page gives first: the headline sentence, its details, and what speaks against it."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
 
 from d3m_ray.analysis.caveats import find_caveats
 from d3m_ray.analysis.datamodeling import MEAN
@@ -39,11 +42,13 @@ def _lds_sentence(results: Results) -> str:
     rows = rows.dropna(subset=["lds"]).sort_values("lds", ascending=False)
     if rows.empty:
         return "No conclusion: scores or margins are all alike, so no correlation is defined."
-    told = "; ".join(
-        f"{row.method} {row.lds:.2f}" + ("" if row.lds_low != row.lds_low else f" ({row.lds_low:.2f} to {row.lds_high:.2f})")
-        for row in rows.itertuples(index=False)
-    )
+    told = "; ".join(_lds_of(row) for row in rows.to_dict("records"))
     return (
         f"Mean LDS per val example over {rows['num_subsets'].max():,} subsets, highest first, with its 95% bootstrap "
         f"interval over subsets: {told}."
     )
+
+
+def _lds_of(row: Mapping[Hashable, Any]) -> str:
+    bounds = "" if pd.isna(row["lds_low"]) else f" ({row['lds_low']:.2f} to {row['lds_high']:.2f})"
+    return f"{row['method']} {row['lds']:.2f}{bounds}"

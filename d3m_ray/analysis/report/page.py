@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from d3m_ray import __version__
+from d3m_ray.analysis.report.answer import Answer, answer_of
 from d3m_ray.analysis.report.gaps import Progress, progress_of, states_of
 from d3m_ray.analysis.report.rendering import render
-from d3m_ray.analysis.report.answer import Answer, answer_of
 from d3m_ray.analysis.report.sections import (
     Section,
     costs_section,

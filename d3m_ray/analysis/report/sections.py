@@ -64,9 +64,9 @@ def _examples_section(results: Results) -> Section:
     views = example_tables(results)
     has_texts = any(column.is_veiled for view in views for column in view.columns)
     words = [
-        f"The {NUM_EXAMPLES} train examples of lowest and of highest alignment of each method: low ones are removed first. "
-        "Texts stay hidden until they are asked for, since corpora may be offensive; python -m d3m_ray examples has "
-        "more of them.",
+        f"The {NUM_EXAMPLES} train examples of lowest and of highest alignment of each method: low ones are removed "
+        "first. Texts stay hidden until they are asked for, since corpora may be offensive; python -m d3m_ray examples "
+        "has more of them.",
         *([] if has_texts else [NO_TEXTS]),
     ]
     nothing = ["The store holds no alignments of this experiment."]

@@ -25,11 +25,13 @@ DIFFERENCE = (
     *("num_pairs", "difference", "boot_low", "boot_high", "p_t", "p_boot", "p_flip", "p_choice", "p_holm"),
     *("smallest_difference", "num_seeds_for_2_points", "differences", "seeds"),
 )
+WORST_GROUP = ("mean_of_minima", "minimum_of_means", "chance_minimum", "fixed_group", "fixed_group_accuracy")
+ABOUT_EXAMPLE = ("group", "label_name", "alignment", "smallest_num_removed", "example_id")
 NO_ARMS = "The store holds no arm with a model to compare it with."
 NO_SCORES = "The store holds no attribution scores and alignments of this experiment."
 NO_TEXTS = (
-    "The store keeps no texts of this corpus: they were opted out of (--no-store-texts), or an earlier version made the "
-    "store. example_id says where each stands in the corpus."
+    "The store keeps no texts of this corpus: they were opted out of (--no-store-texts), or an earlier version made "
+    "the store. example_id says where each stands in the corpus."
 )
 
 
@@ -67,7 +69,9 @@ def group_tables(results: Results) -> list[TableView]:
             "The worst group, in its several senses",
             "One row for the models trained on everything, one per arm and number removed; accuracy on test.",
             worst_group_table(results),
-            columns(*ARM, "mean_of_minima", "minimum_of_means", "chance_minimum", "fixed_group", "fixed_group_accuracy"),
+            columns(
+                *ARM, "mean_of_minima", "minimum_of_means", "chance_minimum", "fixed_group", "fixed_group_accuracy"
+            ),
             nothing,
         ),
         table_view(
@@ -152,7 +156,7 @@ def score_tables(results: Results) -> list[TableView]:
 
 def example_tables(results: Results) -> list[TableView]:
     """The train examples of lowest and of highest alignment of each method, the texts veiled."""
-    views = []
+    views: list[TableView] = []
     for method in results.alignments:
         for end, best in (("most harmful", False), ("most helpful", True)):
             frame = examples_table(results, method, NUM_EXAMPLES, best)
@@ -163,8 +167,7 @@ def example_tables(results: Results) -> list[TableView]:
                     f"{method}: the {end}",
                     f"The {len(frame)} train examples of {'highest' if best else 'lowest'} alignment.",
                     frame,
-                    [*columns("rank"), TEXT, *columns("group", "label_name", "alignment", "smallest_num_removed")]
-                    + [*columns("example_id"), *scores],
+                    [*columns("rank"), TEXT, *columns(*ABOUT_EXAMPLE), *scores],
                 )
             )
     return views
