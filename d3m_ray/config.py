@@ -227,6 +227,8 @@ class ExperimentConfig:
     """A transformers folder or hub name, or "tiny": a two-layer BERT of random weights."""
     store: str = "results"
     """Folder or URI (s3://, gs://) of the results; the same store goes on where it was left."""
+    store_texts: bool = True
+    """Whether the store keeps the texts of train beside their labels and groups, to be shown with their scores."""
     methods: tuple[str, ...] = ("trak", "random")
     """Arms that are compared: an attribution method (trak, ekfac, ...), a control (random, ...), a way to train
     (group_dro, ...). The README lists them all."""

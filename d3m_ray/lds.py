@@ -79,7 +79,7 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     """Bring the store to hold the LDS of every method, per val example and per group."""
     config, subsets, context = prepared.config, prepared.subsets.config, prepared.subsets.context
     store, splits = context.store, context.splits
-    record_plan(prepared.subsets)
+    record_plan(prepared.subsets, progress)
     run = Run(config.experiment, context, engine, progress)
     discard_incomplete(run)
 

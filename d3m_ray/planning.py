@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from d3m_ray.config import ExperimentConfig
+from d3m_ray.corpus import store_corpus
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
@@ -115,11 +116,12 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
         )
 
 
-def record_plan(prepared: Prepared) -> None:
-    """Write what this experiment is and plans."""
+def record_plan(prepared: Prepared, progress: Progress) -> None:
+    """Write what this experiment is and plans, and the examples that it is about."""
     config, context = prepared.config, prepared.context
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
     context.store.write_experiment(context.experiment, recorded, asked_trials(config, context), keys)
+    store_corpus(context.store, context.splits, context.data_hash, config.store_texts, progress.stage)
 
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:

@@ -90,15 +90,15 @@ def fill_store(store: Store, made: MadeUp | None = None, gain: Gain = no_gain) -
         for name, number in (("train", made.num_train), ("val", made.num_val), ("test", made.num_test))
     }
     attribution = [method for method in made.methods if method != "random"]
-    _write_record(store, made, attribution)
-    _write_examples(store, made, splits)
-    alignments = {method: _write_scores(store, made, method, splits["train"], rng) for method in attribution}
+    write_record(store, made, attribution)
+    write_examples(store, made, splits)
+    alignments = {method: write_scores(store, made, method, splits["train"], rng) for method in attribution}
     for seed in made.seeds:
-        _write_trials(store, made, splits, seed, alignments, gain)
+        write_trials(store, made, splits, seed, alignments, gain)
     return made
 
 
-def _write_record(store: Store, made: MadeUp, attribution: Sequence[str]) -> None:
+def write_record(store: Store, made: MadeUp, attribution: Sequence[str]) -> None:
     plan = [(method, number, seed) for number in (0, *made.numbers) for seed in made.seeds for method in made.methods]
     plan += [(rule, None, seed) for rule in made.rules for seed in made.seeds]
     configuration = {
@@ -116,14 +116,14 @@ def _write_record(store: Store, made: MadeUp, attribution: Sequence[str]) -> Non
     }
     of_method = {method: f"scores-{made.name}-{method}" for method in attribution}
     keys = {
-        "fits": {"base model, seed 0": _fit_key(made, "base", 0, made.seeds[0])},
+        "fits": {"base model, seed 0": fit_key(made, "base", 0, made.seeds[0])},
         "scores": of_method,
         "alignments": {method: f"alignment-{made.name}-{method}" for method in attribution},
     }
     store.write_experiment(made.name, configuration, plan, keys)
 
 
-def _write_examples(store: Store, made: MadeUp, splits: Mapping[str, Examples]) -> None:
+def write_examples(store: Store, made: MadeUp, splits: Mapping[str, Examples]) -> None:
     frames = [
         pd.DataFrame(
             {
@@ -142,7 +142,7 @@ def _write_examples(store: Store, made: MadeUp, splits: Mapping[str, Examples]) 
     store.write("examples", f"data-{made.name}", rows, {})
 
 
-def _write_scores(store: Store, made: MadeUp, method: str, train: Examples, rng: np.random.Generator) -> np.ndarray:
+def write_scores(store: Store, made: MadeUp, method: str, train: Examples, rng: np.random.Generator) -> np.ndarray:
     """Scores and alignment [N] of a method; those of each two methods are correlated, low for the last group."""
     shared = np.random.default_rng([made.draw, 2]).normal(size=(len(train), len(made.groups)))
     scores = (shared + rng.normal(size=shared.shape) - 0.5 * (train.groups == len(made.groups) - 1)[:, None]).astype(
@@ -166,7 +166,7 @@ def _write_scores(store: Store, made: MadeUp, method: str, train: Examples, rng:
     return alignment
 
 
-def _write_trials(
+def write_trials(
     store: Store,
     made: MadeUp,
     splits: Mapping[str, Examples],
@@ -174,30 +174,30 @@ def _write_trials(
     alignments: Mapping[str, np.ndarray],
     gain: Gain,
 ) -> None:
-    base = _write_fit(store, made, splits, ("base", 0, seed), 0.0)
+    base = write_fit(store, made, splits, ("base", 0, seed), 0.0)
     for method in made.methods:
-        _write_trial(store, made, (method, 0, seed), base, "erm", [])
+        write_trial(store, made, (method, 0, seed), base, "erm", [])
         for number in made.numbers:
             rng = np.random.default_rng([made.draw, number, seed])
             chosen = np.argsort(alignments[method]) if method in alignments else rng.permutation(made.num_train)
-            fit = _write_fit(store, made, splits, (method, number, seed), gain(method, number))
-            _write_trial(store, made, (method, number, seed), fit, "erm", splits["train"].example_ids[chosen[:number]])
+            fit = write_fit(store, made, splits, (method, number, seed), gain(method, number))
+            write_trial(store, made, (method, number, seed), fit, "erm", splits["train"].example_ids[chosen[:number]])
     for rule, (number, objective) in made.rules.items():
         rng = np.random.default_rng([made.draw, number, seed, 1])
-        fit = _write_fit(store, made, splits, (rule, number, seed), gain(rule, number))
+        fit = write_fit(store, made, splits, (rule, number, seed), gain(rule, number))
         removed = splits["train"].example_ids[np.sort(rng.permutation(made.num_train)[:number])]
-        _write_trial(store, made, (rule, number, seed), fit, objective, removed)
+        write_trial(store, made, (rule, number, seed), fit, objective, removed)
 
 
 Trial = tuple[str, int, int]
 Fitted = tuple[str, pd.DataFrame]
 
 
-def _fit_key(made: MadeUp, method: str, number: int, seed: int) -> str:
+def fit_key(made: MadeUp, method: str, number: int, seed: int) -> str:
     return f"fit-{made.name}-{method}-{number}-{seed}"
 
 
-def _write_fit(store: Store, made: MadeUp, splits: Mapping[str, Examples], trial: Trial, gain: float) -> Fitted:
+def write_fit(store: Store, made: MadeUp, splits: Mapping[str, Examples], trial: Trial, gain: float) -> Fitted:
     """Draw and store one fit; its key, and the metrics of val and test."""
     method, number, seed = trial
     letters = [ord(letter) for letter in method]
@@ -206,34 +206,37 @@ def _write_fit(store: Store, made: MadeUp, splits: Mapping[str, Examples], trial
     for split in ("val", "test"):
         examples = splits[split]
         predictions = draw_predictions(made, examples, gain, rng)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "fit_key": _fit_key(made, *trial),
-                    "split": split,
-                    "example_id": examples.example_ids,
-                    "group": np.array(made.groups)[examples.groups],
-                    "label": examples.labels,
-                    "margin": predictions.margins,
-                    "predicted": predictions.predicted,
-                    "probability": predictions.probabilities,
-                }
-            )
-        )
+        frames.append(fit_rows(made, examples, predictions))
         metrics.append(group_metrics(predictions, examples, made.groups, made.label_names).assign(split=split))
-    store.write("fits", _fit_key(made, *trial), pd.concat(frames, ignore_index=True), {})
-    return _fit_key(made, *trial), pd.concat(metrics, ignore_index=True)
+    key = fit_key(made, *trial)
+    store.write("fits", key, pd.concat(frames, ignore_index=True).assign(fit_key=key), {})
+    return key, pd.concat(metrics, ignore_index=True)
 
 
-def _write_trial(
+def fit_rows(made: MadeUp, examples: Examples, predictions: Predictions) -> pd.DataFrame:
+    """The rows of one split of a fit, but for its key."""
+    return pd.DataFrame(
+        {
+            "split": examples.split,
+            "example_id": examples.example_ids,
+            "group": np.array(made.groups)[examples.groups],
+            "label": examples.labels,
+            "margin": predictions.margins,
+            "predicted": predictions.predicted,
+            "probability": predictions.probabilities,
+        }
+    )
+
+
+def write_trial(
     store: Store, made: MadeUp, trial: Trial, fit: Fitted, objective: str, removed: Sequence[str] | np.ndarray
 ) -> None:
     method, number, seed = trial
-    fit_key, metrics = fit
+    key_of_fit, metrics = fit
     key = f"trial-{made.name}-{method}-{number}-{seed}"
     rows = metrics.assign(
         trial_key=key,
-        fit_key=fit_key,
+        fit_key=key_of_fit,
         experiment=made.name,
         dataset=made.name.partition("-")[0],
         model="tiny-bert",

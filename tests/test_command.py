@@ -56,7 +56,7 @@ def test_a_wrong_corpus_is_refused_before_ray(run, config, tmp_path, capsys):
 @pytest.mark.usefixtures("no_ray")
 def test_the_name_of_another_experiment_is_refused_before_ray(tmp_path, capsys):
     store = Store(tmp_path)
-    record_plan(prepare(PLANTED, store, Progress()))
+    record_plan(prepare(PLANTED, store, Progress()), Progress())
     (name,) = store.read_experiments()
     arguments = ["--store", str(tmp_path), "--experiment", name, "--num-epochs", "2"]
     with pytest.raises(SystemExit) as ended:

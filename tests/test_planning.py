@@ -42,7 +42,7 @@ def test_a_sweeps_own_numbers_give_way_to_a_small_corpus_and_it_is_said(tmp_path
 
 def test_shares_are_stored_as_counts(tmp_path):
     store = Store(tmp_path)
-    record_plan(prepare(dataclasses.replace(CONFIG, num_removed=("10%", 0, 8)), store, Progress()))
+    record_plan(prepare(dataclasses.replace(CONFIG, num_removed=("10%", 0, 8)), store, Progress()), Progress())
     (experiment,) = store.read_experiments().values()
     assert sorted(experiment.plan) == [("random", 0, 0), ("random", 8, 0)]
 

@@ -119,6 +119,31 @@ class Results:
         return trials[[*TRIAL, "trial_key"]].merge(rows, on="trial_key").drop(columns="trial_key")
 
     @cached_property
+    def train_cells(self) -> pd.DataFrame:
+        """`group` and `label` of train by example_id; empty where neither the corpus nor an alignment is stored."""
+        known = [self.examples[self.examples["split"] == "train"], *self.alignments.values()]
+        rows = next((frame for frame in known if len(frame)), known[0])
+        return rows.set_index("example_id")[["group", "label"]]
+
+    @cached_property
+    def removed_cells(self) -> pd.DataFrame:
+        """How many examples of each cell each trial removed: `TRIAL`, `group`, `label`, `num_removed_of_cell`.
+
+        Cells of which a trial removed none have no row. Read in parts: ten thousand trials remove tens of millions.
+        """
+        trials = self.fits[self.fits["num_removed"] > 0].set_index("trial_key")
+        methods = dict(zip(trials.index, trials["method"], strict=True))
+        names = ["trial_key", "group", "label"]
+        counts = [pd.Series(dtype="int64", index=pd.MultiIndex.from_arrays([[]] * 3, names=names))]
+        for start in range(0, len(methods), FITS_AT_ONCE):
+            keys = dict(list(methods.items())[start : start + FITS_AT_ONCE])
+            rows = self.store.read_all("removals", columns=["trial_key", "example_id"], keys=keys, say=self.say)
+            cells = rows.join(self.train_cells, on="example_id", how="inner")
+            counts.append(cells.groupby(names).size())
+        found = pd.concat(counts).rename("num_removed_of_cell").reset_index()
+        return trials[TRIAL].merge(found, left_index=True, right_on="trial_key").drop(columns="trial_key")
+
+    @cached_property
     def examples(self) -> pd.DataFrame:
         """The corpus: `split`, `example_id`, `group`, `label`, `label_name`; `text` of train where it is stored."""
         key = self.configuration.get("data_hash")

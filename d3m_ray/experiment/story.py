@@ -59,7 +59,7 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
     """Bring the store to hold every trial of an experiment that `prepare` has checked."""
     config, context = prepared.config, prepared.context
     store, splits = context.store, context.splits
-    record_plan(prepared)
+    record_plan(prepared, progress)
     run = Run(config, context, engine, progress)
     discard_incomplete(run)
 

@@ -1,7 +1,7 @@
 """The Parquet store: one file per result, named by the key of what produced it."""
 
 from d3m_ray.store.experiments import Experiment, PlannedTrial
-from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder, expanded, refused
+from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder, expanded, refused, write_file
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES, TableSpec
 
@@ -16,4 +16,5 @@ __all__ = [
     "check_writable_folder",
     "expanded",
     "refused",
+    "write_file",
 ]

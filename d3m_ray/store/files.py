@@ -66,12 +66,22 @@ class Files:
 
     def paths(self, folder: str) -> Iterator[str]:
         """Paths of the finished files below a folder, none where the folder is absent."""
+        yield from self.versions(folder)
+
+    def versions(self, folder: str) -> dict[str, str]:
+        """As `paths`, each with its size and the time of its last change: the same while nobody writes to the file."""
         selector = fs.FileSelector(self.at(folder), recursive=True, allow_not_found=True)
+        return self._versions(selector)
+
+    def versions_of(self, paths: Iterable[str]) -> dict[str, str]:
+        """As `versions`, of those of the paths where there is a file; nothing else is listed."""
+        return self._versions([self.at(path) for path in paths])
+
+    def _versions(self, which: fs.FileSelector | list[str]) -> dict[str, str]:
         with refused(f"the store {self.root}", "listed"):
-            found = self.filesystem.get_file_info(selector)
-        for info in found:
-            if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES):
-                yield self.below(info.path)
+            found = self.filesystem.get_file_info(which)
+        finished = (info for info in found if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES))
+        return {self.below(info.path): f"{info.size} bytes, {info.mtime_ns}" for info in finished}
 
     def has(self, path: str) -> bool:
         with refused(f"the store {self.root}", "read"):
@@ -141,6 +151,13 @@ def refused(what: str, done: str) -> Iterator[None]:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
         remedy = REMEDIES.get(error.errno or 0, "see to it, or name another place")
         raise StoreError(f"{what} cannot be {done} ({reason}): {remedy}") from error
+
+
+def write_file(path: Path, data: bytes | pa.Buffer) -> None:
+    """Write a local file whole, in place of an earlier one; the folder is made. Raises StoreError where refused."""
+    with refused(str(path), "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _put_local(path, data, path.parent)
 
 
 def check_writable_folder(folder: Path, what: str) -> None:

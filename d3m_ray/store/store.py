@@ -60,6 +60,10 @@ class Store:
         """Whether the result is stored."""
         return self._files.has(result_file(table, key, method))
 
+    def file_of(self, table: str, key: str, method: str | None = None) -> str:
+        """Where a result lies, or would: the path or URI to name to a person."""
+        return f"{self}/{result_file(table, key, method)}"
+
     def keys(self, table: str, method: str | None = None) -> set[str]:
         """The keys stored in a table, or in one method's part of it; one listing, however many there are."""
         folder = table if method is None else table_folder(table, method)
@@ -143,6 +147,10 @@ class Store:
             except FileNotFoundError:
                 continue
         return self._read_all(table, columns, filters, keys)
+
+    def versions(self, table: str, keys: Mapping[str, str | None]) -> dict[str, str]:
+        """By path, those of these results that are stored, with their sizes and times: the same while none changes."""
+        return self._files.versions_of(result_file(table, key, method) for key, method in keys.items())
 
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
         """What produced a result: `configuration`, `package_version` and `library_versions`."""
@@ -258,11 +266,9 @@ class Store:
 
     def _paths(self, table: str, keys: Mapping[str, str | None] | None) -> list[str]:
         """The paths of a table's results, or of those of these keys that are stored."""
-        paths = result_files(self._files, table, table)
         if keys is None:
-            return paths
-        wanted = {result_file(table, key, method) for key, method in keys.items()}
-        return [path for path in paths if path in wanted]
+            return result_files(self._files, table, table)
+        return sorted(self.versions(table, keys))
 
     def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
         if not self._files.has(path):
