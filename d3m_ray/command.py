@@ -203,9 +203,8 @@ def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", show: Sh
 
 
 def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
-    """Print the summary table and what speaks against it; write both, figures and group distribution below `parent`."""
+    """Print the summary table and what speaks against it; write both and the figures below `parent`."""
     from d3m_ray.analysis.caveats import write_caveats
-    from d3m_ray.analysis.distributions import draw_group_distribution
     from d3m_ray.analysis.figures import write_figures
     from d3m_ray.analysis.tables import render_summary, summary_table, write_table
     from d3m_ray.data import distribution_table
@@ -216,7 +215,6 @@ def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
     with refused(FIGURES, "written"):
         write_table(summary, folder / "summary.csv")
         write_table(distribution_table(outcome.splits), folder / "distribution.csv")
-        draw_group_distribution(outcome.splits, folder)
         write_figures(store, outcome.experiment, folder)
         write_caveats(caveats, folder / "caveats.txt")
     with on_standard_output():

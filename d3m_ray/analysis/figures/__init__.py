@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from d3m_ray.analysis.figures.curves import metric_figure
 from d3m_ray.analysis.figures.files import svg, write_figure
+from d3m_ray.analysis.figures.sizes import distribution_figure
 from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.metrics import METRICS
 from d3m_ray.store import Store
@@ -20,7 +21,13 @@ Draw = Callable[[], Figure]
 def all_figures(results: Results) -> dict[str, Draw]:
     """By name, in the order of reading, what draws each figure that the results have something to show in."""
     trials = results.trials
-    return {metric: partial(metric_figure, results, metric) for metric in METRICS if trials[metric].notna().any()}
+    figures: dict[str, Draw] = {
+        metric: partial(metric_figure, results, metric) for metric in METRICS if trials[metric].notna().any()
+    }
+    distribution = results.examples.groupby(["split", "group", "label_name"]).size().reset_index(name="num_examples")
+    if len(distribution):
+        figures["distribution"] = partial(distribution_figure, results, distribution)
+    return figures
 
 
 def write_figures(store: Store, experiment: str, folder: Path) -> list[Path]:

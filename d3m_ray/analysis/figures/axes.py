@@ -1,6 +1,7 @@
 """Axes that say no more than there is: ticks that stand apart, none beyond what a quantity can be."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -66,7 +67,8 @@ def share_axis(axes: Axes, num_train: int) -> None:
     label_apart(top, ticks, labels, [0.0, ticks[-1], *ticks])
 
 
-def _symlog_arguments(axes: Axes) -> dict[str, float]:
+def _symlog_arguments(axes: Axes) -> dict[str, Any]:
+    """What `set_xscale` needs to make another axis like this one."""
     scale = axes.xaxis.get_transform()
     return (
         {"linthresh": scale.linthresh, "linscale": LINEAR_DECADES} if isinstance(scale, SymmetricalLogTransform) else {}

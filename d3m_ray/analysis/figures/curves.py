@@ -123,7 +123,7 @@ def _draw_single(
 ) -> None:
     """A marker with its bar, `place` steps left of its number."""
     transform = axes.transData + ScaledTranslation(-DODGE_INCHES * place, 0, axes.figure.dpi_scale_trans)
-    where = {"transform": transform, "clip_on": False}
+    where: dict[str, Any] = {"transform": transform, "clip_on": False}
     axes.plot(points["num_removed"], points[metric], ".", color=marks["color"], markersize=3, alpha=0.6, **where)
     number, mean, low, high = bands[["num_removed", "mean", "low", "high"]].iloc[0]
     axes.plot([number, number], [low, high], color=marks["color"], linewidth=1.1, zorder=4, **where)

@@ -116,17 +116,18 @@ class _Drawing:
 
     def _draw_method(self, axes: Axes, method: str, rows: pd.DataFrame, shift: float) -> None:
         style = self.styles[method]
-        where = {"transform": axes.transData + ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)}
-        beside = {"transform": where["transform"] + ScaledTranslation(SEED_SHIFT, 0, axes.figure.dpi_scale_trans)}
+        inches = axes.figure.dpi_scale_trans
+        where: dict[str, Any] = {"transform": axes.transData + ScaledTranslation(shift, 0, inches)}
+        beside: dict[str, Any] = {"transform": axes.transData + ScaledTranslation(shift + SEED_SHIFT, 0, inches)}
         for row in rows.itertuples():
             seeds = [100 * value for value in seed_values(row.differences)]
-            axes.plot([row.num_removed] * len(seeds), seeds, ".", color=style.colour, markersize=3.5, **beside)
+            axes.plot(np.full(len(seeds), row.num_removed), seeds, ".", color=style.colour, markersize=3.5, **beside)
         numbers = rows["num_removed"].to_numpy()
         axes.vlines(numbers, 100 * rows["t_low"], 100 * rows["t_high"], color=style.colour, linewidth=1.1, **where)
         marks = style.of_marker | {"linestyle": style.dashes, "linewidth": 1.4, "markersize": 5}
         axes.plot(numbers, 100 * rows["difference"], **marks, zorder=4, **where)
         ringed = rows[rows["num_removed"] == self.chosen.get(method)] if len(rows) > 1 else rows.iloc[:0]
-        axes.plot(ringed["num_removed"], 100 * ringed["difference"], **RING, zorder=5, **where)
+        axes.plot(ringed["num_removed"], 100 * ringed["difference"], markersize=11, **RING, zorder=5, **where)
 
     def add_legend(self, page: Page) -> None:
         handles: list[Artist] = []
@@ -138,7 +139,7 @@ class _Drawing:
         handles.append(line_handle(color=GREY, linestyle=(0, (4, 2)), linewidth=1.2))
         labels.append(ZERO_LABELS[self.reference])
         if self.chosen:
-            handles.append(line_handle(**(dict(RING) | {"markersize": 8})))
+            handles.append(line_handle(markersize=8, **RING))
             labels.append("number chosen on val")
         page.legend(handles, labels)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import re
 import uuid
 from html import escape
@@ -36,7 +35,7 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
             unfinished.write_bytes(content)
-            os.replace(unfinished, path)
+            unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
     return paths

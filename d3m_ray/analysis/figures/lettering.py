@@ -37,9 +37,9 @@ def legible(text: str) -> str:
 
 
 def shortened(names: Iterable[str], max_inches: float = MAX_NAME_INCHES) -> dict[str, str]:
-    """By name, what stands for it in a figure: no two alike, and none wider than `max_inches` by much.
+    """By name, what stands for it in a figure: no two alike, and none wider than `max_inches`.
 
-    A name that is too long, or that boxes made like another, ends in an ellipsis and a number: `key_lines` says of what.
+    A name that is too long, or has boxes in it, ends in an ellipsis and a number, which `key_lines` explains.
     """
     labels: dict[str, str] = {}
     for name in dict.fromkeys(names):

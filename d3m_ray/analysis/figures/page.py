@@ -4,7 +4,7 @@ Every text is measured before it is placed, so nothing overlaps and no layout ha
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -24,8 +24,14 @@ TITLE_POINTS, CAPTION_POINTS = 10.0, 7.5
 LEADING = 1.35 / 72  # inches of a line for each point of its size
 LEGEND_HANDLE_INCHES = 0.5
 LEGEND_LAYOUT: Mapping[str, Any] = {
-    **{"loc": "upper left", "frameon": False, "fontsize": LABEL_POINTS, "borderpad": 0, "borderaxespad": 0},
-    **{"labelspacing": 0.4, "columnspacing": 1.4, "handlelength": 2.6},
+    "loc": "upper left",
+    "frameon": False,
+    "fontsize": LABEL_POINTS,
+    "borderpad": 0,
+    "borderaxespad": 0,
+    "labelspacing": 0.4,
+    "columnspacing": 1.4,
+    "handlelength": 2.6,
 }
 
 
@@ -95,7 +101,7 @@ class Page:
 
     def label_axes(self, rows: Sequence[Sequence[Axes]], across: str = "", up: str = "") -> None:
         """Name the axes of all panels once: `across` below the last row, `up` at the left edge of the page."""
-        places = {axes: place for axes, place in self._panels}
+        places = dict(self._panels)
         of_rows = [places[axes] for row in rows for axes in row]
         if across:
             middle = (min(x for x, *_ in of_rows) + max(x + width for x, _, width, _ in of_rows)) / 2
@@ -140,7 +146,7 @@ def head(axes: Axes, text: str) -> None:
     axes.set_title(text, fontsize=LABEL_POINTS + 0.5, loc="left", pad=4)
 
 
-def rule(axes: Axes, axis: str = "y") -> None:
+def rule(axes: Axes, axis: Literal["x", "y"] = "y") -> None:
     """Draw the light lines that carry the eye from a tick into the panel."""
     axes.grid(axis=axis, color=GRID, linewidth=0.6)
 
