@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "test")
 def distribution_figure(results: Results, distribution: pd.DataFrame) -> Figure:
     """One panel per split, one bar per group and label; `distribution` has split, group, label_name, num_examples."""
     with house_style():
-        groups, label_names = sorted(distribution["group"].unique()), _label_names(results, distribution)
+        groups, label_names = sorted(distribution["group"].unique()), labels_in_order(results, distribution)
         splits = [split for split in SPLITS if split in set(distribution["split"])]
         page = Page("Examples of each group by label", results)
         names, labels = shortened(groups), shortened(label_names)
@@ -44,9 +44,9 @@ def distribution_figure(results: Results, distribution: pd.DataFrame) -> Figure:
         return page.finish([caption], key_lines(names) + key_lines(labels))
 
 
-def _label_names(results: Results, distribution: pd.DataFrame) -> list[str]:
-    """The labels in the order of the corpus, then any other."""
-    present = set(distribution["label_name"])
+def labels_in_order(results: Results, table: pd.DataFrame) -> list[str]:
+    """The table's labels in the order of the corpus, then any other."""
+    present = set(table["label_name"])
     known = [name for name in results.label_names if name in present]
     return known + sorted(present - set(known))
 

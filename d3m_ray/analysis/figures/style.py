@@ -47,7 +47,7 @@ VARIANTS = (
     ("_auto", "left", (0, (1, 1))),
 )
 LABEL_COLOURS = (SKY, VERMILION, GREEN, PURPLE, ORANGE, BLUE, GREY, BLACK)
-LABEL_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "++++", "oo")  # 7 beside 8 colours: 56 pairs, none twice
+LABEL_HATCHES = ("", "////", "----", "\\\\\\\\", "xxxx", "||||", "++++")  # 7 beside 8 colours: 56 pairs, none twice
 
 
 @dataclass(frozen=True)
