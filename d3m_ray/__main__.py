@@ -9,6 +9,7 @@ from rich.console import Console
 
 from d3m_ray.analysis.status import render_status
 from d3m_ray.command import EXIT_FAILED, exit_status, on_standard_output, say
+from d3m_ray.examples_command import ExamplesRequest, Format, show_examples
 from d3m_ray.flags import parsed
 from d3m_ray.store import Store, StoreError
 
@@ -18,6 +19,11 @@ StoreArgument = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE", help="folder or URI that a sweep was given as --store")
 ]
 
+
+# Each with its constructor: for `str | None` alone the parser would take a group called None for no group.
+Name = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="NAME", help_behavior_hint="(optional)")]
+File = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="FILE", help_behavior_hint="(optional)")]
+Number = Annotated[int | None, tyro.conf.arg(constructor=int, metavar="NUMBER", help_behavior_hint="(optional)")]
 
 Command = Callable[[], int]
 
@@ -31,6 +37,37 @@ def status(store: StoreArgument, debug: bool = False) -> Command:
         debug: Show the traceback of an error, not only what is wrong.
     """
     return lambda: _show_status(Store(store))
+
+
+@COMMANDS.command
+def examples(
+    store: StoreArgument,
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")],
+    worst: Number = None,
+    best: Number = None,
+    group: Name = None,
+    label: Name = None,
+    experiment: Name = None,
+    format: Format = "table",  # noqa: A002 - the flag's name
+    out: File = None,
+    debug: bool = False,
+) -> Command:
+    """Show the train examples that hurt or help most by a method's alignment, with their texts.
+
+    Args:
+        store: Where the results are.
+        method: Attribution method whose alignment ranks them: trak, ekfac, trak_auto and so on.
+        worst: How many of lowest alignment, the most harmful first; 20 where neither this nor --best is given.
+        best: How many of highest alignment instead, the most helpful first.
+        group: Only examples of this group.
+        label: Only examples of the label of this name.
+        experiment: Experiment to read; needed where several of the store have the method.
+        format: table to read on the terminal; csv, json (a list of records, UTF-8) or parquet for other programs.
+        out: File to write to instead of the standard output; one that is there is replaced.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    request = ExamplesRequest(method, worst, best, group, label, experiment, format, out)
+    return lambda: show_examples(Store(store), request)
 
 
 def _show_status(store: Store) -> int:

@@ -225,10 +225,11 @@ def show_lds(store: Store, outcome: "Outcome", parent: Path) -> None:
     """Print the table of linear datamodeling scores and what speaks against it, and write both below `parent`."""
     from d3m_ray.analysis.caveats import write_caveats
     from d3m_ray.analysis.datamodeling import lds_table, render_lds
+    from d3m_ray.analysis.results import read_results
     from d3m_ray.analysis.tables import write_table
 
     folder = parent / outcome.experiment
-    table = lds_table(store, outcome.experiment)
+    table = lds_table(read_results(store, [outcome.experiment])[0])
     caveats = _show(render_lds(table, title=f"{outcome.experiment}, val"), store, outcome.experiment)
     with refused(FIGURES, "written"):
         write_table(table, folder / "lds.csv")

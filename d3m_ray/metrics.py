@@ -1,5 +1,6 @@
 """Metrics of one model's predictions per group, per cell and for the worst of each.
 
+scikit-learn is imported where it is needed: it takes a second, and whoever reads the store needs the names here alone.
 Shapes: N examples of one split, G groups, L labels. An answer is correct where the predicted label is the true one.
 """
 
@@ -7,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import f1_score, roc_auc_score
 
 from d3m_ray.records import BINARY_LABELS, Examples, Predictions
 
@@ -110,12 +110,20 @@ def _row(name: str, rows: np.ndarray, predictions: Predictions, is_binary: bool)
         "loss": float(predictions.losses[rows].mean()),
         "fpr": _mean(~is_correct[labels == 0]) if is_binary else float("nan"),
         "fnr": _mean(~is_correct[labels == 1]) if is_binary else float("nan"),
-        "auc": float(roc_auc_score(labels, log_odds)) if is_binary and of_several else float("nan"),
+        "auc": _auc(labels, log_odds) if is_binary and of_several else float("nan"),
         "macro_f1": _macro_f1(labels, predicted) if of_several else float("nan"),
     }
 
 
+def _auc(labels: np.ndarray, log_odds: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, log_odds))
+
+
 def _macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    from sklearn.metrics import f1_score
+
     occurring = np.union1d(labels, predicted)
     return float(f1_score(labels, predicted, labels=occurring, average="macro", zero_division=0.0))
 

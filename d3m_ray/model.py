@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from d3m_ray import cpu_layers
+import d3m_ray.cpu_layers as cpu_layers
 from d3m_ray.batching import Batch
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
@@ -191,6 +191,13 @@ def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[BaseModel, 
 def default_device() -> torch.device:
     """The GPU that this process was given, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """The kind of the default device, and what the maker calls it where that is known: `cuda, NVIDIA H100 PCIe`."""
+    if default_device().type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name()}"
+    return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def build_classifier(base: BaseModel, device: torch.device | str = "cpu") -> PreTrainedModel:

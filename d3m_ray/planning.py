@@ -12,11 +12,12 @@ from d3m_ray.corpus import store_corpus
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
+from d3m_ray.model import device_name
 from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
 from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence, removal_counts
-from d3m_ray.store import PlannedTrial, Store
+from d3m_ray.store import PlannedTrial, Store, current_provenance
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 
@@ -117,10 +118,11 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
 
 
 def record_plan(prepared: Prepared, progress: Progress) -> None:
-    """Write what this experiment is and plans, and the examples that it is about."""
+    """Write what this experiment is and plans, by which software and where, and the examples that it is about."""
     config, context = prepared.config, prepared.context
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
-    context.store.write_experiment(context.experiment, recorded, asked_trials(config, context), keys)
+    made_by = current_provenance(device_name())
+    context.store.write_experiment(context.experiment, recorded, asked_trials(config, context), keys, made_by)
     store_corpus(context.store, context.splits, context.data_hash, config.store_texts, progress.stage)
 
 

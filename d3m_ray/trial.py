@@ -16,7 +16,7 @@ from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import RobustConfig, TrainingConfig
 from d3m_ray.keys import content_hash
 from d3m_ray.metrics import group_metrics
-from d3m_ray.model import BaseModel, build_classifier, default_device
+from d3m_ray.model import BaseModel, build_classifier, default_device, device_name
 from d3m_ray.objectives import ERM, OBJECTIVES, FitInputs
 from d3m_ray.records import Examples, Predictions, Splits
 from d3m_ray.store import PlannedTrial, Store
@@ -221,5 +221,6 @@ def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit
         **({} if spec.objective == ERM else {"robust": asdict(context.robust)}),
         "seed": spec.seed,
         "chosen_epoch": fit.chosen_epoch,
+        "device": device_name(),
         "fit": {"train_seconds": fit.train_seconds, "num_steps": fit.num_steps, "num_train": num_train},
     }

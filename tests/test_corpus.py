@@ -110,5 +110,6 @@ def test_an_experiment_begins_with_its_corpus_and_goes_on_whether_texts_are_stor
         assert key == prepared.context.data_hash
     (experiment,) = store.read_experiments().values()
     assert experiment.configuration["data_hash"] == key
+    assert experiment.provenance["device"].startswith(("cpu", "cuda"))
     assert store.read_all("examples")["text"].notna().sum() == 80
     assert ("does not delete" in " ".join(capsys.readouterr().err.split())) == has_texts

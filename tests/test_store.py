@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from d3m_ray.store import TABLES, PlannedTrial, Store, StoreError
+from d3m_ray.store import TABLES, PlannedTrial, Store, StoreError, current_provenance
 from d3m_ray.store import store as store_module
 from d3m_ray.store.files import Files
+from d3m_ray.version import __version__
 
 CREATED_AT = pd.Timestamp("2026-01-02 03:04:05", tz="UTC")
 METHODS = {table: "trak" if spec.by_method else None for table, spec in TABLES.items()}
@@ -153,8 +154,9 @@ def test_metadata_says_what_produced_a_result(store: Store) -> None:
     store.write("fits", "k1", make_frame("fits", "k1"), {"seed": 3, "training": {"num_epochs": 2}})
     metadata = store.read_metadata("fits", "k1")
     assert metadata["configuration"] == {"seed": 3, "training": {"num_epochs": 2}}
-    assert metadata["package_version"]
-    assert set(metadata["library_versions"]) == {"torch", "transformers", "ray", "numpy", "pyarrow"}
+    assert metadata["package_version"] == __version__
+    assert metadata["commit"]
+    assert {"torch", "transformers", "tokenizers", "ray", "numpy", "pyarrow"} <= set(metadata["library_versions"])
     assert metadata["library_versions"]["numpy"] == np.__version__
     raw = pq.read_schema(f"{store}/fits/k1.parquet").metadata[b"d3m_ray"]
     assert json.loads(raw) == metadata
@@ -263,12 +265,15 @@ def test_a_damaged_experiment_is_named(store: Store) -> None:
         '{"plan": []}', '{"configuration": {}, "plan": []}', '{"configuration": {"model": "tiny"}, "plan": []}',
         f"{known}7}}", f'{known}[["trak"]]}}', f'{known}["tr"]}}', f'{known}[["trak", "many", 0]]}}',
         f'{known}[], "keys": []}}', f'{known}[], "caveats": 3}}',
+        f'{known}[], "provenance": "here"}}', f'{known}[], "provenance": {{"host": ["a"]}}}}',
+        f'{known}[], "provenance": {{"num_cores": true}}}}', f'{known}[], "provenance": {{"versions": {{"ray": 2}}}}}}',
     ):  # fmt: skip
         Path(f"{store}/experiments/ants.json").write_text(content)
         with pytest.raises(StoreError, match=r"experiments/ants\.json is damaged \(.*\); delete it and run"):
             store.read_experiments()
     Path(f"{store}/experiments/ants.json").write_text(f"{known}[]}}")
-    assert store.read_experiments()["ants"].created_at is None, "a record of an earlier version"
+    earlier = store.read_experiments()["ants"]
+    assert (earlier.created_at, earlier.provenance) == (None, {}), "a record of an earlier version"
     Path(f"{store}/experiments/no name.json").write_text("not ours")
     assert list(store.read_experiments()) == ["ants"]
 
@@ -284,11 +289,15 @@ def test_an_experiment_is_extended_not_replaced(store: Store) -> None:
     assert store.read_experiments() == {}
     configuration = {"dataset": "ants", "model": "tiny", "training": {"num_epochs": 1}}
     store.write_experiment("ants-1", configuration, [("trak", 0, 0), ("trak_heuristic", None, 0)])
-    store.write_experiment("ants-1", configuration, [("trak", 50, 0), ("trak", 0, 0)])
+    provenance = current_provenance("cpu")
+    store.write_experiment("ants-1", configuration, [("trak", 50, 0), ("trak", 0, 0)], provenance=provenance)
     store.write_experiment("ants-0", configuration, [])
     experiments = store.read_experiments()
     assert list(experiments) == ["ants-0", "ants-1"]
     assert experiments["ants-1"].configuration == configuration
+    assert experiments["ants-1"].provenance == provenance
+    store.write_caveats("ants-1", ["few seeds"])
+    assert store.read_experiments()["ants-1"].provenance == provenance
     plan = (("trak", 0, 0), ("trak_heuristic", None, 0), ("trak", 50, 0))
     assert experiments["ants-1"].plan == tuple(PlannedTrial(*trial) for trial in plan)
     with pytest.raises(ValueError, match=r"missing \['model'\]"):

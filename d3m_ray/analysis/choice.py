@@ -5,6 +5,8 @@ import pandas as pd
 from d3m_ray.analysis.results import PLAIN_OBJECTIVE, TRIAL, Results
 
 WORST = "worst"
+BASE = "nothing removed"
+"""What stands as the method of the models that were trained plainly on everything."""
 
 
 def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
@@ -23,3 +25,9 @@ def chosen_numbers(results: Results) -> dict[str, int]:
     best = means.sort_values(["accuracy", "num_removed"], ascending=[False, True]).drop_duplicates("method")
     chosen = best.sort_values("method")
     return dict(zip(chosen["method"], chosen["num_removed"].tolist(), strict=True))
+
+
+def base_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows of base models, each seed's once: every method that was asked for 0 has them."""
+    rows = trials[(trials["num_removed"] == 0) & (trials["objective"] == PLAIN_OBJECTIVE)]
+    return rows.drop_duplicates(["seed", "split", "group"]).assign(method=BASE)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.analysis.tables import newest_trials
 from d3m_ray.store import Experiment, Store, StoreError
 
 TRIAL = ["method", "num_removed", "seed"]
@@ -161,6 +160,17 @@ class Results:
         """The rows of `lds`; empty but for an experiment of sweeps/lds.py."""
         return self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
 
+    def versions(self) -> dict[str, str]:
+        """By path, the state of each stored file that the tables of this experiment are read from, but its trials."""
+        removing = self.fits[self.fits["num_removed"] > 0]
+        keys: dict[str, dict[str, str | None]] = {
+            "fits": dict.fromkeys(self.fits["fit_key"]),
+            "removals": dict(zip(removing["trial_key"], removing["method"], strict=True)),
+            "examples": dict.fromkeys([self.configuration["data_hash"]] if "data_hash" in self.configuration else []),
+            **{table: {key: name for name, key in self._keys(table).items()} for table in ("alignments", "scores")},
+        }
+        return {path: state for table, of in keys.items() for path, state in self.store.versions(table, of).items()}
+
     def _keys(self, table: str) -> Mapping[str, str]:
         return self.record.keys.get(table, {})
 
@@ -195,6 +205,16 @@ def read_results(store: Store, names: Collection[str] = (), say: Tell | None = N
         Results(store, records[name], newest_trials(of_experiment.get(name, trials.iloc[:0])), say)
         for name in sorted(names or records)
     ]
+
+
+def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of an (experiment, method, num_removed, seed) that was run again since."""
+    arm = ["experiment", *TRIAL]
+    run = trials.drop_duplicates([*arm, "trial_key"])
+    newest = run.sort_values("created_at", kind="stable").drop_duplicates(arm, keep="last")
+    if len(newest) == len(run):
+        return trials
+    return trials.merge(newest[[*arm, "trial_key"]], on=[*arm, "trial_key"])
 
 
 def _read_answers(store: Store, fit_keys: list[str], say: Tell | None) -> Answers | None:

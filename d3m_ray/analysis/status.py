@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from d3m_ray.analysis.results import TRIAL
 from d3m_ray.store import Experiment, PlannedTrial, Store, StoreError
 
 STATES = ("done", "failed", "missing")
@@ -25,24 +26,28 @@ def experiment_status(store: Store, experiment: Experiment, say: Callable[[str],
     told and left out.
     """
     ours = [("experiment", "==", experiment.name)]
-    identity = ["method", "num_removed", "seed"]
-    planned = set(experiment.plan)
+    trials = store.read_all("trials", columns=TRIAL, filters=ours, say=say).drop_duplicates()
+    failures = store.read_all("failures", columns=[*TRIAL, "error"], filters=ours, say=say)
+    return trial_states(experiment.plan, trials, failures)
+
+
+def trial_states(plan: Sequence[PlannedTrial], trials: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame:
+    """What `experiment_status` gives, of a plan and the stored trials (`TRIAL`) and failures (and `error`)."""
+    planned = set(plan)
 
     def as_planned(method: str, num_removed: int | None, seed: int) -> PlannedTrial:
         trial = PlannedTrial(method, None if pd.isna(num_removed) else num_removed, seed)
         by_rule = trial._replace(num_removed=None)  # stored under the number that the rule came to
         return by_rule if trial not in planned and by_rule in planned else trial
 
-    trials = store.read_all("trials", columns=identity, filters=ours, say=say).drop_duplicates()
-    failures = store.read_all("failures", columns=[*identity, "error"], filters=ours, say=say)
-    done = {as_planned(*trial) for trial in trials.itertuples(index=False)}
-    errors = {as_planned(*trial): error for *trial, error in failures.itertuples(index=False)}
+    done = {as_planned(*trial) for trial in trials[TRIAL].itertuples(index=False)}
+    errors = {as_planned(*trial): error for *trial, error in failures[[*TRIAL, "error"]].itertuples(index=False)}
     rows = []
-    for trial in [*experiment.plan, *sorted(done - planned)]:
+    for trial in [*plan, *sorted(done - planned)]:
         state = "done" if trial in done else "failed" if trial in errors else "missing"
         error = errors[trial].strip().partition("\n")[0] if state == "failed" else ""
         rows.append((*trial, state, error))
-    return pd.DataFrame(rows, columns=[*identity, "state", "error"]).astype({"num_removed": "Int64"})
+    return pd.DataFrame(rows, columns=[*TRIAL, "state", "error"]).astype({"num_removed": "Int64"})
 
 
 def render_status(store: Store, say: Callable[[str], None] | None = None) -> Group:

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from d3m_ray.analysis.results import newest_trials
 from d3m_ray.analysis.statistics import MIN_VALUES, Interval, bootstrap_interval, paired_differences, t_interval
 from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
 from d3m_ray.store import Store, StoreError
@@ -31,12 +32,6 @@ def read_trials(store: Store, experiment: str, split: str = "test") -> pd.DataFr
         known = sorted(store.read_all("trials", columns=["experiment"])["experiment"].unique())
         raise StoreError(f"{store} holds no {split} trial of {experiment!r}; it has trials of {known}")
     return newest_trials(trials).sort_values(["method", "num_removed", "seed", "group"], ignore_index=True)
-
-
-def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one experiment without those of a (method, num_removed, seed) that was run again since."""
-    identity = ["method", "num_removed", "seed", "split", "group"]
-    return trials.sort_values("created_at", kind="stable").drop_duplicates(identity, keep="last")
 
 
 def identity_names(groups: Collection[str]) -> list[str]:

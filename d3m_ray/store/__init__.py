@@ -2,6 +2,7 @@
 
 from d3m_ray.store.experiments import Experiment, PlannedTrial
 from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder, expanded, refused, write_file
+from d3m_ray.store.provenance import Provenance, current_provenance
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES, TableSpec
 
@@ -10,10 +11,12 @@ __all__ = [
     "DamagedError",
     "Experiment",
     "PlannedTrial",
+    "Provenance",
     "Store",
     "StoreError",
     "TableSpec",
     "check_writable_folder",
+    "current_provenance",
     "expanded",
     "refused",
     "write_file",

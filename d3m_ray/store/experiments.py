@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from d3m_ray.store.provenance import Provenance
+
 NEEDED_ENTRIES = ("dataset", "model")
 MAX_DEPTH = 50  # of a record, which has five levels
 MAX_NUMBER = 2**63 - 1  # that a column holds
@@ -36,6 +38,8 @@ class Experiment:
     """When it was first asked for, in ISO format; None in a record of an earlier version."""
     caveats: Sequence[str] = ()
     """What its last summary said against itself, a sentence each."""
+    provenance: Provenance = field(default_factory=dict)
+    """Which software and machine it was begun with, or gone on with last; empty in a record of an earlier version."""
 
     def __post_init__(self) -> None:
         missing = [entry for entry in NEEDED_ENTRIES if entry not in self.configuration]
@@ -57,6 +61,7 @@ def extended(begun: Experiment, asked: Experiment) -> Experiment:
         plan=tuple(dict.fromkeys([*begun.plan, *asked.plan])),
         keys={table: {**begun.keys.get(table, {}), **asked.keys.get(table, {})} for table in tables},
         created_at=begun.created_at,
+        provenance=asked.provenance,
     )
 
 
@@ -75,22 +80,27 @@ def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
     _check_content(document)
     if not isinstance(document, dict):
         raise ValueError("a record is a JSON object")
-    optional = {"keys": {}, "created_at": "", "caveats": []}  # a record of an earlier version has none
+    # A record of an earlier version has none of these.
+    optional = {"keys": {}, "created_at": "", "caveats": [], "provenance": {}}
     for entry, kind in (
         ("configuration", dict),
         ("plan", list),
         ("keys", dict),
         ("created_at", str),
         ("caveats", list),
+        ("provenance", dict),
     ):
         value = document.get(entry)
         if not isinstance(optional.get(entry) if value is None else value, kind):
             raise ValueError(f"a record has the field {entry}, {NAMES_OF_KINDS[kind]}")
     keys, caveats = document.get("keys") or {}, document.get("caveats") or ()
+    provenance = document.get("provenance") or {}
     if not all(isinstance(of_table, dict) and _are_texts(of_table.values()) for of_table in keys.values()):
         raise ValueError(f"the keys of a record are texts by name by table, received {keys!r}")
     if not _are_texts(caveats):
         raise ValueError(f"the caveats of a record are texts, received {caveats!r}")
+    if not all(_is_provenance(value) for value in provenance.values()):
+        raise ValueError(f"the provenance of a record is texts, counts and versions by name, received {provenance!r}")
     shared = [document["configuration"].get(entry, "") for entry in NEEDED_ENTRIES]
     if not _are_texts(shared):
         raise ValueError(f"{' and '.join(NEEDED_ENTRIES)} of a record are texts, received {shared!r}")
@@ -101,6 +111,7 @@ def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
         keys=keys,
         created_at=document.get("created_at"),
         caveats=tuple(caveats),
+        provenance=provenance,
     )
 
 
@@ -116,6 +127,10 @@ def _planned(trial: Any) -> PlannedTrial:
 
 def _is_count(value: Any, optional: bool = False) -> bool:
     return (optional and value is None) or (type(value) is int and abs(value) <= MAX_NUMBER)
+
+
+def _is_provenance(value: Any) -> bool:
+    return isinstance(value, str) or _is_count(value) or (isinstance(value, dict) and _are_texts(value.values()))
 
 
 def _are_texts(values: Iterable[Any]) -> bool:

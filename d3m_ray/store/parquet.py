@@ -2,18 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from d3m_ray import __version__
+from d3m_ray.store.provenance import software
 
 METADATA_KEY = b"d3m_ray"
-RECORDED_LIBRARIES = ("torch", "transformers", "ray", "numpy", "pyarrow")
 # Every page has a checksum, so that a bit that turned is told from a result.
 CHECKED_FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -21,12 +18,8 @@ CHECKED_FORMAT = ds.ParquetFileFormat(
 
 
 def table_to_bytes(content: pa.Table, configuration: Mapping[str, Any]) -> pa.Buffer:
-    """The file: the configuration (JSON values), the package version and the library versions are its metadata."""
-    metadata = {
-        "configuration": configuration,
-        "package_version": __version__,
-        "library_versions": _library_versions(),
-    }
+    """The file: its metadata are the configuration (JSON values) and which software wrote it."""
+    metadata = {"configuration": configuration, **software()}
     encoded = json.dumps(metadata, sort_keys=True, allow_nan=False).encode()
     sink = pa.BufferOutputStream()
     described = content.replace_schema_metadata({METADATA_KEY: encoded})
@@ -48,8 +41,3 @@ def metadata_from_bytes(data: pa.Buffer) -> dict[str, Any]:
         return json.loads((pq.read_schema(pa.BufferReader(data)).metadata or {})[METADATA_KEY])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(str(error)) from error
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    return {library: version(library) for library in RECORDED_LIBRARIES}

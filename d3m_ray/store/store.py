@@ -20,6 +20,7 @@ from d3m_ray.store.experiments import (
 )
 from d3m_ray.store.files import DamagedError, Files, StoreError
 from d3m_ray.store.parquet import metadata_from_bytes, table_to_bytes
+from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
     checked_name,
     find_damaged,
@@ -74,7 +75,7 @@ class Store:
     ) -> None:
         """Store one result, in place of an earlier one of the same key.
 
-        The configuration (JSON values), the package version and the library versions go into the file's metadata.
+        The configuration (JSON values) and the versions of the package and its libraries go into the file's metadata.
         Raises ValueError where columns, types or keys are not those of `TABLES[table]`.
         """
         path = result_file(table, key, method)
@@ -153,7 +154,7 @@ class Store:
         return self._files.versions_of(result_file(table, key, method) for key, method in keys.items())
 
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
-        """What produced a result: `configuration`, `package_version` and `library_versions`."""
+        """What produced a result: `configuration`, `package_version`, `commit` and `library_versions`."""
         return self._files.read(result_file(table, key, method), metadata_from_bytes)
 
     def has_whole(self, table: str, key: str, method: str | None, say: Say) -> bool:
@@ -210,14 +211,17 @@ class Store:
         configuration: Mapping[str, Any],
         plan: Iterable[tuple[str, int | None, int]],
         keys: Mapping[str, Mapping[str, str]] | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         """Record a configuration, and add (method, num_removed, seed) triples and `keys` to those of its experiment.
 
         The configuration (JSON values) has at least the entries `dataset` and `model`; ValueError where it has not.
+        `provenance` stands in the place of an earlier one.
         Caveats go: they were about a smaller plan. Two drivers that extend one experiment in the same moment may lose
         one's additions to the plan, never a result.
         """
-        asked = Experiment(name, configuration, tuple(PlannedTrial(*trial) for trial in plan), keys or {}, _now())
+        planned = tuple(PlannedTrial(*trial) for trial in plan)
+        asked = Experiment(name, configuration, planned, keys or {}, _now(), provenance=provenance or {})
         begun = self.read_experiment(name)
         record = asked if begun is None else extended(begun, asked)
         self._files.put(_experiment_file(name), experiment_to_json(record))

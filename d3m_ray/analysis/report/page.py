@@ -1,0 +1,71 @@
+"""The page of one experiment."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from d3m_ray import __version__
+from d3m_ray.analysis.report.gaps import Progress, progress_of, states_of
+from d3m_ray.analysis.report.rendering import render
+from d3m_ray.analysis.report.sections import Section, costs_section, figures_section, gaps_section, setting_section
+from d3m_ray.analysis.report.setting import question, warnings
+from d3m_ray.analysis.results import Results
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template is filled with."""
+
+    name: str
+    dataset: str
+    model: str
+    question: str
+    headline: str
+    details: Sequence[str]
+    caveats: Sequence[str]
+    progress: Progress
+    sections: Sequence[Section]
+    has_gaps: bool
+    index_href: str | None
+    version: str = __version__
+
+    @property
+    def contents(self) -> list[tuple[str, str]]:
+        """Anchor and title of each part, in the order of the page."""
+        return [("headline", "The question and the answer"), *((s.id, s.title) for s in self.sections)]
+
+
+def report_page(
+    results: Results,
+    figures: Mapping[str, str] | None = None,
+    files: Mapping[str, Sequence[str]] | None = None,
+    index_href: str | None = None,
+    damaged: Collection[str] = (),
+) -> str:
+    """The experiment as one HTML page that loads nothing, from the question to what is missing.
+
+    `figures` are `<svg>` elements by name, `files` the relative addresses of the same figures as files, `index_href`
+    that of the page that compares the experiments. `damaged` are the sentences about damaged files: they are read last,
+    so it may be the list that `results.say` appends to. What the store lacks, the page names.
+    """
+    states = states_of(results)
+    progress = progress_of(states)
+    sections = [
+        setting_section(results),
+        figures_section(figures or {}, files or {}),
+        costs_section(results),
+        gaps_section(results, states, list(damaged)),
+    ]
+    page = Page(
+        name=results.name,
+        dataset=str(results.configuration["dataset"]),
+        model=str(results.configuration["model"]),
+        question=question(results),
+        headline="",
+        details=(),
+        caveats=warnings(results),
+        progress=progress,
+        sections=sections,
+        has_gaps=progress.num_done < progress.num_planned or bool(sections[-1].items),
+        index_href=index_href,
+    )
+    return render("template.html.j2", page=page)

@@ -1,0 +1,87 @@
+"""The sections of an experiment's page: which words, figures and tables stand in each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from d3m_ray.analysis.report.cells import TableView, as_seconds, table_view
+from d3m_ray.analysis.report.columns import columns
+from d3m_ray.analysis.report.costs import scoring_costs, sharing, training_costs
+from d3m_ray.analysis.report.drawings import Drawing, drawings
+from d3m_ray.analysis.report.gaps import absent_tables, failed_by_reason, missing_by_arm
+from d3m_ray.analysis.report.setting import Facts, setting
+from d3m_ray.analysis.results import Results
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page; what it lacks is not shown."""
+
+    id: str
+    title: str
+    paragraphs: Sequence[str] = ()
+    items: Sequence[str] = ()
+    facts: Sequence[Facts] = ()
+    drawings: Sequence[Drawing] = ()
+    tables: Sequence[TableView] = ()
+    has_texts: bool = False
+
+
+def setting_section(results: Results) -> Section:
+    """Corpus, model, settings and where the results come from."""
+    return Section("setting", "The setting", facts=setting(results))
+
+
+def figures_section(figures: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> Section:
+    """The figures, given as `<svg>` elements."""
+    drawn = drawings(figures, files)
+    return Section("figures", "Figures", [] if drawn else ["The store holds no trial to draw."], drawings=drawn)
+
+
+def costs_section(results: Results) -> Section:
+    """Seconds and examples a second of training and scoring, and what sharing saved."""
+    cost = sharing(results)
+    words = [
+        f"{cost.num_trials:,} trials took {cost.num_fits:,} trained models, {as_seconds(cost.train_seconds)} of "
+        "training one after the other. Arms that train on the same examples with the same seed share a model: "
+        f"{cost.num_saved:,} fits, about {as_seconds(cost.saved_seconds)}, were saved so."
+    ]
+    training = table_view(
+        "training-costs",
+        "Training",
+        "One row per way to train, over distinct models. Seconds are of the fit alone, without the wait for a worker.",
+        training_costs(results),
+        columns("objective", "num_fits", "num_train", "train_seconds", "seconds_per_fit", "train_examples_per_second"),
+    )
+    scoring = table_view(
+        "scoring-costs",
+        "Scoring",
+        "One row per set of attribution scores; one that another experiment of the store made was not made again.",
+        scoring_costs(results),
+        columns("method", "scoring_seconds", "num_scored", "scored_examples_per_second", "coverage"),
+        "The store holds no attribution scores of this experiment.",
+    )
+    return Section("costs", "Costs", words if cost.num_trials else [], tables=[training, scoring])
+
+
+def gaps_section(results: Results, states: pd.DataFrame, damaged: Sequence[str]) -> Section:
+    """What failed and why, what is missing, and which files are damaged."""
+    failed = table_view(
+        "failed",
+        "Failed trials",
+        "One row per reason. The same sweep, run again, tries them again.",
+        failed_by_reason(states),
+        columns("num_trials", "error", "trials"),
+        "No trial failed.",
+    )
+    missing = table_view(
+        "missing",
+        "Missing trials",
+        "One row per arm that lacks trials: they were asked for, and are neither stored nor recorded as failed.",
+        missing_by_arm(states),
+        columns("method", "removed", "num_missing", "num_trials", "seeds"),
+        "No trial is missing.",
+    )
+    items = [*absent_tables(results), *dict.fromkeys(damaged)]
+    return Section("gaps", "What failed and what is missing", items=items, tables=[failed, missing])

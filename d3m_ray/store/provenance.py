@@ -1,0 +1,94 @@
+"""Which software made a result, and on which machine."""
+
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from d3m_ray.version import __version__
+
+Provenance = Mapping[str, str | int | Mapping[str, str]]
+
+UNKNOWN = "unknown"
+RECORDED_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "ray",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pyarrow",
+)
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]  # the root of a checkout, else a folder of installed packages
+MAX_SECONDS = 5.0  # for git to answer
+DESCRIBE = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
+
+
+def software() -> dict[str, str | dict[str, str]]:
+    """`package_version`, `commit` and `library_versions`: the metadata of every file."""
+    return {"package_version": __version__, "commit": commit(), "library_versions": _library_versions()}
+
+
+def current_provenance(device: str) -> Provenance:
+    """What `software` says, and `python`, `system`, `host`, `num_cores` (that this process may use), `device`.
+
+    And `recorded_at`, the time in ISO format. `device` is what the caller computes on. JSON values.
+    """
+    return {
+        **software(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "host": socket.gethostname(),
+        "num_cores": _num_cores(),
+        "device": device,
+        "recorded_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def commit(root: Path = PACKAGE_PARENT) -> str:
+    """The commit of the git checkout in this folder, `-dirty` behind it where tracked files were changed since.
+
+    `UNKNOWN` where the folder is no checkout, or git is missing or refuses.
+    """
+    if not (root / ".git").exists():
+        return UNKNOWN
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a git hook
+    try:
+        said = subprocess.run(
+            DESCRIBE,
+            cwd=root,
+            env={**outside, "GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=MAX_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return UNKNOWN
+    return said.stdout.strip() or UNKNOWN
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    return {library: found for library in RECORDED_LIBRARIES if (found := _version(library)) is not None}
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # a reader of results needs none of them to be trained with
+        return None
