@@ -152,7 +152,7 @@ def _cautions(results: Results, method: str, table: pd.DataFrame) -> list[str]:
     if not scores_of(table):
         cautions.append(f"the store holds no scores of {method}: there are no columns of them")
     removing = results.fits[results.fits["num_removed"] > 0]
-    num_unknown = len(removing) - len(results.removals.drop_duplicates(["num_removed", "seed"]))
+    num_unknown = len(removing) - len(results.removals_of(method).drop_duplicates(["num_removed", "seed"]))
     if num_unknown:
         cautions.append(
             f"what {num_unknown} of {len(removing)} trials of {method} removed is not stored: smallest_num_removed "

@@ -1,6 +1,8 @@
 """How far the methods agree: rank correlations of their alignments, and the overlap of what they would remove."""
 
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,11 +28,14 @@ from d3m_ray.analysis.results import Results
 PANEL_INCHES = 2.7
 MAX_LINES = 10  # pairs of methods with a line of their own
 SPEARMAN, OVERLAP = "spearman", "overlap"
-CHANCE_MARKS = {"color": GREY, "linestyle": (0, (4, 2)), "linewidth": 1.3}
+CHANCE_MARKS: Mapping[str, Any] = {"color": GREY, "linestyle": (0, (4, 2)), "linewidth": 1.3}
 
 
 def agreement_figure(results: Results, agreement: pd.DataFrame) -> Figure:
-    """Spearman correlations as a matrix, overlap of the lowest against their number; the table has two methods at least."""
+    """Spearman correlations as a matrix, overlap of the lowest against their number.
+
+    `agreement` is the table of `agreement_table`, with two methods at least.
+    """
     with house_style():
         methods = method_order([*agreement["first"].unique(), *agreement["second"].unique()])
         names = shortened(methods, 1.1)
@@ -76,9 +81,9 @@ def _pairs(methods: list[str], overlaps: pd.DataFrame) -> list[Pair]:
 
 def _draw_matrix(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
     places = {method: place for place, method in enumerate(methods)}
-    values = np.full((len(methods), len(methods)), np.nan)
+    values = np.where(np.eye(len(methods), dtype=bool), 1.0, np.nan)
     for row in rows.itertuples():
-        one, other = places[row.first], places[row.second]
+        one, other = places[str(row.first)], places[str(row.second)]
         values[one, other] = values[other, one] = row.value
     edges = np.arange(len(methods) + 1) - 0.5
     axes.pcolormesh(
@@ -96,18 +101,18 @@ def _draw_matrix(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
     axes.tick_params(length=0)
 
 
-def _draw_overlaps(axes: Axes, overlaps: pd.DataFrame, marks: dict[Pair, dict[str, object]]) -> None:
+def _draw_overlaps(axes: Axes, overlaps: pd.DataFrame, marks: dict[Pair, dict[str, Any]]) -> None:
     rule(axes)
     number_axis(axes, {int(number) for number in overlaps["num_removed"]})
     chance = overlaps.drop_duplicates("num_removed").sort_values("num_removed")
     numbers = [0, *chance["num_removed"].astype(int)]
     axes.plot(numbers, [0.0, *chance["by_chance"]], **CHANCE_MARKS, zorder=1)
     for (one, other), of_pair in overlaps.groupby(["first", "second"]):
-        if (one, other) in marks:
+        pair = (str(one), str(other))
+        if pair in marks:
             rows = of_pair.sort_values("num_removed")
-            style: dict[str, object] = marks[one, other]
             axes.plot(
-                rows["num_removed"].astype(int), rows["value"].astype(float), **style, markersize=4, clip_on=False
+                rows["num_removed"].astype(int), rows["value"].astype(float), **marks[pair], markersize=4, clip_on=False
             )
     values = np.concatenate(
         [overlaps["value"].to_numpy(dtype=float), overlaps["by_chance"].to_numpy(dtype=float), [0.0]]

@@ -47,7 +47,7 @@ def label_apart(axes: Axes, ticks: Sequence[float], labels: Sequence[str], first
     places = {tick: float(transform.transform((tick, 0))[0]) * width_inches(axes) for tick in ticks}
     halves = {tick: text_inches(label) / 2 for tick, label in zip(ticks, labels, strict=True)}
     kept: list[float] = []
-    for tick in dict.fromkeys(first):
+    for tick in dict.fromkeys(tick for tick in first if tick in places):
         if all(abs(places[tick] - places[k]) >= halves[tick] + halves[k] + TICK_GAP_INCHES for k in kept):
             kept.append(tick)
     axes.set_xticks(list(ticks), [label if tick in kept else "" for tick, label in zip(ticks, labels, strict=True)])

@@ -9,7 +9,7 @@ from scipy import stats
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
 
 BAND_SENTENCE = (
-    f"bands and bars are {CONFIDENCE:.0%} Student t intervals of the mean over seeds, from {MIN_VALUES} seeds on; "
+    f"bands or bars are {CONFIDENCE:.0%} Student t intervals of the mean over seeds, from {MIN_VALUES} seeds on; "
     "of fewer, each seed is a point"
 )
 

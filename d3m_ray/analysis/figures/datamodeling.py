@@ -24,7 +24,7 @@ def mean_lds(lds: pd.DataFrame) -> pd.DataFrame:
 def lds_figure(results: Results, means: pd.DataFrame) -> Figure:
     """A marker per method with its interval, a panel for scores per val example and one for scores per group."""
     with house_style():
-        methods = method_order(means["method"].unique())
+        methods = method_order(means["method"])
         styles, names = method_styles(methods), shortened(methods)
         page = Page("Linear datamodeling score: how well scores foretell retraining", results)
         kinds = [kind for kind in KINDS if kind in set(means["kind"])]
@@ -37,10 +37,10 @@ def lds_figure(results: Results, means: pd.DataFrame) -> Figure:
         for axes, kind in zip(panels, kinds, strict=True):
             rule(axes, "x")
             axes.axvline(0, color=GREY, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
-            for row in means[means["kind"] == kind].itertuples():
-                place, style = methods.index(row.method), styles[row.method]
-                axes.plot([row.lds_low, row.lds_high], [place, place], color=style.colour, linewidth=1.2)
-                axes.plot([row.lds], [place], **(style.of_marker | {"markersize": 6}))
+            for method, rows in means[means["kind"] == kind].groupby("method"):
+                style, place = styles[str(method)], np.full(len(rows), methods.index(str(method)))
+                axes.hlines(place, rows["lds_low"], rows["lds_high"], color=style.colour, linewidth=1.2)
+                axes.plot(rows["lds"], place, **(style.of_marker | {"markersize": 6}), zorder=4)
             axes.set_xlim(low, high)
             axes.set_xticks(ticks, [tick_label(tick) for tick in ticks])
             axes.set_yticks(range(len(methods)), names.values() if axes is panels[0] else [""] * len(methods))

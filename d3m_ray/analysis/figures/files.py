@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import uuid
 from html import escape
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from d3m_ray.analysis.figures.style import house_style
+from d3m_ray.store import write_file
 
 FORMATS = ("pdf", "png", "svg")
 PNG_DPI = 160
@@ -23,25 +23,23 @@ ID = re.compile(r'\sid="([^"]+)"')
 REFERENCE = re.compile(r'(?:href="#|url\(#)([^")]+)')
 
 
+def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
+    """By file name, `name.pdf`, `.png` and `.svg`, its content."""
+    return {f"{name}.{suffix}": _rendered(figure, suffix) for suffix in FORMATS}
+
+
 def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `name.pdf`, `.png` and `.svg` into the folder, made where there is none; returns the paths.
+    """Write the `figure_files` into the folder, made where there is none; returns the paths.
 
-    Each is written under another name and then renamed: a file is whole, or the earlier one.
+    A file is whole, or the earlier one. Raises StoreError where it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
-    for path in paths:
-        content = _rendered(figure, path.suffix[1:])
-        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            unfinished.write_bytes(content)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    return paths
+    files = figure_files(figure, name)
+    for file, content in files.items():
+        write_file(folder / file, content)
+    return [folder / file for file in files]
 
 
-def svg(figure: Figure) -> str:
+def svg(figure: Figure, name: str = "") -> str:
     """The figure as an `<svg>` element for an HTML page: as wide as its place, with ids that no other figure has.
 
     Its title, for those who hear the page, is the figure's.
@@ -49,12 +47,12 @@ def svg(figure: Figure) -> str:
     drawn = _rendered(figure, "svg").decode("utf-8")
     body = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
     view_box = re.search(r'viewBox="([^"]+)"', drawn)
-    title = escape(" ".join((figure.get_suptitle()).split()))
+    title = escape(" ".join(figure.get_suptitle().split()))
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
         f'viewBox="{view_box[1] if view_box else ""}" width="100%" class="figure"><title>{title}</title>'
     )
-    return opening + _with_own_ids(re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL))
+    return opening + _with_own_ids(re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL), name)
 
 
 def _rendered(figure: Figure, suffix: str) -> bytes:
@@ -64,9 +62,9 @@ def _rendered(figure: Figure, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def _with_own_ids(body: str) -> str:
-    """Ids that nothing refers to left out, the others begun with a hash of the figure."""
-    prefix = f"f{hashlib.sha256(body.encode()).hexdigest()[:10]}"
+def _with_own_ids(body: str, name: str) -> str:
+    """Ids that nothing refers to left out, the others begun with a hash of the figure and its name."""
+    prefix = f"f{hashlib.sha256((name + body).encode()).hexdigest()[:10]}"
     used = set(REFERENCE.findall(body))
     body = ID.sub(lambda match: f' id="{prefix}-{match[1]}"' if match[1] in used else "", body)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", body)

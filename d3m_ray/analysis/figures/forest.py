@@ -14,7 +14,7 @@ from d3m_ray.analysis.figures.curves import BASE, each_model_once
 from d3m_ray.analysis.figures.differences import ZERO_LABELS
 from d3m_ray.analysis.figures.lettering import key_lines, legible, shortened, text_inches
 from d3m_ray.analysis.figures.page import Page, head, line_handle, rule
-from d3m_ray.analysis.figures.style import GREY, MethodStyle, house_style, method_order, method_styles
+from d3m_ray.analysis.figures.style import GREY, GRID, MethodStyle, house_style, method_order, method_styles
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
 from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names
@@ -57,10 +57,11 @@ def forest_figure(results: Results, differences: pd.DataFrame) -> Figure:
         references = [name for name in ZERO_LABELS if name in set(differences["reference"])]
         identities = identity_names(results.trials["group"].unique())
         groups = [*SUMMARIES, *identities]
-        styles = method_styles(method_order(differences["method"].unique()))
+        styles = method_styles(method_order(differences["method"]))
         page = Page("Difference in accuracy by group, at the number removed that was chosen on val", results)
         numbers = differences.drop_duplicates("method").set_index("method")["num_removed"]
-        labels = [f"{legible(method)}, {numbers[method]:,} removed" for method in styles]
+        removed = {method: f"{numbers[method]:,}" if numbers[method] else "nothing" for method in styles}
+        labels = [f"{legible(method)}, {removed[method]} removed" for method in styles]
         page.legend([line_handle(linestyle="none", markersize=5, **s.of_marker) for s in styles.values()], labels)
         names = shortened(identities)
         titles = _row_titles(results, groups, names)
@@ -70,8 +71,8 @@ def forest_figure(results: Results, differences: pd.DataFrame) -> Figure:
         bands = mean_bands(differences, ["reference", "method", "group"], "difference")
         values = 100 * np.concatenate([bands["low"], bands["high"], differences["difference"], [0.0]])
         for position, (axes, reference) in enumerate(zip(panels, references, strict=True)):
-            of_panel = (frame[frame["reference"] == reference] for frame in (bands, differences))
-            _draw_panel(axes, *of_panel, groups, styles)
+            of_panel = [frame[frame["reference"] == reference] for frame in (bands, differences)]
+            _draw_panel(axes, of_panel[0], of_panel[1], groups, styles)
             _scale(axes, values, titles if position == 0 else [""] * len(groups))
             head(axes, f"less {ZERO_LABELS[reference]}")
         page.label_axes([panels], across="percentage points of accuracy")
@@ -95,13 +96,12 @@ def _draw_panel(
     for position, (method, style) in enumerate(styles.items()):
         shift = (position - (len(styles) - 1) / 2) * step
         rows, points = bands[bands["method"] == method], seeds[seeds["method"] == method]
-        places = rows["group"].map(groups.index) + shift
-        axes.plot(100 * points["difference"], points["group"].map(groups.index) + shift, ".", color=style.colour,
-                  markersize=2, alpha=0.5, zorder=2)  # fmt: skip
+        places, of_points = (np.array([groups.index(name) for name in of["group"]]) + shift for of in (rows, points))
+        axes.plot(100 * points["difference"], of_points, ".", color=style.colour, markersize=2, alpha=0.5)
         axes.hlines(places, 100 * rows["low"], 100 * rows["high"], color=style.colour, linewidth=1.1, zorder=3)
         axes.plot(100 * rows["mean"], places, **(style.of_marker | {"linestyle": "none", "markersize": 4}), zorder=4)
     for place in range(1, len(groups)):
-        axes.axhline(place - 0.5, color="#E4E4E4", linewidth=0.6, zorder=0)
+        axes.axhline(place - 0.5, color=GRID, linewidth=0.6, zorder=0)
     axes.axhline(len(SUMMARIES) - 0.5, color=GREY, linewidth=0.6, zorder=0)
 
 

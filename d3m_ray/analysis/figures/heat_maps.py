@@ -45,10 +45,11 @@ def _heat_maps(
 ) -> Figure:
     """Panels of one size, as many in a row as the page holds."""
     with house_style():
-        rows = shortened(dict.fromkeys(name for frame in means.values() for name in frame.index))
-        columns = shortened(dict.fromkeys(name for frame in means.values() for name in frame.columns))
+        row_names = [name for frame in means.values() for name in frame.index]
+        column_names = [name for frame in means.values() for name in frame.columns]
+        names = shortened([*row_names, *column_names])
         page = Page(title, results)
-        left = max(map(text_inches, rows.values())) + 0.35
+        left = max(text_inches(names[name]) for name in row_names) + 0.35
         num_columns = max(len(frame.columns) for frame in means.values())
         room = WIDTH - 2 * MARGIN - left
         per_row = max(1, min(len(means), int((room + BETWEEN_INCHES) / (num_columns * 0.42 + BETWEEN_INCHES))))
@@ -57,7 +58,7 @@ def _heat_maps(
         )
         width = cell * num_columns
         right = room + MARGIN - per_row * width - (per_row - 1) * BETWEEN_INCHES
-        tall = max(map(text_inches, columns.values()))
+        tall = max(text_inches(names[name]) for name in column_names)
         is_upright = tall > cell - 0.06
         below = (tall if is_upright else 0.1) + 0.15
         height = ROW_INCHES * max(len(frame) for frame in means.values())
@@ -69,12 +70,12 @@ def _heat_maps(
                 frame = means[method]
                 unit = _draw(axes, frame.to_numpy(dtype=np.float64), cell)
                 head(axes, legible(method) + (f", in units of {unit}" if unit else ""))
-                axes.set_yticks(range(len(frame)), [rows[name] if axes is axes_row[0] else "" for name in frame.index])
-                axes.set_xticks(range(len(frame.columns)), [columns[name] for name in frame.columns])
+                axes.set_yticks(range(len(frame)), [names[name] if axes is axes_row[0] else "" for name in frame.index])
+                axes.set_xticks(range(len(frame.columns)), [names[name] for name in frame.columns])
                 axes.tick_params(axis="x", rotation=90 if is_upright else 0)
         page.label_axes(panels, across=across, up=up)
         ending = "White is zero, the darkest colour each panel's largest magnitude. No interval is shown."
-        return page.finish([caption + ending], key_lines(rows) + key_lines(columns))
+        return page.finish([caption + ending], key_lines(names))
 
 
 def _parts(methods: Sequence[str], length: int) -> list[Sequence[str]]:
@@ -95,9 +96,7 @@ def _draw(axes: Axes, values: np.ndarray, cell: float) -> str:
     mesh.set(linewidth=0.5)
     num_rows, num_columns = values.shape
     digits = 2 if exponent or largest < 10 else 1
-    texts = [
-        [f"{v:.{digits}f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(v) else "" for v in row] for row in scaled
-    ]
+    texts = [[_number(value, digits) for value in row] for row in scaled]
     widest = max((text_inches(text, NUMBER_POINTS) for row in texts for text in row), default=0.0)
     points = min(NUMBER_POINTS, NUMBER_POINTS * (cell - 0.04) / max(widest, 1e-9))
     _write(axes, values / limit, texts, points)
@@ -105,6 +104,13 @@ def _draw(axes: Axes, values: np.ndarray, cell: float) -> str:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return f"1e{exponent}".replace("-", "\N{MINUS SIGN}") if exponent else ""
+
+
+def _number(value: float, digits: int) -> str:
+    """A number that may be missing; of what rounds to 0, the sign is left out."""
+    if not np.isfinite(value):
+        return ""
+    return f"{round(value, digits) or 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _write(axes: Axes, values: np.ndarray, texts: Iterable[Iterable[str]], points: float) -> None:

@@ -1,6 +1,7 @@
 """Distributions of alignments and of scores, one panel per method; what would be removed is marked."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,8 +18,8 @@ PANEL_INCHES = 1.5
 MAX_COLUMNS = 3
 NUM_BINS = 40
 TAILS = (0.1, 99.9)  # percentiles between which the bins lie; what is beyond counts in the outermost
-GREY_BARS = {"facecolor": "#B8B8B8", "edgecolor": "#B8B8B8", "linewidth": 0}
-REMOVED_BARS = {"facecolor": VERMILION, "edgecolor": "white", "hatch": "////", "linewidth": 0}
+GREY_BARS: Mapping[str, Any] = {"facecolor": "#B8B8B8", "edgecolor": "#B8B8B8", "linewidth": 0}
+REMOVED_BARS: Mapping[str, Any] = {"facecolor": VERMILION, "edgecolor": "white", "hatch": "////", "linewidth": 0}
 TAILS_SENTENCE = "The outermost bars hold all that lies beyond them, about one value in a thousand at each end."
 
 
@@ -95,7 +96,7 @@ def _shares(values: np.ndarray, edges: np.ndarray, num_values: int) -> np.ndarra
     return counts / max(num_values, 1)
 
 
-def _bars(axes: Axes, edges: np.ndarray, shares: np.ndarray, marks: Mapping[str, object]) -> None:
+def _bars(axes: Axes, edges: np.ndarray, shares: np.ndarray, marks: Mapping[str, Any]) -> None:
     axes.stairs(shares, edges, fill=True, **marks)
 
 

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import count
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
@@ -41,14 +42,15 @@ def shortened(names: Iterable[str], max_inches: float = MAX_NAME_INCHES) -> dict
 
     A name that is too long, or has boxes in it, ends in an ellipsis and a number, which `key_lines` explains.
     """
-    labels: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        shown = legible(name)
-        if SUBSTITUTE not in shown and text_inches(shown) <= max_inches and shown not in labels.values():
-            labels[name] = shown
-        else:
-            number = 1 + sum(label != other for other, label in labels.items())
-            labels[name] = _cut(shown, f"{ELLIPSIS} {number}", max_inches)
+    labels = {name: legible(name) for name in names}
+    too_long = {name for name, label in labels.items() if label != name or text_inches(label) > max_inches}
+    taken = labels.keys() - too_long
+    numbers = count(1)
+    for name in (name for name in labels if name in too_long):
+        label = _cut(labels[name], f"{ELLIPSIS} {next(numbers)}", max_inches)
+        while label in taken:
+            label = _cut(labels[name], f"{ELLIPSIS} {next(numbers)}", max_inches)
+        labels[name] = label
     return labels
 
 

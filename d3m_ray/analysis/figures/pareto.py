@@ -44,8 +44,8 @@ def pareto_figure(results: Results) -> Figure:
         page.label_axes([[axes]], across="accuracy of all examples", up="worst-group accuracy")
         return page.finish(
             [
-                f"Markers are means over seeds, numbers beside them how many train examples are removed; {BAND_SENTENCE}."
-                " Up and to the right is better."
+                "Markers are means over seeds, numbers beside them how many train examples are removed, where there is "
+                f"room; {BAND_SENTENCE}. Up and to the right is better."
             ]
         )
 

@@ -1,6 +1,7 @@
 """What each arm removed from each cell of train, beside the cell's share of train: what random removal takes of it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,13 @@ from d3m_ray.analysis.figures.style import INK, house_style, label_style, method
 from d3m_ray.analysis.results import Results
 
 MAX_COLUMNS = 3
-CHANCE_MARKS = {"marker": "|", "color": INK, "linestyle": "none", "markeredgewidth": 1.4}
+CHANCE_MARKS: Mapping[str, Any] = {"marker": "|", "color": INK, "linestyle": "none", "markeredgewidth": 1.4}
 
 
 def shown_arms(removed: pd.DataFrame, chosen: Mapping[str, int]) -> list[tuple[str, int]]:
     """The arms that the figure shows: every method at the number chosen on val, in the order of methods."""
     of_table = set(removed[["method", "num_removed"]].itertuples(index=False, name=None))
-    return [(m, chosen[m]) for m in method_order(removed["method"].unique()) if (m, chosen.get(m)) in of_table]
+    return [(m, chosen[m]) for m in method_order(removed["method"]) if (m, chosen.get(m)) in of_table]
 
 
 def removed_figure(results: Results, removed: pd.DataFrame, chosen: Mapping[str, int]) -> Figure:
@@ -30,26 +31,30 @@ def removed_figure(results: Results, removed: pd.DataFrame, chosen: Mapping[str,
     with house_style():
         arms = shown_arms(removed, chosen)
         groups, label_names = sorted(removed["group"].unique()), labels_in_order(results, removed)
-        names, labels = shortened(groups), shortened(label_names)
+        names = shortened([*groups, *label_names])
         page = Page("What was removed from each cell of train, against its share by chance", results)
-        handles = [*(Patch(**label_style(p)) for p in range(len(labels))), line_handle(markersize=8, **CHANCE_MARKS)]
-        page.legend(handles, [*labels.values(), "share of train: by chance"])
-        height = len(groups) * max(MIN_ROW_INCHES, BAR_INCHES * len(labels) / BARS_SHARE)
-        left = max(map(text_inches, names.values())) + 0.12
+        handles = [
+            *(Patch(**label_style(p)) for p in range(len(label_names))),
+            line_handle(markersize=8, **CHANCE_MARKS),
+        ]
+        page.legend(handles, [*(names[name] for name in label_names), "share of train: by chance"])
+        height = len(groups) * max(MIN_ROW_INCHES, BAR_INCHES * len(label_names) / BARS_SHARE)
+        left = max(text_inches(names[group]) for group in groups) + 0.12
         num_columns = min(MAX_COLUMNS, len(arms))
         of_rows = [arms[start : start + num_columns] for start in range(0, len(arms), num_columns)]
-        panels = page.panels([len(row) for row in of_rows], height, left, above=0.3)
+        panels = page.panels([len(row) for row in of_rows], height, left, above=0.3, between=0.4)
         most = 1.06 * max(removed["share"].max(), removed["share_by_chance"].max())
         for axes_row, arms_row in zip(panels, of_rows, strict=True):
             for axes, (method, number) in zip(axes_row, arms_row, strict=True):
                 rows = removed[(removed["method"] == method) & (removed["num_removed"] == number)]
-                wide = rows.pivot(index="group", columns="label_name", values=["share", "share_by_chance"])
                 shares, by_chance = (
-                    wide[name].reindex(index=groups, columns=label_names).to_numpy()
-                    for name in ("share", "share_by_chance")
+                    rows.pivot(index="group", columns="label_name", values=column)
+                    .reindex(index=groups, columns=label_names)
+                    .to_numpy()
+                    for column in ("share", "share_by_chance")
                 )
                 _draw_panel(axes, shares, by_chance, most)
-                axes.set_yticks(range(len(groups)), names.values() if axes is axes_row[0] else [""] * len(groups))
+                axes.set_yticks(range(len(groups)), [names[group] if axes is axes_row[0] else "" for group in groups])
                 head(axes, f"{legible(method)}, {number:,} removed")
         page.label_axes(panels, across="share of the removed examples")
         caption = (
@@ -57,7 +62,7 @@ def removed_figure(results: Results, removed: pd.DataFrame, chosen: Mapping[str,
             "where the removal is random; ticks are the cell's share of train, which random removal takes on average. "
             "No interval is shown. All panels share one scale."
         )
-        return page.finish([caption], key_lines(names) + key_lines(labels))
+        return page.finish([caption], key_lines(names))
 
 
 def _draw_panel(axes: Axes, shares: np.ndarray, by_chance: np.ndarray, most: float) -> None:

@@ -26,10 +26,12 @@ def distribution_figure(results: Results, distribution: pd.DataFrame) -> Figure:
         groups, label_names = sorted(distribution["group"].unique()), labels_in_order(results, distribution)
         splits = [split for split in SPLITS if split in set(distribution["split"])]
         page = Page("Examples of each group by label", results)
-        names, labels = shortened(groups), shortened(label_names)
-        page.legend([Patch(**label_style(place)) for place in range(len(label_names))], list(labels.values()))
+        names = shortened([*groups, *label_names])
+        page.legend(
+            [Patch(**label_style(place)) for place in range(len(label_names))], [names[name] for name in label_names]
+        )
         height = len(groups) * max(MIN_ROW_INCHES, BAR_INCHES * len(label_names) / BARS_SHARE)
-        left = max(map(text_inches, names.values())) + 0.12
+        left = max(text_inches(names[group]) for group in groups) + 0.12
         (panels,) = page.panels([len(splits)], height, left, above=0.3)
         for position, (axes, split) in enumerate(zip(panels, splits, strict=True)):
             counts = distribution[distribution["split"] == split].pivot(
@@ -41,7 +43,7 @@ def distribution_figure(results: Results, distribution: pd.DataFrame) -> Figure:
             head(axes, f"{split} (n = {int(counts.to_numpy().sum()):,})")
         page.label_axes([panels], across="examples")
         caption = "Bars are counts, all panels on one scale. An example of two groups counts in both."
-        return page.finish([caption], key_lines(names) + key_lines(labels))
+        return page.finish([caption], key_lines(names))
 
 
 def labels_in_order(results: Results, table: pd.DataFrame) -> list[str]:

@@ -1,6 +1,6 @@
 """How figures look: colours, markers and hatches that are told apart with any colour vision, and in grey."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +95,7 @@ def label_style(position: int) -> dict[str, Any]:
     return {"facecolor": colour, "hatch": hatch, "edgecolor": "white" if hatch else colour, "linewidth": 0}
 
 
-def method_order(methods: Sequence[str]) -> list[str]:
+def method_order(methods: Iterable[str]) -> list[str]:
     """The methods, those known in the order of `BASE_STYLES` with their variants behind them, then the others."""
     order = {method: position for position, method in enumerate(BASE_STYLES)}
     return sorted(set(methods), key=lambda method: (order.get(_base_of(method)[0], len(order)), method))
