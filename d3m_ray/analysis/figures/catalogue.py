@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from d3m_ray.analysis.agreement import agreement_table
 from d3m_ray.analysis.choice import chosen_numbers
 from d3m_ray.analysis.comparison import removed_table
+from d3m_ray.analysis.contrasts import contrast_table
 from d3m_ray.analysis.corpus import distribution_table
 from d3m_ray.analysis.figures.agreement import agreement_figure
 from d3m_ray.analysis.figures.curves import metric_figure
 from d3m_ray.analysis.figures.datamodeling import lds_figure, mean_lds
+from d3m_ray.analysis.figures.differences import differences_figure, of_worst_group
 from d3m_ray.analysis.figures.files import write_figure
 from d3m_ray.analysis.figures.forest import forest_figure, group_differences
 from d3m_ray.analysis.figures.heat_maps import alignment_heat_maps, score_heat_maps
@@ -40,6 +42,9 @@ def _of_trials(results: Results) -> dict[str, Draw]:
         return {}
     figures: dict[str, Draw] = {}
     chosen = chosen_numbers(results)
+    contrasts = contrast_table(results)
+    if len(of_worst_group(contrasts)):
+        figures["differences"] = partial(differences_figure, results, contrasts, chosen)
     figures["pareto"] = partial(pareto_figure, results)
     by_group = group_differences(results, chosen)
     if len(by_group):

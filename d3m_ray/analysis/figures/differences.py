@@ -26,13 +26,7 @@ DODGE_INCHES = 0.07  # between the methods' markers at one number
 RULE_SUFFIX = "_heuristic"
 ZERO_LABELS = {REFERENCE_METHOD: "random removal of as many", "base": "the model trained on everything"}
 SEED_SHIFT = 0.035  # inches right of the interval that would hide the points
-RING: Mapping[str, Any] = {
-    "marker": "o",
-    "markersize": 11,
-    "markerfacecolor": "none",
-    "color": INK,
-    "linestyle": "none",
-}
+RING: Mapping[str, Any] = {"marker": "o", "markerfacecolor": "none", "color": INK, "linestyle": "none"}
 
 
 def of_worst_group(contrasts: pd.DataFrame) -> pd.DataFrame:

@@ -42,7 +42,7 @@ class Page:
 
 def report_page(
     results: Results,
-    figures: Mapping[str, str] | None = None,
+    figures: Mapping[str, str],
     files: Mapping[str, Sequence[str]] | None = None,
     index_href: str | None = None,
     damaged: Collection[str] = (),
@@ -53,11 +53,12 @@ def report_page(
     that of the page that compares the experiments. `damaged` are the sentences about damaged files: they are read last,
     so it may be the list that `results.say` appends to. What the store lacks, the page names.
     """
+    answer = answer_of(results)
     states = states_of(results)
     progress = progress_of(states)
     sections = [
         setting_section(results),
-        figures_section(figures or {}, files or {}),
+        figures_section(figures, files or {}),
         *result_sections(results),
         costs_section(results),
         gaps_section(results, states, list(damaged)),
@@ -67,7 +68,7 @@ def report_page(
         dataset=str(results.configuration["dataset"]),
         model=str(results.configuration["model"]),
         question=question(results),
-        answer=answer_of(results),
+        answer=answer,
         progress=progress,
         sections=sections,
         has_gaps=progress.num_done < progress.num_planned or bool(sections[-1].items),
