@@ -1,13 +1,14 @@
 """The command line: `python -m d3m_ray <command> STORE` reads what the sweeps have stored."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from json import dumps
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from d3m_ray.analysis.status import render_status
+from d3m_ray.analysis.status import render_status, status_document
 from d3m_ray.command import EXIT_FAILED, exit_status, on_standard_output, say
 from d3m_ray.examples_command import ExamplesRequest, Format, show_examples
 from d3m_ray.flags import parsed
@@ -29,14 +30,16 @@ Command = Callable[[], int]
 
 
 @COMMANDS.command
-def status(store: StoreArgument, debug: bool = False) -> Command:
+def status(store: StoreArgument, json: bool = False, debug: bool = False) -> Command:
     """Say what of each experiment is done, failed and missing.
 
     Args:
         store: Where the results are.
+        json: Print one JSON document, for programs: each experiment with its trials and their states, its settings that
+            differ from the others', its caveats; and what is damaged.
         debug: Show the traceback of an error, not only what is wrong.
     """
-    return lambda: _show_status(Store(store))
+    return lambda: (_print_status if json else _show_status)(Store(store))
 
 
 @COMMANDS.command
@@ -70,6 +73,14 @@ def examples(
     return lambda: show_examples(Store(store), request)
 
 
+def _print_status(store: Store) -> int:
+    """Print the status as JSON, and say what is damaged; the exit status."""
+    document = status_document(store)
+    with on_standard_output():
+        print(dumps(document, indent=1, allow_nan=False))
+    return _tell(document["damaged"])
+
+
 def _show_status(store: Store) -> int:
     """Print what can be read, then what cannot; the exit status."""
     damaged: dict[str, None] = {}  # each line once, in order
@@ -81,6 +92,10 @@ def _show_status(store: Store) -> int:
     else:
         with on_standard_output():
             Console().print(rendered, soft_wrap=True)
+    return _tell(damaged)
+
+
+def _tell(damaged: Collection[str]) -> int:
     for line in damaged:
         say(f"error: {line}", "red")
     return EXIT_FAILED if damaged else 0

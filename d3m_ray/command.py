@@ -25,6 +25,7 @@ from d3m_ray.waiting import announced
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from d3m_ray.analysis.results import Results
     from d3m_ray.experiment import Outcome
 
 FIGURES = "the folder of tables and figures"
@@ -208,13 +209,16 @@ def show_results(store: Store, outcome: "Outcome", parent: Path) -> None:
     from d3m_ray.analysis.corpus import distribution_table
     from d3m_ray.analysis.distributions import draw_group_distribution
     from d3m_ray.analysis.figures import write_figures
+    from d3m_ray.analysis.headline import headline
     from d3m_ray.analysis.results import read_results
-    from d3m_ray.analysis.tables import render_summary, summary_table, write_table
+    from d3m_ray.analysis.summary import render_summary, summary_table
+    from d3m_ray.analysis.tables import write_table
 
     folder = parent / outcome.experiment
     (results,) = read_results(store, [outcome.experiment])
-    summary = summary_table(store, outcome.experiment)
-    caveats = _show(render_summary(summary, title=f"{outcome.experiment}, test"), store, outcome.experiment)
+    summary = summary_table(results)
+    table = render_summary(summary, title=f"{outcome.experiment}, test")
+    caveats = _show(table, store, results, headline(results).sentence)
     with refused(FIGURES, "written"):
         write_table(summary, folder / "summary.csv")
         write_table(distribution_table(results), folder / "distribution.csv")
@@ -229,11 +233,13 @@ def show_lds(store: Store, outcome: "Outcome", parent: Path) -> None:
     """Print the table of linear datamodeling scores and what speaks against it, and write both below `parent`."""
     from d3m_ray.analysis.caveats import write_caveats
     from d3m_ray.analysis.datamodeling import lds_table, render_lds
+    from d3m_ray.analysis.results import read_results
     from d3m_ray.analysis.tables import write_table
 
     folder = parent / outcome.experiment
-    table = lds_table(store, outcome.experiment)
-    caveats = _show(render_lds(table, title=f"{outcome.experiment}, val"), store, outcome.experiment)
+    (results,) = read_results(store, [outcome.experiment])
+    table = lds_table(results)
+    caveats = _show(render_lds(table, title=f"{outcome.experiment}, val"), store, results)
     with refused(FIGURES, "written"):
         write_table(table, folder / "lds.csv")
         write_caveats(caveats, folder / "caveats.txt")
@@ -241,15 +247,17 @@ def show_lds(store: Store, outcome: "Outcome", parent: Path) -> None:
         print(f"results: {store}/lds (pandas.read_parquet)\ntable: {folder}")
 
 
-def _show(table: "Table", store: Store, experiment: str) -> list[str]:
-    """Print a table, and what speaks against a finding, which goes into the experiment's record too, and back."""
+def _show(table: "Table", store: Store, results: "Results", finding: str = "") -> list[str]:
+    """Print a table, a finding, and what speaks against it, which goes into the experiment's record too, and back."""
     from d3m_ray.analysis.caveats import find_caveats
 
-    caveats = find_caveats(store, experiment)
-    store.write_caveats(experiment, caveats)
+    sentences = [caveat.sentence for caveat in find_caveats(results)]
+    store.write_caveats(results.name, sentences)
     with on_standard_output():
         Console().print(table)
-        for caveat in caveats:
-            line = f"caution: {caveat}"
+        if finding:
+            Console().print(finding, style="bold", highlight=False, markup=False, emoji=False, soft_wrap=True)
+        for sentence in sentences:
+            line = f"caution: {sentence}"
             Console().print(line, style="yellow", highlight=False, markup=False, emoji=False, soft_wrap=True)
-    return caveats
+    return sentences

@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from d3m_ray import cpu_layers
+import d3m_ray.cpu_layers as cpu_layers
 from d3m_ray.batching import Batch
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash

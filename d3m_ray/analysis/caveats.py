@@ -1,16 +1,17 @@
-"""What speaks against reading a finding out of an experiment's summary: a sentence each, from the store alone."""
+"""What speaks against reading a finding out of an experiment's results: a sentence each, from the store alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from scipy.stats import binomtest
 
+from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import MIN_VALUES
-from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names, read_trials
+from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names
 from d3m_ray.metrics import CELL_SEPARATOR
-from d3m_ray.store import Store
 
 ONE_LABEL_SHARE = 0.99  # of val: from here on a model's answers are one label
 UNEVEN = 0.1  # of accuracy between base models of one training but for the seed
@@ -19,30 +20,52 @@ SIGNIFICANCE = 0.05
 ARM = ["method", "num_removed"]
 
 
-def find_caveats(store: Store, experiment: str) -> list[str]:
-    """The sentences to print beside a summary, none where nothing of what is looked for is found.
+Kind = Literal[
+    "one label",
+    "chance",
+    "missed label",
+    "uneven",
+    "identical arms",
+    "identical pairs",
+    "small groups",
+    "seeds",
+    "pairs",
+]
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """One thing that speaks against a finding."""
+
+    kind: Kind
+    sentence: str
+    voids: bool = False
+    """Whether nothing at all can be concluded from the trials: most base models learnt nothing, or all arms are one."""
+    arms: tuple[tuple[str, int], ...] = ()
+    """The arms, as (method, num_removed), that it is about; of none, it is about all."""
+
+
+def find_caveats(results: Results) -> list[Caveat]:
+    """What to print beside a summary, nothing where nothing of what is looked for is found.
 
     Looked for are base models that answer one label, are no better on val than always answering the most frequent one,
     never get a label right, or differ widely; other models that never get a label right; arms that no trial tells
-    apart; groups of few test examples; and too few seeds for an interval. Raises StoreError where the experiment has no
-    trial.
+    apart; groups of few test examples; and too few seeds for an interval.
     """
-    trials = read_trials(store, experiment)
-    record = store.read_experiment(experiment)
-    label_names = [] if record is None else record.configuration.get("label_names", [])
-    is_base = (trials["num_removed"] == 0) & (trials["objective"] == "erm")
-    base_seeds = dict(trials.loc[is_base, ["fit_key", "seed"]].itertuples(index=False, name=None))
-    read_by_attribution = {} if record is None else {key: name for name, key in record.keys.get("fits", {}).items()}
-    names = {key: f"base model, seed {seed}" for key, seed in base_seeds.items()} | read_by_attribution
-    answers = [
-        _answers_on_val(name, store.read("fits", key), label_names)
-        for key, name in names.items()
-        if store.has("fits", key)
-    ]
-    return [
+    trials, label_names = results.trials, results.label_names
+    is_base = trials["fit_key"].isin(list(results.base_fits.values()))
+    read_by_attribution = {key: name for name, key in results.record.keys.get("fits", {}).items()}
+    names = {key: f"base model, seed {seed}" for seed, key in results.base_fits.items()} | read_by_attribution
+    answers = _answers_on_val(results, names)
+    of_base_models = [
         *_of_base_models(answers),
         *_of_missed_labels(answers),
         *_of_uneven_models(answers, list(read_by_attribution.values())),
+    ]
+    if trials.empty:
+        return of_base_models
+    return [
+        *of_base_models,
         *_of_trained_models(trials[~is_base], label_names),
         *_of_arms(trials),
         *_of_small_groups(trials),
@@ -51,11 +74,11 @@ def find_caveats(store: Store, experiment: str) -> list[str]:
     ]
 
 
-def write_caveats(caveats: Sequence[str], path: Path) -> None:
+def write_caveats(sentences: Sequence[str], path: Path) -> None:
     """Write the sentences, one a line; without any, no file, an earlier one deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if caveats:
-        path.write_text("".join(f"{caveat}\n" for caveat in caveats), encoding="utf-8")
+    if sentences:
+        path.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
     else:
         path.unlink(missing_ok=True)
 
@@ -79,8 +102,15 @@ class _Answers:
     """By label, the share of its examples that are answered so."""
 
 
-def _answers_on_val(model: str, fit: pd.DataFrame, label_names: Sequence[str]) -> _Answers:
-    rows = fit[fit["split"] == "val"]
+def _answers_on_val(results: Results, names: Mapping[str, str]) -> list[_Answers]:
+    """Those of each stored fit, given by its key and called by its name."""
+    columns, on_val = ["fit_key", "label", "predicted"], [("split", "==", "val")]
+    rows = results.store.read_all("fits", columns, on_val, results.say, keys=dict.fromkeys(names))
+    fits = dict(iter(rows.groupby("fit_key")))
+    return [_answers(name, fits[key], results.label_names) for key, name in names.items() if key in fits]
+
+
+def _answers(model: str, rows: pd.DataFrame, label_names: Sequence[str]) -> _Answers:
     labels, predicted = rows["label"].to_numpy(), rows["predicted"].to_numpy()
     counts = pd.Series(labels).value_counts()
     answers = pd.Series(predicted).value_counts()
@@ -103,42 +133,47 @@ def _answers_on_val(model: str, fit: pd.DataFrame, label_names: Sequence[str]) -
     )
 
 
-def _of_base_models(models: Sequence[_Answers]) -> list[str]:
-    sentences = []
+def _of_base_models(models: Sequence[_Answers]) -> list[Caveat]:
     of_one_label = [model for model in models if model.top_share >= ONE_LABEL_SHARE]
+    at_chance = [model for model in models if model.p_value >= SIGNIFICANCE and model not in of_one_label]
+    voids = 2 * len([*of_one_label, *at_chance]) >= len(models)
+    caveats = []
     if of_one_label:
         model = of_one_label[0]
-        sentences.append(
+        sentence = (
             f"{_how_many(of_one_label, models)} answered {model.top_answer} for {model.top_share:.1%} of val: a "
             "group's accuracy is little but the share of that label in it, whatever is removed. Train longer, at "
             "another learning rate, or with another model."
         )
-    at_chance = [model for model in models if model.p_value >= SIGNIFICANCE and model not in of_one_label]
+        caveats.append(Caveat("one label", sentence, voids))
     if at_chance:
         model = max(at_chance, key=lambda model: model.p_value)
         recalls = ", ".join(f"{label} {recall:.1%}" for label, recall in model.recalls.items())
-        sentences.append(
+        sentence = (
             f"{_how_many(at_chance, models)} did no better on val, by accuracy, than always answering "
             f"{model.top_label}: accuracy {model.accuracy:.1%} of {model.num_examples:,} examples "
             f"against {model.top_label_share:.1%} (one-sided binomial test, p = {model.p_value:.2g}; "
             f"recall: {recalls})."
         )
-    return sentences
+        caveats.append(Caveat("chance", sentence, voids))
+    return caveats
 
 
-def _of_missed_labels(models: Sequence[_Answers]) -> list[str]:
-    """A sentence for each label of which a model that answers more than one gets no example right."""
+def _of_missed_labels(models: Sequence[_Answers]) -> list[Caveat]:
+    """One for each label of which a model that answers more than one gets no example right."""
     labels = dict.fromkeys(label for model in models for label in model.recalls)
     missed = {
         label: [m for m in models if m.recalls.get(label) == 0 and m.top_share < ONE_LABEL_SHARE] for label in labels
     }
     return [
-        f"{_how_many(some, models)} got no example of {label} right on val." for label, some in missed.items() if some
+        Caveat("missed label", f"{_how_many(some, models)} got no example of {label} right on val.")
+        for label, some in missed.items()
+        if some
     ]
 
 
-def _of_uneven_models(models: Sequence[_Answers], read_by_attribution: Sequence[str]) -> list[str]:
-    """A sentence where base models of which nothing else was said differ much by their seed alone."""
+def _of_uneven_models(models: Sequence[_Answers], read_by_attribution: Sequence[str]) -> list[Caveat]:
+    """One where base models of which nothing else was said differ much by their seed alone."""
     sound = [
         m for m in models if m.top_share < ONE_LABEL_SHARE and m.p_value < SIGNIFICANCE and min(m.recalls.values())
     ]
@@ -147,53 +182,65 @@ def _of_uneven_models(models: Sequence[_Answers], read_by_attribution: Sequence[
         return []
     worst, best = min(accuracies, key=accuracies.__getitem__), max(accuracies, key=accuracies.__getitem__)
     read = f"; attribution reads {', '.join(read_by_attribution)}" if read_by_attribution else ""
-    return [
+    sentence = (
         f"Base models differ by their seed alone: val accuracy from {accuracies[worst]:.1%} ({worst}) to "
         f"{accuracies[best]:.1%} ({best}){read}. Train longer or at another rate, or average over --num-checkpoints."
-    ]
+    )
+    return [Caveat("uneven", sentence)]
 
 
-def _of_trained_models(trials: pd.DataFrame, label_names: Sequence[str]) -> list[str]:
-    """A sentence for each label of which models that are no base models get no test example right."""
-    sentences = []
+def _of_trained_models(trials: pd.DataFrame, label_names: Sequence[str]) -> list[Caveat]:
+    """One for each label of which models that are no base models get no test example right."""
+    caveats = []
     identities = identity_names(trials["group"].unique())
     for label in label_names:
         of_label = trials[trials["group"].isin([f"{identity}{CELL_SEPARATOR}{label}" for identity in identities])]
         best = of_label.groupby("fit_key")["accuracy"].max()
         num_missed = int((best == 0).sum())
         if num_missed:
-            arms = of_label[of_label["fit_key"].isin(best.index[best == 0])].drop_duplicates(ARM)
-            named = "; ".join(f"{method}, {number} removed" for method, number in arms[ARM].itertuples(index=False))
-            sentences.append(
-                f"{num_missed} of {len(best)} models trained for arms got no test example of {label!r} right: {named}."
+            arms = _arms(of_label[of_label["fit_key"].isin(best.index[best == 0])])
+            sentence = (
+                f"{num_missed} of {len(best)} models trained for arms got no test example of {label!r} right: "
+                f"{_named(arms)}."
             )
-    return sentences
+            caveats.append(Caveat("missed label", sentence, arms=arms))
+    return caveats
 
 
-def _of_small_groups(trials: pd.DataFrame) -> list[str]:
+def _of_small_groups(trials: pd.DataFrame) -> list[Caveat]:
     sizes = trials.drop_duplicates("group").set_index("group")["num_examples"]
     sizes = sizes[identity_names(sizes.index)]
-    if sizes.min() >= SMALL_GROUP:
+    if sizes.empty or sizes.min() >= SMALL_GROUP:
         return []
-    return [
+    sentence = (
         f"Test groups are small, {sizes.idxmin()} has {sizes.min()} examples: one of them is {100 / sizes.min():.1f} "
-        "points of its accuracy. The intervals are over seeds and know nothing of that."
-    ]
+        "points of its accuracy. Intervals over seeds alone know nothing of that."
+    )
+    return [Caveat("small groups", sentence)]
 
 
 def _how_many(some: Sequence[_Answers], models: Sequence[_Answers]) -> str:
     return "The base model" if len(models) == 1 else f"{len(some)} of {len(models)} base models"
 
 
-def _of_arms(trials: pd.DataFrame) -> list[str]:
-    """Sentences about arms whose models differ and whose accuracies do not, in any group, cell or seed."""
+def _arms(trials: pd.DataFrame) -> tuple[tuple[str, int], ...]:
+    return tuple(trials[ARM].drop_duplicates().itertuples(index=False, name=None))
+
+
+def _named(arms: Iterable[tuple[str, int]]) -> str:
+    return "; ".join(f"{method}, {num_removed} removed" for method, num_removed in arms)
+
+
+def _of_arms(trials: pd.DataFrame) -> list[Caveat]:
+    """About arms whose models differ and whose accuracies do not, in any group, cell or seed."""
     accuracies = trials.pivot(index=["seed", "group"], columns=ARM, values="accuracy")
     fit_keys = trials.drop_duplicates([*ARM, "seed"]).pivot(index="seed", columns=ARM, values="fit_key")
     if fit_keys.nunique(axis=1).max() > 1 and accuracies.nunique(axis=1).max() == 1:
-        return [
+        sentence = (
             f"All {len(accuracies.columns)} arms have the same accuracy in every group under every seed: what was "
             "removed, or how it was trained, changed nothing that this table can show."
-        ]
+        )
+        return [Caveat("identical arms", sentence, voids=True)]
     same = []
     for method, num_removed in accuracies.columns.to_frame().itertuples(index=False):
         arms = [(method, num_removed), (REFERENCE_METHOD, num_removed)]
@@ -201,27 +248,29 @@ def _of_arms(trials: pd.DataFrame) -> list[str]:
             continue
         models, pairs = (frame[arms].dropna().to_numpy() for frame in (fit_keys, accuracies))
         if (models[:, 0] != models[:, 1]).any() and (pairs[:, 0] == pairs[:, 1]).all():
-            same.append(f"{method}, {num_removed} removed")
+            same.append((method, num_removed))
     if not same:
         return []
-    return [f"No group under any seed tells these from random removal of as many: {'; '.join(same)}."]
+    sentence = f"No group under any seed tells these from random removal of as many: {_named(same)}."
+    return [Caveat("identical pairs", sentence, arms=tuple(same))]
 
 
-def _of_seeds(trials: pd.DataFrame) -> list[str]:
+def _of_seeds(trials: pd.DataFrame) -> list[Caveat]:
     num_seeds = trials.groupby(ARM)["seed"].nunique()
     fewest, most = num_seeds.min(), num_seeds[num_seeds < MIN_VALUES].max()
     if fewest >= MIN_VALUES:
         return []
     count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     which = "" if (num_seeds < MIN_VALUES).all() else " in some arms"
-    return [
+    sentence = (
         f"Fewer than {MIN_VALUES} seeds ({count}){which}: their values are shown, and no interval. A difference that a "
         f"few seeds show may be the seeds' own; --seeds {' '.join(map(str, range(MIN_VALUES)))} gives intervals."
-    ]
+    )
+    return [Caveat("seeds", sentence)]
 
 
-def _of_pairs(trials: pd.DataFrame) -> list[str]:
-    """A sentence where arms with seeds enough for an interval share too few of them with random removal."""
+def _of_pairs(trials: pd.DataFrame) -> list[Caveat]:
+    """One where arms with seeds enough for an interval share too few of them with random removal."""
     arms = trials.groupby(ARM)["seed"].agg(set).reset_index().itertuples(index=False, name=None)
     seeds = {(method, num_removed): of_arm for method, num_removed, of_arm in arms}
     few = []
@@ -231,7 +280,8 @@ def _of_pairs(trials: pd.DataFrame) -> list[str]:
             few.append(f"{method}, {num_removed} removed ({len(shared)} of {len(of_arm)})")
     if not few:
         return []
-    return [
+    sentence = (
         f"These share fewer than {MIN_VALUES} of their seeds with random removal of as many: {'; '.join(few)}. The "
         "difference is over those alone, and is not that of the two means; the same --seeds for both mend it."
-    ]
+    )
+    return [Caveat("pairs", sentence)]

@@ -5,27 +5,21 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from d3m_ray.store import Store, StoreError
+from d3m_ray.analysis.results import Results
 
 MEAN = "mean"  # the target whose row is the mean over all targets of its kind
 
 
-def read_lds(store: Store, experiment: str) -> pd.DataFrame:
-    """The rows of an experiment's LDS, of each method those over the most subsets. Raises StoreError where none is."""
-    rows = store.read_all("lds", filters=[("experiment", "==", experiment)])
-    if rows.empty:
-        raise StoreError(f"{store} holds no LDS of {experiment!r}; sweeps/lds.py makes it")
-    return rows[rows["num_subsets"] == rows.groupby("method")["num_subsets"].transform("max")]
-
-
-def lds_table(store: Store, experiment: str) -> pd.DataFrame:
+def lds_table(results: Results) -> pd.DataFrame:
     """One row per method and target: the mean over val examples, the mean over groups, and each group.
 
-    Columns: `method`, `kind` (query or group), `target`, `lds`, `lds_low`, `lds_high` (95% bootstrap over the
-    subsets), `num_subsets`, `scoring_seconds` (of the scores of every val example).
+    Of each method those over the most subsets count. Columns: `method`, `kind` (query or group), `target`, `lds`,
+    `lds_low`, `lds_high` (95% bootstrap over the subsets), `num_subsets`, `scoring_seconds` (of the scores of every val
+    example). Empty where the store has no LDS of the experiment.
     """
-    rows = read_lds(store, experiment)
-    shown = rows[(rows["target"] == MEAN) | (rows["kind"] == "group")]
+    rows = results.lds
+    most = rows["num_subsets"] == rows.groupby("method")["num_subsets"].transform("max")
+    shown = rows[most & ((rows["target"] == MEAN) | (rows["kind"] == "group"))]
     columns = ["method", "kind", "target", "lds", "lds_low", "lds_high", "num_subsets", "scoring_seconds"]
     return shown[columns].reset_index(drop=True)
 

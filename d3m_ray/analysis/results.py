@@ -160,6 +160,17 @@ class Results:
         """The rows of `lds`; empty but for an experiment of sweeps/lds.py."""
         return self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
 
+    def versions(self) -> dict[str, str]:
+        """By path, the state of each stored file that the tables of this experiment are read from, but its trials."""
+        removing = self.fits[self.fits["num_removed"] > 0]
+        keys: dict[str, dict[str, str | None]] = {
+            "fits": dict.fromkeys(self.fits["fit_key"]),
+            "removals": dict(zip(removing["trial_key"], removing["method"], strict=True)),
+            "examples": dict.fromkeys([self.configuration["data_hash"]] if "data_hash" in self.configuration else []),
+            **{table: {key: name for name, key in self._keys(table).items()} for table in ("alignments", "scores")},
+        }
+        return {path: state for table, of in keys.items() for path, state in self.store.versions(table, of).items()}
+
     def _keys(self, table: str) -> Mapping[str, str]:
         return self.record.keys.get(table, {})
 
@@ -197,9 +208,13 @@ def read_results(store: Store, names: Collection[str] = (), say: Tell | None = N
 
 
 def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one experiment without those of a (method, num_removed, seed) that was run again since."""
-    identity = ["method", "num_removed", "seed", "split", "group"]
-    return trials.sort_values("created_at", kind="stable").drop_duplicates(identity, keep="last")
+    """The rows without those of an (experiment, method, num_removed, seed) that was run again since."""
+    arm = ["experiment", *TRIAL]
+    run = trials.drop_duplicates([*arm, "trial_key"])
+    newest = run.sort_values("created_at", kind="stable").drop_duplicates(arm, keep="last")
+    if len(newest) == len(run):
+        return trials
+    return trials.merge(newest[[*arm, "trial_key"]], on=[*arm, "trial_key"])
 
 
 def _read_answers(store: Store, fit_keys: list[str], say: Tell | None) -> Answers | None:

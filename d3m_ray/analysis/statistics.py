@@ -1,4 +1,4 @@
-"""How sure a mean over seeds is."""
+"""How sure a mean over seeds is: intervals, p values, and p values of many at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ CONFIDENCE = 0.95
 MIN_VALUES = 5  # below, the percentile bootstrap resamples a handful of values: of two, its bounds are the two
 NUM_RESAMPLES = 2000
 RESAMPLING_SEED = 0  # the same values give the same interval in every report
+MAX_ENUMERATED = 20  # values, of which all 2^n sign flips are tried
+NUM_FLIPS = 20_000  # beyond
+ROUNDING = 1e-9  # relative: sums of the same values in another order are equal
 
 Values = Sequence[float] | np.ndarray | pd.Series
 
@@ -54,10 +57,83 @@ def t_interval(values: Values) -> Interval:
     known, mean = _known(values)
     if len(known) < MIN_VALUES:
         return Interval(mean, float("nan"), float("nan"), len(known))
-    if np.ptp(known) == 0:
-        return Interval(mean, mean, mean, len(known))
-    low, high = stats.t.interval(CONFIDENCE, len(known) - 1, loc=mean, scale=stats.sem(known))
-    return Interval(mean, float(low), float(high), len(known))
+    low, high = t_bounds(mean, standard_error(known), len(known) - 1)
+    return Interval(mean, low, high, len(known))
+
+
+def t_bounds(mean: float, standard_error: float, degrees: float) -> tuple[float, float]:
+    """The 95% interval of a mean by Student's t of these degrees of freedom; infinite are normal."""
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * standard_error
+    return float(mean - half), float(mean + half)
+
+
+def t_p_value(mean: float, standard_error: float, degrees: float) -> float:
+    """Two-sided p of a mean that is zero in truth, by Student's t of these degrees of freedom; infinite are normal.
+
+    Without any error: 1 of a mean of zero, 0 of another. NaN where one of them is NaN.
+    """
+    if np.isnan([mean, standard_error, degrees]).any():
+        return float("nan")
+    if standard_error == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / standard_error, degrees))
+
+
+def t_test(values: Values) -> float:
+    """Two-sided p of Student's t test that the mean is zero; NaN below `MIN_VALUES` values."""
+    known, mean = _known(values)
+    if len(known) < MIN_VALUES:
+        return float("nan")
+    return t_p_value(mean, standard_error(known), len(known) - 1)
+
+
+def standard_error(values: Values) -> float:
+    """Of the mean of independent values; exactly 0 where all are equal, NaN of fewer than two."""
+    known, _ = _known(values)
+    if len(known) < 2:
+        return float("nan")
+    return 0.0 if np.ptp(known) <= ROUNDING * np.abs(known).max() else float(stats.sem(known))
+
+
+def sign_flip_test(values: Values) -> float:
+    """Two-sided p that the values are symmetric about zero: the share of sign flips whose sum is as far from zero.
+
+    Exact over all 2^n flips up to `MAX_ENUMERATED` values, so never below 2 / 2^n; of more values over `NUM_FLIPS`
+    seeded random flips and the values as they are (Phipson and Smyth, 2010). NaN below `MIN_VALUES` values.
+    """
+    known, _ = _known(values)
+    if len(known) < MIN_VALUES:
+        return float("nan")
+    reached = np.abs(known.sum()) - ROUNDING * np.abs(known).sum()
+    if len(known) > MAX_ENUMERATED:
+        signs = np.random.default_rng(RESAMPLING_SEED).choice([-1.0, 1.0], size=(NUM_FLIPS, len(known)))
+        return float((1 + (np.abs(signs @ known) >= reached).sum()) / (NUM_FLIPS + 1))
+    sums = known[:1]  # a flip of all is as far from zero: the first keeps its sign
+    for value in known[1:]:
+        sums = np.concatenate([sums + value, sums - value])
+    return float((np.abs(sums) >= reached).mean())
+
+
+def holm(p_values: Values) -> np.ndarray:
+    """The p values adjusted for how many there are (Holm, 1979), in their order; NaN is no test and stays NaN."""
+    array = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(array)[: int((~np.isnan(array)).sum())]
+    adjusted = np.full(len(array), np.nan)
+    stepped = array[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return adjusted
+
+
+def wilson_bounds(shares: Values, counts: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high bounds of the 95% intervals of shares of so many examples each (Wilson, 1927).
+
+    A share may be a mean over models that answer the same examples, whose number is not multiplied by the models'.
+    """
+    share, count = np.asarray(shares, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    z = stats.norm.ppf((1 + CONFIDENCE) / 2)
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
 def paired_differences(values: pd.Series, reference: pd.Series) -> pd.Series:

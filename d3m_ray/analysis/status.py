@@ -57,10 +57,54 @@ def render_status(store: Store, say: Callable[[str], None] | None = None) -> Gro
     """
     experiments = store.read_experiments(say)
     if not experiments:
-        raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
+        raise _without_experiment(store)
     differing = differing_settings(list(experiments.values()))
     rendered = [_render(e, experiment_status(store, e, say), differing[e.name]) for e in experiments.values()]
     return Group(*(part for parts in rendered for part in parts))
+
+
+def status_document(store: Store) -> dict[str, Any]:
+    """Every experiment's status as JSON values. Raises StoreError where the store holds no experiment, and no damage.
+
+    `experiments` are objects of `name`, `dataset`, `model`, `created_at` (ISO, null in a record of an earlier version),
+    `counts` (trials by state), `trials` (objects of the columns of `experiment_status`; `error` is null but for a
+    failed one), `differing_settings` and `caveats`. `damaged` is a line for each file that was left out.
+    """
+    damaged: dict[str, None] = {}  # each line once, in order
+    experiments = store.read_experiments(damaged.setdefault)
+    differing = differing_settings(list(experiments.values()))
+    described = [
+        _described(e, experiment_status(store, e, damaged.setdefault), differing[e.name]) for e in experiments.values()
+    ]
+    if not described and not damaged:
+        raise _without_experiment(store)
+    return {"store": str(store), "experiments": described, "damaged": list(damaged)}
+
+
+def _described(experiment: Experiment, status: pd.DataFrame, differing: Mapping[str, Any]) -> dict[str, Any]:
+    counts = status["state"].value_counts()
+    trials = [
+        {
+            **dict(zip(TRIAL, (method, None if pd.isna(number) else int(number), int(seed)), strict=True)),
+            "state": state,
+            "error": error or None,
+        }
+        for method, number, seed, state, error in status.itertuples(index=False, name=None)
+    ]
+    return {
+        "name": experiment.name,
+        "dataset": experiment.configuration["dataset"],
+        "model": experiment.configuration["model"],
+        "created_at": experiment.created_at,
+        "counts": {state: int(counts.get(state, 0)) for state in STATES},
+        "trials": trials,
+        "differing_settings": dict(differing),
+        "caveats": list(experiment.caveats),
+    }
+
+
+def _without_experiment(store: Store) -> StoreError:
+    return StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
 
 
 def differing_settings(experiments: Sequence[Experiment]) -> dict[str, dict[str, Any]]:

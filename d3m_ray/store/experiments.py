@@ -145,4 +145,5 @@ def _check_content(document: Any) -> None:
         level = [child for value in nested for child in (value.values() if isinstance(value, dict) else value)]
     if level:
         raise ValueError(f"a record has at most {MAX_DEPTH} levels")
-    json.dumps(document, ensure_ascii=False).encode()  # of half a surrogate pair there is no UTF-8: a ValueError
+    # Neither NaN is JSON, nor has half a surrogate pair an encoding: a ValueError.
+    json.dumps(document, ensure_ascii=False, allow_nan=False).encode()

@@ -7,10 +7,16 @@ import pytest
 from scipy.stats import binom
 
 from d3m_ray.analysis.caveats import find_caveats, write_caveats
+from d3m_ray.analysis.results import read_results
 from d3m_ray.store import TABLES, Store, StoreError
 
 EXPERIMENT = "insects-1a2b3c4d"
 CONFIGURATION = {"dataset": "insects", "model": "tiny-bert"}
+
+
+def caveats_of(store: Store) -> list[str]:
+    (results,) = read_results(store)
+    return [caveat.sentence for caveat in find_caveats(results)]
 
 
 def write_fit(store: Store, key: str, labels: Sequence[int], answers: Sequence[int], split: str = "val") -> None:
@@ -41,20 +47,20 @@ HALVES = [0] * 50 + [1] * 50
 
 def test_a_sound_experiment_has_none(filled_store: Store) -> None:
     write_base_fits(filled_store, HALVES, *[[0] * 40 + [1] * 60] * 5)
-    assert find_caveats(filled_store, EXPERIMENT) == []
+    assert caveats_of(filled_store) == []
 
 
 def test_a_base_model_of_one_label_is_named(filled_store: Store) -> None:
     sound, always_0 = [0] * 40 + [1] * 60, [0] * 100
     write_base_fits(filled_store, HALVES, sound, sound, sound, sound, always_0)
-    (caveat,) = find_caveats(filled_store, EXPERIMENT)
+    (caveat,) = caveats_of(filled_store)
     assert caveat.startswith("1 of 5 base models answered label 0 for 100.0% of val: a group's accuracy is little but")
 
 
 def test_a_base_model_at_chance_is_named_with_its_recalls(filled_store: Store) -> None:
     answers = [1] * 24 + [0] * 26 + [0] * 20 + [1] * 30  # 56 of 100 are right
     write_base_fits(filled_store, HALVES, *[answers] * 5)
-    (caveat,) = find_caveats(filled_store, EXPERIMENT)
+    (caveat,) = caveats_of(filled_store)
     assert caveat == (
         "5 of 5 base models did no better on val, by accuracy, than always answering label 0: accuracy 56.0% "
         f"of 100 examples against 50.0% (one-sided binomial test, p = {binom.sf(55, 100, 0.5):.2g}; "
@@ -65,7 +71,7 @@ def test_a_base_model_at_chance_is_named_with_its_recalls(filled_store: Store) -
 def test_many_right_answers_of_a_rare_label_are_measured_against_the_frequent_one(filled_store: Store) -> None:
     labels = [0] * 90 + [1] * 10
     write_base_fits(filled_store, labels, *[[0] * 85 + [1] * 15] * 5)
-    (caveat,) = find_caveats(filled_store, EXPERIMENT)
+    (caveat,) = caveats_of(filled_store)
     assert "accuracy 95.0% of 100 examples against 90.0%" in caveat
     assert "recall: label 0 94.4%, label 1 100.0%" in caveat
 
@@ -75,7 +81,7 @@ def test_base_models_that_differ_by_their_seed_are_named_and_who_reads_them(fill
     filled_store.write_experiment(EXPERIMENT, CONFIGURATION, [], keys)
     poor, good = [0] * 34 + [1] * 16 + [0] * 16 + [1] * 34, [0] * 40 + [1] * 60
     write_base_fits(filled_store, HALVES, poor, good, good, good, good)
-    (caveat,) = find_caveats(filled_store, EXPERIMENT)
+    (caveat,) = caveats_of(filled_store)
     assert caveat.startswith(
         "Base models differ by their seed alone: val accuracy from 68.0% (base model, seed 0) to 90.0% (base model, "
         "seed 1); attribution reads base model, seed 0. Train longer"
@@ -89,7 +95,7 @@ def test_a_trained_model_that_misses_a_label_is_named_with_its_arm(filled_store:
     rows = filled_store.read("trials", "dfr-77-0", "dfr").drop(columns="method")
     rows["accuracy"] = rows["accuracy"].where(~rows["group"].str.endswith("/1"), 0.0)
     filled_store.write("trials", "dfr-77-0", rows, {}, "dfr")
-    told = [caveat for caveat in find_caveats(filled_store, EXPERIMENT) if "got no test example" in caveat]
+    told = [caveat for caveat in caveats_of(filled_store) if "got no test example" in caveat]
     assert told == ["1 of 36 models trained for arms got no test example of '1' right: dfr, 77 removed."]
 
 
@@ -106,7 +112,7 @@ def test_a_missed_label_is_found_among_groups_whose_names_end_like_cells(store: 
         is_missed = rows["group"].str.count("/").eq(2) & rows["group"].str.endswith(missed)
         rows["accuracy"] = rows["accuracy"].where(~is_missed, 0.0)
         store.write("trials", f"{method}-50-0", rows, {}, method)
-    told = [caveat for caveat in find_caveats(store, EXPERIMENT) if "got no test example" in caveat]
+    told = [caveat for caveat in caveats_of(store) if "got no test example" in caveat]
     assert told == ["1 of 2 models trained for arms got no test example of '0' right: group_dro, 50 removed."]
 
 
@@ -114,7 +120,7 @@ def test_few_shared_seeds_are_named(store: Store, write_trial) -> None:
     for seed in range(5):
         write_trial("trak", 50, seed, 0.01 * seed)
         write_trial("random", 50, seed + 3, 0.0)
-    (caveat,) = find_caveats(store, EXPERIMENT)
+    (caveat,) = caveats_of(store)
     assert caveat.startswith(
         "These share fewer than 5 of their seeds with random removal of as many: trak, 50 removed (2 "
     )
@@ -124,7 +130,7 @@ def test_small_test_groups_are_named(store: Store, write_trial) -> None:
     for seed in range(5):
         write_trial("trak", 50, seed, 0.01 * seed, num_examples=27)
         write_trial("random", 50, seed, 0.0, num_examples=27)
-    (caveat,) = find_caveats(store, EXPERIMENT)
+    (caveat,) = caveats_of(store)
     assert caveat.startswith("Test groups are small, ant has 27 examples: one of them is 3.7 points of its accuracy.")
 
 
@@ -133,7 +139,7 @@ def test_a_label_that_is_never_right_is_named(filled_store: Store) -> None:
     labels = [0] * 40 + [1] * 40 + [2] * 20
     sound = [0] * 35 + [1] * 45 + [2] * 20
     write_base_fits(filled_store, labels, sound, sound, sound, sound, [0] * 40 + [1] * 60)
-    assert find_caveats(filled_store, EXPERIMENT) == ["1 of 5 base models got no example of 'glad' right on val."]
+    assert caveats_of(filled_store) == ["1 of 5 base models got no example of 'glad' right on val."]
 
 
 def test_base_models_that_no_trial_uses_are_found_by_the_record(store: Store, write_trial: Callable[..., None]) -> None:
@@ -141,10 +147,10 @@ def test_base_models_that_no_trial_uses_are_found_by_the_record(store: Store, wr
         write_trial("trak", 50, seed, 0.01 * seed)
         write_trial("random", 50, seed)
     write_fit(store, "the-base", HALVES, [1] * 100)
-    assert find_caveats(store, EXPERIMENT) == []
+    assert caveats_of(store) == []
     named = {**CONFIGURATION, "label_names": ["calm", "cross"]}
     store.write_experiment(EXPERIMENT, named, [], {"fits": {"base model, seed 0": "the-base"}})
-    (caveat,) = find_caveats(store, EXPERIMENT)
+    (caveat,) = caveats_of(store)
     assert caveat.startswith("The base model answered 'cross' for 100.0% of val")
 
 
@@ -153,10 +159,10 @@ def test_arms_that_are_all_alike_are_called_so(store: Store, write_trial: Callab
         for method in ("trak", "ekfac", "random"):
             for num_removed in (0, 50, 100):
                 write_trial(method, num_removed, seed, 0.01 * seed)
-    (caveat,) = find_caveats(store, EXPERIMENT)
+    (caveat,) = caveats_of(store)
     assert caveat.startswith("All 9 arms have the same accuracy in every group under every seed")
     write_trial("ekfac", 100, 3, 0.5, key_suffix="-new", created_at=pd.Timestamp("2026-05-01", tz="UTC"))
-    (caveat,) = find_caveats(store, EXPERIMENT)
+    (caveat,) = caveats_of(store)
     assert caveat == (
         "No group under any seed tells these from random removal of as many: ekfac, 50 removed; trak, 50 removed; "
         "trak, 100 removed."
@@ -167,7 +173,7 @@ def test_one_model_under_several_names_is_no_null_result(store: Store, write_tri
     for seed in range(5):
         for method in ("trak", "random"):
             write_trial(method, 0, seed)
-    assert find_caveats(store, EXPERIMENT) == []
+    assert caveats_of(store) == []
 
 
 @pytest.mark.parametrize(("more", "said"), [(0, "(2):"), (1, "(2 to 3):"), (3, "(2) in some arms:")])
@@ -176,7 +182,7 @@ def test_few_seeds_are_said(store: Store, write_trial: Callable[..., None], more
         write_trial("trak", 50, seed, 0.02 * seed)
     for seed in range(2 + more):
         write_trial("random", 50, seed, 0.01)
-    (caveat,) = find_caveats(store, EXPERIMENT)
+    (caveat,) = caveats_of(store)
     assert caveat.startswith(f"Fewer than 5 seeds {said} their values are shown, and no interval.")
     assert caveat.endswith("--seeds 0 1 2 3 4 gives intervals.")
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 from made_up_store import MadeUp
 
-from d3m_ray.analysis.corpus import distribution_table, group_names, identities, label_names, named, train_examples
+from d3m_ray.analysis.corpus import distribution_table, group_names, label_names, named, train_examples
 from d3m_ray.analysis.results import Results, read_results
+from d3m_ray.analysis.tables import identity_names
 from d3m_ray.store import Store
 
 
@@ -68,12 +69,16 @@ def test_a_split_of_which_the_store_knows_nothing_has_no_rows(results: Results, 
 
 def test_a_group_with_a_slash_is_no_cell(results: Results, made: MadeUp) -> None:
     rows = results.all_trials["group"].unique()
-    assert identities(rows, made.label_names) == group_names(results) == sorted(made.groups)
+    assert identity_names(rows, made.label_names) == group_names(results) == sorted(made.groups)
 
 
-def test_without_the_labels_names_a_slash_makes_a_cell() -> None:
-    rows = ["ant", "ant/0", "ant/1", "bee", "bee/1", "all", "worst", "worst_cell"]
-    assert identities(rows, ()) == ["ant", "bee"]
+def test_without_the_labels_names_a_row_that_others_go_on_from_is_an_identity(results: Results, made: MadeUp) -> None:
+    assert identity_names(results.all_trials["group"].unique()) == sorted(made.groups)
+    assert identity_names(["ant", "ant/0", "ant/1", "ant/eater", "ant/eater/1", "bee", "bee/1", "all", "worst"]) == [
+        "ant",
+        "ant/eater",
+        "bee",
+    ]
 
 
 def test_a_label_without_a_name_is_its_number(results: Results, made: MadeUp) -> None:

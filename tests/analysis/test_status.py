@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -147,6 +148,7 @@ DEEP = "[" * 100 + "]" * 100
         '{"configuration": {"dataset": "a", "model": "b"}, "plan": [["random", true, 0]]}',
         '{"configuration": {"dataset": "a", "model": "b"}, "plan": [], "keys": {"fits": 3}}',
         '{"configuration": {"dataset": "a", "model": "b"}, "plan": [], "caveats": [1, null]}',
+        '{"configuration": {"dataset": "a", "model": "b", "training": {"beta": NaN}}, "plan": []}',
     ],
 )
 def test_a_damaged_record_is_said_beside_the_others(
@@ -161,6 +163,56 @@ def test_a_damaged_record_is_said_beside_the_others(
     assert "10 trials: 4 done, 1 failed, 5 missing" in said.out
     assert said.err.startswith(f"error: {path} is damaged (")
     assert said.err.count("\n") == 1
+
+
+def test_a_program_reads_the_status(half_done: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    half_done.write_caveats(EXPERIMENT, ["Fewer than 5 seeds."])
+    half_done.write_experiment("other", {**CONFIGURATION, "training": {"num_epochs": 3}}, [])
+    main(["status", str(half_done), "--json"])
+    said = capsys.readouterr()
+    assert said.err == ""
+    document = json.loads(said.out)
+    assert (document["store"], document["damaged"]) == (str(half_done), [])
+    first, second = document["experiments"]
+    record = half_done.read_experiment(EXPERIMENT)
+    assert {name: value for name, value in first.items() if name != "trials"} == {
+        "name": EXPERIMENT, "dataset": "insects", "model": "tiny-bert", "created_at": record.created_at,
+        "counts": {"done": 4, "failed": 1, "missing": 5}, "differing_settings": {"training.num_epochs": None},
+        "caveats": ["Fewer than 5 seeds."],
+    }  # fmt: skip
+    assert second["differing_settings"] == {"training.num_epochs": 3}
+    assert (second["counts"], second["trials"]) == ({"done": 0, "failed": 0, "missing": 0}, [])
+    states = {(t["method"], t["num_removed"], t["seed"]): t["state"] for t in first["trials"]}
+    assert states == statuses(half_done)
+    (error,) = [trial["error"] for trial in first["trials"] if trial["error"] is not None]
+    assert error == "RuntimeError: out of [memory]"
+
+
+def test_a_program_is_told_what_is_damaged(half_done: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    record = Path(f"{half_done}/experiments/{EXPERIMENT}.json")
+    trial = sorted(Path(f"{half_done}/trials").rglob("*.parquet"))[0]
+    trial.write_bytes(trial.read_bytes()[:-9])
+    for path, num_experiments in ((trial, 1), (record, 0)):
+        record.write_text("{" if path == record else record.read_text())
+        with pytest.raises(SystemExit) as ended:
+            main(["status", str(half_done), "--json"])
+        said = capsys.readouterr()
+        assert ended.value.code == 1
+        document = json.loads(said.out)
+        assert len(document["experiments"]) == num_experiments
+        (line,) = document["damaged"]
+        assert line.startswith(f"{path} is damaged (")
+        assert said.err == f"error: {line}\n"
+
+
+def test_a_program_asking_a_store_without_experiments_gets_no_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["status", str(tmp_path), "--json"])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert said.err.startswith(f"error: {tmp_path} holds no experiment; ")
 
 
 @pytest.mark.parametrize("table", ["failures", "trials"])

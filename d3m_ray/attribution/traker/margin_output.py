@@ -13,7 +13,7 @@ from trak.utils import get_num_params
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from d3m_ray import cpu_layers
+import d3m_ray.cpu_layers as cpu_layers
 from d3m_ray.batching import Batch
 from d3m_ray.model import margins_of
 

@@ -1,0 +1,226 @@
+"""What each arm changes: differences paired by seed, to random removal of as many and to the model of everything."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from d3m_ray.analysis.after_choice import choice_correlation, p_after_choice
+from d3m_ray.analysis.choice import WORST, arms_of, chosen_numbers
+from d3m_ray.analysis.power import SIGNIFICANCE, num_seeds_needed, smallest_difference
+from d3m_ray.analysis.resampling import MEASURES, Resampled, resample_test_set, shared_variance
+from d3m_ray.analysis.results import TRIAL, Results
+from d3m_ray.analysis.statistics import (
+    MIN_VALUES,
+    holm,
+    paired_differences,
+    sign_flip_test,
+    standard_error,
+    t_bounds,
+    t_interval,
+    t_p_value,
+    t_test,
+)
+from d3m_ray.analysis.tables import REFERENCE_METHOD
+
+REFERENCES = (REFERENCE_METHOD, "base")
+COLUMNS = (
+    *("method", "num_removed", "reference", "measure", "num_pairs", "difference"),
+    *("t_low", "t_high", "boot_low", "boot_high", "p_t", "p_flip", "p_boot", "p_holm"),
+    *("smallest_difference", "num_seeds_for_2_points", "differences", "seeds"),
+    *("deviation", "test_set_variance", "boot_error", "boot_degrees"),
+)
+DECLARED_COLUMNS = (*COLUMNS, "num_numbers", "choice_correlation", "p_choice")
+
+Arm = tuple[str, int]
+Row = Mapping[Hashable, Any]  # a frame's, by column
+
+
+def contrast_table(results: Results) -> pd.DataFrame:
+    """One row per method, number removed, reference and measure: the mean difference over the seeds that both have.
+
+    `reference` is `random` (removal of as many; where num_removed is 0 there is none) or `base` (the model trained on
+    everything); `measure` is `worst` (the worst group's test accuracy), `worst_cell` or `all`. Two trials that are one
+    fit are no pair. Columns, differences being of accuracy between -1 and 1: `num_pairs`; `difference`; `t_low` and
+    `t_high`, Student's 95% interval over the seeds; `boot_low`, `boot_high` and `p_boot`, which cover the finite test
+    set too (`resampling.shared_variance` added, degrees of freedom by Satterthwaite, 1946); `p_t` and `p_flip` of
+    Student's t and of the exact sign-flip test; `p_holm`, the larger of `p_t` and `p_boot` adjusted for all rows of
+    the reference and measure; `smallest_difference`, which so many seeds find with 80% power at 5% over the number of
+    those rows, and `num_seeds_for_2_points`, infinite where the test set is too small for any; `differences` and their
+    `seeds`, in order, blanks between; and what the second interval is made of. Below `MIN_VALUES` pairs, bounds and p
+    values are NaN; where no answers are stored, those of the second interval. Empty without arms.
+    """
+    rows = _contrasts(results).copy()
+    adjusted = [_with_family(family, family[["p_t", "p_boot"]].max(axis=1, skipna=False)) for family in _families(rows)]
+    return pd.concat(adjusted).sort_index()[list(COLUMNS)] if adjusted else rows.reindex(columns=list(COLUMNS))
+
+
+def declared_table(results: Results, reference: str | None = None) -> pd.DataFrame:
+    """One row per arm, the one contrast that is declared beforehand: its number chosen on val, the worst group on test.
+
+    Against random removal of as many where there is such a trial of the same seed, else against the base; with a
+    `reference`, against that one, where there is one. Columns as in `contrast_table`, with `num_numbers` among which
+    the arm's was chosen, `choice_correlation` and `p_choice`, the larger of the two p values after allowing for that
+    choice (`after_choice`), for which `p_holm` adjusts over the rows.
+    """
+    rows = _contrasts(results)
+    rows = rows[rows["measure"] == WORST]
+    chosen = chosen_numbers(results)
+    num_numbers = rows.groupby("method")["num_removed"].nunique()
+    if reference is not None:
+        rows = rows[rows["reference"] == reference]
+    rows = _first_reference(rows[rows["num_pairs"] > 0])
+    correlation = _correlation(results, rows)
+    declared = rows[rows["num_removed"] == rows["method"].map(chosen)].reset_index(drop=True)
+    if declared.empty:
+        return declared.reindex(columns=list(DECLARED_COLUMNS))
+    declared["num_numbers"] = declared["method"].map(num_numbers)
+    declared["choice_correlation"] = np.where(declared["num_numbers"] > 1, correlation, 0.0)
+    declared["p_choice"] = [_p_choice(row) for row in declared.to_dict("records")]
+    return _with_family(declared, declared["p_choice"])[list(DECLARED_COLUMNS)]
+
+
+def _first_reference(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each arm and number, the row of the first of `REFERENCES` that it has."""
+    order = rows["reference"].map(REFERENCES.index)
+    return (
+        rows.assign(order=order)
+        .sort_values(["method", "num_removed", "order"])
+        .drop_duplicates(["method", "num_removed"])
+    )
+
+
+def _p_choice(row: Row) -> float:
+    """The larger of the p values of Student's t and of the wider interval, after the choice of the number."""
+    if np.isnan(row["p_t"]) or np.isnan(row["p_boot"]):
+        return float("nan")
+    seeds_error = row["deviation"] / np.sqrt(row["num_pairs"])
+    if seeds_error == 0:
+        return max(row["p_t"], row["p_boot"])
+    p_values = [
+        p_after_choice(
+            row["difference"] / error, degrees, row["num_numbers"], row["choice_correlation"] * seeds_error / error
+        )
+        for error, degrees in ((seeds_error, row["num_pairs"] - 1), (row["boot_error"], row["boot_degrees"]))
+    ]
+    return max(p_values)
+
+
+def _correlation(results: Results, rows: pd.DataFrame) -> float:
+    val = results.trials_of("val")
+    val = val[val["group"] == WORST]
+    accuracies, differences = [], []
+    for method, of_method in rows.groupby("method"):
+        columns = {row["num_removed"]: _by_seed(row) for row in of_method.to_dict("records")}
+        differences.append(pd.DataFrame(columns))
+        of_val = val[(val["method"] == method) & val["num_removed"].isin(list(columns))]
+        accuracies.append(of_val.pivot(index="seed", columns="num_removed", values="accuracy").dropna())
+    return choice_correlation(accuracies, differences)
+
+
+def _by_seed(row: Row) -> pd.Series:
+    differences = [float(value) for value in row["differences"].split()]
+    return pd.Series(differences, index=[int(seed) for seed in row["seeds"].split()])
+
+
+def _families(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    return [family for _, family in rows.groupby(["reference", "measure"], sort=False)]
+
+
+def _with_family(rows: pd.DataFrame, p_values: pd.Series) -> pd.DataFrame:
+    """The rows with what depends on how many are tested at once."""
+    level = SIGNIFICANCE / max(int(p_values.notna().sum()), 1)
+    smallest, needed = [], []
+    for row in rows.to_dict("records"):
+        deviation, num_pairs = row["deviation"], row["num_pairs"]
+        added = 0.0 if np.isnan(row["test_set_variance"]) else row["test_set_variance"]
+        enough = num_pairs >= MIN_VALUES
+        smallest.append(smallest_difference(deviation, num_pairs, level, added) if enough else np.nan)
+        needed.append(num_seeds_needed(deviation, level, added))
+    return rows.assign(p_holm=holm(p_values), smallest_difference=smallest, num_seeds_for_2_points=needed)
+
+
+@lru_cache(maxsize=2)
+def _contrasts(results: Results) -> pd.DataFrame:
+    """The rows of every contrast, without what depends on how many are tested at once."""
+    answers = results.answers
+    resampled = None if answers is None else resample_test_set(answers.examples, answers.is_correct)
+    rows = [
+        {"method": arm[0], "num_removed": arm[1], "reference": reference, "measure": measure}
+        | _compare(pair, measure, resampled)
+        for arm, reference, pair in _pairs(results)
+        for measure in MEASURES
+    ]
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name in rows[0]] if rows else list(COLUMNS))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """An arm and its reference at the seeds that both have."""
+
+    keys: Sequence[tuple[str, str]]
+    """The fit keys, in the order of the seeds."""
+    accuracies: pd.DataFrame
+    """Seeds by `MEASURES`."""
+    reference: pd.DataFrame
+
+
+def _pairs(results: Results) -> Iterator[tuple[Arm, str, _Pair]]:
+    """Every arm but random removal with each of its references."""
+    trials = results.trials[results.trials["group"].isin(MEASURES)]
+    accuracies = trials.pivot(index=[*TRIAL, "fit_key"], columns="group", values="accuracy").reset_index("fit_key")
+    by_arm = {arm: rows.droplevel([0, 1]) for arm, rows in accuracies.groupby(level=["method", "num_removed"])}
+    base_keys = set(results.base_fits.values())
+    base = accuracies[accuracies["fit_key"].isin(base_keys)].droplevel([0, 1])
+    base = base[~base.index.duplicated()].sort_index()
+    for method, num_removed in arms_of(trials)[["method", "num_removed"]].drop_duplicates().itertuples(index=False):
+        arm = (method, num_removed)
+        for reference, rows in ((REFERENCE_METHOD, by_arm.get((REFERENCE_METHOD, num_removed))), ("base", base)):
+            if method == REFERENCE_METHOD or rows is None or (reference == REFERENCE_METHOD and num_removed == 0):
+                continue
+            seeds = by_arm[arm].index.intersection(rows.index).sort_values()
+            ours, theirs = by_arm[arm].loc[seeds], rows.loc[seeds]
+            differ = (ours["fit_key"] != theirs["fit_key"]).to_numpy()
+            keys = list(zip(ours.loc[differ, "fit_key"], theirs.loc[differ, "fit_key"], strict=True))
+            yield arm, reference, _Pair(keys, ours.loc[differ], theirs.loc[differ])
+
+
+def _compare(pair: _Pair, measure: str, resampled: Resampled | None) -> dict[str, Any]:
+    """The columns of one row that do not depend on others."""
+    differences = paired_differences(pair.accuracies[measure], pair.reference[measure])
+    interval = t_interval(differences)
+    seeds_error = standard_error(differences)
+    added = _test_set_variance(pair, measure, resampled)
+    has_interval = len(differences) >= MIN_VALUES
+    error = float(np.sqrt(seeds_error**2 + added)) if has_interval else float("nan")
+    degrees = (len(differences) - 1) * (error / seeds_error) ** 4 if seeds_error > 0 else float("inf")
+    low, high = t_bounds(interval.mean, error, degrees)
+    p_t, p_boot = t_test(differences), t_p_value(interval.mean, error, degrees)
+    return {
+        "num_pairs": len(differences),
+        "difference": interval.mean,
+        "t_low": interval.low,
+        "t_high": interval.high,
+        "boot_low": min(low, interval.low) if has_interval else float("nan"),
+        "boot_high": max(high, interval.high) if has_interval else float("nan"),
+        "p_t": p_t,
+        "p_flip": sign_flip_test(differences),
+        "p_boot": max(p_boot, p_t) if not np.isnan(p_boot) else float("nan"),
+        "differences": " ".join(f"{value:.6g}" for value in differences),
+        "seeds": " ".join(map(str, differences.index)),
+        "deviation": seeds_error * np.sqrt(len(differences)),
+        "test_set_variance": added,
+        "boot_error": error,
+        "boot_degrees": degrees,
+    }
+
+
+def _test_set_variance(pair: _Pair, measure: str, resampled: Resampled | None) -> float:
+    """What the finite test set adds, by the pairs whose answers are stored; NaN where they are fewer than two."""
+    stored = [] if resampled is None else [pair_of for pair_of in pair.keys if set(pair_of) <= set(resampled.columns)]
+    if resampled is None or len(stored) < 2:
+        return float("nan")
+    return shared_variance(resampled.differences(measure, stored))
