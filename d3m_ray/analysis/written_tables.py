@@ -15,6 +15,23 @@ from d3m_ray.analysis.score_tables import mean_alignments, mean_scores, score_ra
 from d3m_ray.analysis.summary import summary_table
 from d3m_ray.analysis.worst_group import group_table, worst_group_table
 
+UNITS = (
+    "In these files accuracies, shares and differences of accuracies are between 0 and 1: a percentage point is 0.01. "
+    "Losses are in nats, times in seconds."
+)
+ON_THE_PAGE = ", in percentage points"
+SUFFIXES = {
+    "_t_low": "Lower end of the 95% Student t interval of {} over seeds.",
+    "_t_high": "Upper end of the 95% Student t interval of {} over seeds.",
+    "_boot_low": "Lower end of the 95% interval of {} that covers seeds and the finite test set.",
+    "_boot_high": "Upper end of the 95% interval of {} that covers seeds and the finite test set.",
+    "_p_holm": "P value of {}, adjusted by Holm for all rows that have one.",
+    "_low": "Lower end of the 95% interval of {}.",
+    "_high": "Upper end of the 95% interval of {}.",
+    "_std": "Standard deviation of {} over seeds.",
+    "_values": "The value of {} under each seed, in the order of the seeds, blanks between.",
+}
+
 
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:
     """By the name of its file, each table that has rows."""
@@ -39,7 +56,17 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
 
 def column_guide(tables: Mapping[str, pd.DataFrame]) -> str:
     """What each column of the tables means, in plain text; of those with a name of the user's, nothing."""
-    known = known_columns()
     used = dict.fromkeys(column for table in tables.values() for column in map(str, table.columns))
-    lines = [f"{name}: {known[name].explanation}" for name in used if name in known]
-    return "".join(f"{line}\n" for line in ["Shares are between 0 and 1, losses in nats, times in seconds.", *lines])
+    told = {name: explanation for name in used if (explanation := explained(name)) is not None}
+    return "".join(f"{line}\n" for line in (UNITS, "", *(f"{name}: {text}" for name, text in told.items())))
+
+
+def explained(column: str) -> str | None:
+    """What a column means, None where its name says nothing to us."""
+    known = known_columns()
+    if column in known:
+        return known[column].explanation.replace(ON_THE_PAGE, "")
+    for suffix, words in SUFFIXES.items():
+        if column.endswith(suffix):
+            return words.format(column.removesuffix(suffix))
+    return None
