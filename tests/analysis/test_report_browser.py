@@ -22,11 +22,14 @@ ODD = MadeUp(
     groups=("</script><script>throw 1</script>", "a\u202eb\x00c", "$x_1$ & <b>bold</b>", "long name " * 20),
     label_names=('"kind"', "rude'>"),
     numbers=(20, 40),
+    rules={"balanced": (24, "erm")},
+    seeds=tuple(range(5)),
     num_train=80,
     num_val=80,
     num_test=160,
 )
 HALF_DONE = MadeUp(name="half-done-00000002", seeds=(0, 1), numbers=(20,), num_train=80, num_val=80, num_test=160)
+pytestmark = pytest.mark.slow
 WIDTHS = (390, 1440)
 MIN_CONTRAST = 4.5  # WCAG 2.2, level AA, of text in body size
 
@@ -65,7 +68,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = {results.name: results for results in read_results(store)}
     hrefs = {name: f"{name.rpartition('-')[0]}.html" for name in found}
     for name, results in found.items():
-        drawn = {figure: svg(draw()) for figure, draw in list(all_figures(results).items())[:2]}
+        draw = list(all_figures(results).items())[:2] if name == ODD.name else []  # the others have tests of their own
+        drawn = {figure: svg(draw_it()) for figure, draw_it in draw}
         damaged = ["fits/f1.parquet is damaged: <cut> short"]
         page = report_page(results, drawn, index_href="index.html", damaged=damaged)
         (folder / hrefs[name]).write_text(page, encoding="utf-8")

@@ -51,7 +51,7 @@ FORMATS: dict[str, Format] = {
     "point_list": _as_point_list,  # differences in one text, blanks between them
     "decimal": lambda number: _with_minus(f"{number:.3f}"),
     "mean_count": lambda number: f"{number:,.1f}",
-    "number": lambda number: _with_minus(f"{number:#.4g}".removesuffix(".")),
+    "number": lambda number: _with_minus(f"{number:,.0f}" if 1e3 <= abs(number) < 1e9 else f"{number:#.4g}"),
     "ratio": lambda ratio: f"{ratio:.2f}\u00d7",
     "correlation": lambda correlation: _with_minus(f"{correlation:.2f}"),
     "p_value": lambda p: "<0.001" if p < 0.001 else f"{p:.3f}",

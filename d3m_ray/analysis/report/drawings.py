@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 NOT_FOR_A_PAGE = re.compile(
-    r"<\?.*?\?>|<!.*?>|<script\b.*?</script\s*>|<metadata>.*?</metadata>", re.DOTALL | re.IGNORECASE
+    r"<!--.*?-->|<\?.*?\?>|<!.*?>|<script\b.*?</script\s*>|<metadata>.*?</metadata>", re.DOTALL | re.IGNORECASE
 )
 VIEW_BOX = re.compile(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) [\d.]+"')
 DEFAULT_WIDTH = 612

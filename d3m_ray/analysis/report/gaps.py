@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -94,8 +95,8 @@ def _named(trials: pd.DataFrame) -> str:
     return _few(names, "; ")
 
 
-def _removed(num_removed: object) -> str:
-    return f"{num_removed:,}" if isinstance(num_removed, int) else BY_RULE
+def _removed(num_removed: Any) -> str:
+    return BY_RULE if pd.isna(num_removed) else f"{num_removed:,}"
 
 
 def _few(names: Sequence[str], separator: str = ", ") -> str:

@@ -102,7 +102,7 @@ def _trial_facts(results: Results) -> list[Fact]:
     facts += _hash_fact("content hash", results.configuration.get("model_hash"))
     methods = _methods(results)
     seeds = sorted({trial.seed for trial in results.record.plan} | set(results.fits["seed"].tolist()))
-    numbers = sorted(set(arms_of(results.fits)["num_removed"].tolist()))
+    numbers = sorted(set(arms_of(results.fits)["num_removed"].tolist()) - {0})
     facts += [Fact("methods", ", ".join(methods))] if methods else []
     facts += [Fact("seeds", _counted(seeds))] if seeds else []
     return facts + ([Fact("train examples removed", _counted(numbers))] if numbers else [])
