@@ -15,7 +15,7 @@ from d3m_ray.analysis.choice import WORST
 from d3m_ray.analysis.figures.axes import number_axis, share_axis, value_axes
 from d3m_ray.analysis.figures.curves import BASE, each_model_once
 from d3m_ray.analysis.figures.lettering import legible
-from d3m_ray.analysis.figures.page import Page, line_handle, rule
+from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, line_handle, rule
 from d3m_ray.analysis.figures.style import GREY, INK, MethodStyle, house_style, method_order, method_styles
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
@@ -47,7 +47,7 @@ def differences_figure(results: Results, contrasts: pd.DataFrame, chosen: Mappin
         drawing = _Drawing.of(results, shown, chosen)
         page = Page(f"Difference in worst-group accuracy to {ZERO_LABELS[drawing.reference]}", results)
         drawing.add_legend(page)
-        ((axes,),) = page.panels([1], HEIGHT_INCHES, left=0.62, above=0.4)
+        ((axes,),) = page.panels([1], HEIGHT_INCHES, left=LEFT_INCHES, above=0.4)
         drawing.draw(axes)
         num_train = results.fits["num_train"].add(results.fits["num_removed"]).max()
         share_axis(axes, int(num_train))
