@@ -19,9 +19,10 @@ def fill(folder: pytest.TempPathFactory, made: MadeUp) -> Results:
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Four groups, six seeds, three methods, a rule of one number, and an arm that trains otherwise."""
-    rules = {"trak_heuristic": (277, "erm"), "group_dro": (0, "group_dro")}
-    return fill(tmp_path_factory, MadeUp(rules=rules, num_train=240, num_val=80, num_test=160))
+    """Four groups, five seeds, three methods, a rule of one number, and an arm that trains otherwise."""
+    rules = {"trak_heuristic": (137, "erm"), "group_dro": (0, "group_dro")}
+    made = MadeUp(rules=rules, numbers=(50, 100), seeds=tuple(range(5)), num_train=240, num_val=80, num_test=160)
+    return fill(tmp_path_factory, made)
 
 
 @pytest.fixture(scope="session")
