@@ -13,7 +13,7 @@ from d3m_ray.analysis.figures.page import width_inches
 
 TICK_GAP_INCHES = 0.06  # between two labels
 LINEAR_DECADES = 0.4  # how many decades of a logarithmic axis lie between 0 and the smallest number
-WIDE_RANGE = 20  # largest over smallest number removed above which the axis is logarithmic
+WIDE_RANGE = 20  # largest over smallest number removed above which the axis may be logarithmic
 PADDING = 0.06  # of the range of values, at both ends
 DODGE_INCHES = 0.09  # between the markers of arms that remove nothing
 STEPS = [1, 2, 2.5, 5, 10]
@@ -29,7 +29,7 @@ def number_axis(axes: Axes, numbers: Collection[int], others: Collection[int] = 
     """
     removals = sorted({*numbers, *others} - {0}) or [1]
     room = num_at_zero * DODGE_INCHES / width_inches(axes)  # as a share of the axis
-    if removals[-1] > WIDE_RANGE * removals[0]:
+    if _needs_logarithm(removals):
         axes.set_xscale("symlog", linthresh=removals[0], linscale=LINEAR_DECADES)
         span = LINEAR_DECADES * 10 / 9 + np.log10(removals[-1] / removals[0])  # decades from 0 to the last number
         axes.set_xlim(-removals[0] * min(span * room * 2.5 / (1 - room), 1.0), removals[-1] * 10 ** (0.04 * span))
@@ -39,6 +39,22 @@ def number_axis(axes: Axes, numbers: Collection[int], others: Collection[int] = 
     ticks = sorted({0, *numbers, *others})
     first = [0, removals[-1], *sorted(numbers), *sorted(others)]  # 0 and the largest say how far the axis goes
     label_apart(axes, ticks, [f"{number:,}" for number in ticks], first)
+
+
+def _needs_logarithm(removals: Sequence[int]) -> bool:
+    """Whether the numbers reach far, and stand further apart on a logarithmic axis than on a linear one."""
+    if removals[-1] <= WIDE_RANGE * removals[0]:
+        return False
+    decades = LINEAR_DECADES * 10 / 9 + np.log10(removals[-1] / removals[0])
+    closest = np.log10(np.divide(removals[1:], removals[:-1])).min() / decades
+    return bool(closest > np.diff([0, *removals]).min() / removals[-1])
+
+
+def closest_inches(axes: Axes, numbers: Collection[int]) -> float:
+    """How far apart the closest two of the numbers stand; the whole axis of fewer than two."""
+    ordered = np.array(sorted(set(numbers)), dtype=float)
+    places = (axes.transScale + axes.transLimits).transform(np.c_[ordered, np.zeros(len(ordered))])[:, 0]
+    return float(np.diff(places).min(initial=1.0)) * width_inches(axes)
 
 
 def label_apart(axes: Axes, ticks: Sequence[float], labels: Sequence[str], first: Sequence[float]) -> None:

@@ -19,7 +19,7 @@ from d3m_ray.analysis.figures.axes import (
 )
 from d3m_ray.analysis.figures.bands import BAND_SENTENCE, mean_bands
 from d3m_ray.analysis.figures.lettering import key_lines, legible, shortened
-from d3m_ray.analysis.figures.page import Page, head, line_handle, rule
+from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, head, line_handle, rule
 from d3m_ray.analysis.figures.style import INK, MethodStyle, house_style, method_order, method_styles
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import MIN_VALUES
@@ -56,7 +56,7 @@ def metric_figure(results: Results, metric: str) -> Figure:
         page = Page(f"{METRIC_TITLES[metric].capitalize()} against the number of train examples removed", results)
         styles = method_styles(method_order([method for method in trials["method"].unique() if method != BASE]))
         add_legend(page, styles, has_base=BASE in set(trials["method"]))
-        panels = page.panels([len(row) for row in rows], PANEL_INCHES, left=0.62)
+        panels = page.panels([len(row) for row in rows], PANEL_INCHES, left=LEFT_INCHES)
         names = shortened(identities, MAX_TITLE_INCHES)
         for axes_row, groups in zip(panels, rows, strict=True):
             of_row = trials[trials["group"].isin(groups)]

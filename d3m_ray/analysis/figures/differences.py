@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from d3m_ray.analysis.choice import WORST
-from d3m_ray.analysis.figures.axes import number_axis, share_axis, value_axes
+from d3m_ray.analysis.figures.axes import closest_inches, number_axis, share_axis, value_axes
 from d3m_ray.analysis.figures.curves import BASE, each_model_once
 from d3m_ray.analysis.figures.lettering import legible
-from d3m_ray.analysis.figures.page import Page, line_handle, rule
+from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, line_handle, rule
 from d3m_ray.analysis.figures.style import GREY, INK, MethodStyle, house_style, method_order, method_styles
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
@@ -23,6 +23,7 @@ from d3m_ray.analysis.tables import REFERENCE_METHOD
 
 HEIGHT_INCHES = 3.2
 DODGE_INCHES = 0.07  # between the methods' markers at one number
+DODGED_SHARE = 0.7  # of the room between two numbers that the markers at one of them take at most
 RULE_SUFFIX = "_heuristic"
 ZERO_LABELS = {REFERENCE_METHOD: "random removal of as many", "base": "the model trained on everything"}
 SEED_SHIFT = 0.035  # inches right of the interval that would hide the points
@@ -47,7 +48,7 @@ def differences_figure(results: Results, contrasts: pd.DataFrame, chosen: Mappin
         drawing = _Drawing.of(results, shown, chosen)
         page = Page(f"Difference in worst-group accuracy to {ZERO_LABELS[drawing.reference]}", results)
         drawing.add_legend(page)
-        ((axes,),) = page.panels([1], HEIGHT_INCHES, left=0.62, above=0.4)
+        ((axes,),) = page.panels([1], HEIGHT_INCHES, left=LEFT_INCHES, above=0.4)
         drawing.draw(axes)
         num_train = results.fits["num_train"].add(results.fits["num_removed"]).max()
         share_axis(axes, int(num_train))
@@ -91,9 +92,11 @@ class _Drawing:
         elif len(limits):
             axes.fill_between(limits["num_removed"], limits["low"], limits["high"], color=GREY, alpha=0.18, linewidth=0)
         compared = [method for method in self.styles if method in set(self.contrasts["method"])]
+        room = closest_inches(axes, self.contrasts["num_removed"].tolist())
+        dodge = min(DODGE_INCHES, DODGED_SHARE * room / len(compared))
         for position, method in enumerate(compared):
             rows = self.contrasts[self.contrasts["method"] == method].sort_values("num_removed")
-            self._draw_method(axes, method, rows, DODGE_INCHES * (position - (len(compared) - 1) / 2))
+            self._draw_method(axes, method, rows, dodge * (position - (len(compared) - 1) / 2))
         for method, numbers in self.heuristics.items():
             for number in numbers:
                 axes.axvline(number, color=self.styles[method].colour, linewidth=0.9, linestyle=":", zorder=1)

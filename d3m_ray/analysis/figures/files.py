@@ -5,6 +5,7 @@ import io
 import re
 from html import escape
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ METADATA: dict[str, dict[str, None]] = {  # what matplotlib would write of the t
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
 }
 ID = re.compile(r'\sid="([^"]+)"')
+_SVGS: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
 REFERENCE = re.compile(r'(?:href="#|url\(#)([^")]+)')
 
 
@@ -56,9 +58,14 @@ def svg(figure: Figure, name: str = "") -> str:
 
 
 def _rendered(figure: Figure, suffix: str) -> bytes:
+    """The content of a file; an SVG, which a page shows too, is drawn once."""
+    if suffix == "svg" and figure in _SVGS:
+        return _SVGS[figure]
     buffer = io.BytesIO()
     with house_style(), mpl.rc_context({"svg.hashsalt": "d3m_ray"}):
         figure.savefig(buffer, format=suffix, dpi=PNG_DPI, metadata=METADATA[suffix])
+    if suffix == "svg":
+        _SVGS[figure] = buffer.getvalue()
     return buffer.getvalue()
 
 

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from d3m_ray.analysis.figures.axes import tick_label, ticks_within
 from d3m_ray.analysis.figures.lettering import legible
-from d3m_ray.analysis.figures.page import Page, head, line_handle, rule
+from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, head, line_handle, rule
 from d3m_ray.analysis.figures.style import INK, SKY, VERMILION, house_style, method_order
 from d3m_ray.analysis.results import Results
 
@@ -79,7 +79,7 @@ def score_figure(results: Results) -> Figure:
 def _panels(page: Page, methods: Sequence[str], across: str) -> list[tuple[Axes, str]]:
     num_columns = min(MAX_COLUMNS, len(methods))
     lengths = [min(num_columns, len(methods) - start) for start in range(0, len(methods), num_columns)]
-    rows = page.panels(lengths, PANEL_INCHES, left=0.62, between=0.5, above=0.3)
+    rows = page.panels(lengths, PANEL_INCHES, left=LEFT_INCHES, between=0.5, above=0.3)
     page.label_axes(rows, across=across, up="share")
     return list(zip([axes for row in rows for axes in row], methods, strict=True))
 

@@ -20,6 +20,7 @@ from d3m_ray.analysis.results import Results
 
 WIDTH = 8.5
 MARGIN = 0.15
+LEFT_INCHES = 0.72  # beside panels whose vertical axis has numbers: the longest, and the name of the axis
 TITLE_POINTS, CAPTION_POINTS = 10.0, 7.5
 LEADING = 1.35 / 72  # inches of a line for each point of its size
 LEGEND_HANDLE_INCHES = 0.5

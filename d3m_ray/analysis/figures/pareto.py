@@ -12,7 +12,7 @@ from d3m_ray.analysis.figures.axes import padded, tick_label, ticks_within, valu
 from d3m_ray.analysis.figures.bands import BAND_SENTENCE, mean_bands
 from d3m_ray.analysis.figures.curves import BASE, BASE_LABEL, each_model_once
 from d3m_ray.analysis.figures.lettering import legible, text_inches
-from d3m_ray.analysis.figures.page import Page, line_handle, rule, width_inches
+from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, line_handle, rule, width_inches
 from d3m_ray.analysis.figures.style import INK, MethodStyle, house_style, method_order, method_styles
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import MIN_VALUES
@@ -35,7 +35,7 @@ def pareto_figure(results: Results) -> Figure:
         has_base = BASE in set(arms["method"])
         handles += [line_handle(linestyle="none", markersize=7, **BASE_STYLE.of_marker)] * has_base
         page.legend(handles, [legible(method) for method in styles] + [BASE_LABEL] * has_base)
-        ((axes,),) = page.panels([1], HEIGHT_INCHES, left=0.62)
+        ((axes,),) = page.panels([1], HEIGHT_INCHES, left=LEFT_INCHES)
         _scale(axes, arms, trials)
         for method, style in {**styles, BASE: BASE_STYLE}.items():
             _draw_arms(axes, arms[arms["method"] == method], style)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from d3m_ray.analysis.figures.axes import number_axis, share_axis, tick_label, value_axes
+from d3m_ray.analysis.figures.axes import closest_inches, number_axis, share_axis, tick_label, value_axes
 from d3m_ray.analysis.figures.style import house_style
 
 
@@ -95,3 +95,27 @@ def test_ticks_say_sign_and_unit() -> None:
         *("25%", "\N{MINUS SIGN}2.5", "+2")
     ]
     assert tick_label(0.0, sign="+") == "0"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "scale"),
+    [
+        ({100, 7000}, "symlog"),
+        ({50, 100, 1000, 7000}, "symlog"),
+        (set(range(100, 4000, 200)), "linear"),
+        ({50, 900}, "linear"),
+        ({7}, "linear"),
+    ],
+)
+def test_the_axis_has_the_scale_on_which_numbers_stand_apart(numbers: set[int], scale: str) -> None:
+    axes = axes_of()
+    number_axis(axes, numbers)
+    assert axes.get_xscale() == scale
+
+
+def test_the_closest_numbers_are_as_far_apart_as_they_are_drawn() -> None:
+    axes = axes_of(4.0)
+    number_axis(axes, {50, 60, 100})
+    low, high = axes.get_xlim()
+    assert closest_inches(axes, [100, 60, 50]) == pytest.approx(4.0 * 10 / (high - low))
+    assert closest_inches(axes, [50]) == pytest.approx(4.0)
