@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,16 +25,16 @@ def of_store(store: Store) -> Headline:
     return headline(results)
 
 
-def kinds(made: Simulated, folder: Path, draws: Sequence[int]) -> pd.Series:
-    """The share of each kind of headline."""
-    return pd.Series([headline(simulate(made, draw, folder)).kind for draw in draws]).value_counts(normalize=True)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("made", [Simulated(), Simulated(fixed=1.0)], ids=["alike", "but for the test examples"])
-def test_a_null_store_is_called_null(made: Simulated, tmp_path: Path) -> None:
-    """Arms like random removal, and arms that differ only on the examples that are in the test set."""
-    assert kinds(made, tmp_path, range(NUM_STORES))["none"] >= 0.95
+def test_null_stores_are_called_null(tmp_path: Path) -> None:
+    """Half have arms like random removal, half have arms that differ on the examples that are in the test set alone."""
+    kinds = [
+        headline(simulate(made, draw, tmp_path)).kind
+        for made in (Simulated(), Simulated(fixed=1.0))
+        for draw in range(NUM_STORES // 2)
+    ]
+    assert set(kinds) <= {"none", "effect", "harm"}
+    assert kinds.count("none") >= 0.95 * NUM_STORES
 
 
 def test_a_planted_effect_is_found_and_set_beside_the_base(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_too_small_a_test_set_is_said(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def null_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("headline") / "store")
-    fill_store(store, MadeUp(numbers=(50, 100)))
+    fill_store(store, MadeUp(methods=("trak", "random"), numbers=(50, 100), num_train=200, num_val=200, rules={}))
     return store
 
 
