@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import pandas as pd
 from rich.console import Console
 
 from d3m_ray.analysis.examples import NUM_EXAMPLES, examples_table, render_examples, scores_of
 from d3m_ray.analysis.results import Results, newest_trials
-from d3m_ray.command import EXIT_FAILED, on_standard_output, say
 from d3m_ray.errors import InputError
-from d3m_ray.store import Experiment, Store, StoreError, expanded, refused
+from d3m_ray.store import Experiment, Store, StoreError, expanded, refused, write_file
+from d3m_ray.terminal import EXIT_FAILED, on_standard_output, say
 
 Format = Literal["table", "csv", "parquet", "json"]
 WIDTH_IN_A_FILE = 160  # columns of a table that is not shown on a terminal
@@ -152,7 +151,7 @@ def _cautions(results: Results, method: str, table: pd.DataFrame) -> list[str]:
     if not scores_of(table):
         cautions.append(f"the store holds no scores of {method}: there are no columns of them")
     removing = results.fits[results.fits["num_removed"] > 0]
-    num_unknown = len(removing) - len(results.removals.drop_duplicates(["num_removed", "seed"]))
+    num_unknown = len(removing) - len(results.removals_of(method).drop_duplicates(["num_removed", "seed"]))
     if num_unknown:
         cautions.append(
             f"what {num_unknown} of {len(removing)} trials of {method} removed is not stored: smallest_num_removed "
@@ -163,7 +162,7 @@ def _cautions(results: Results, method: str, table: pd.DataFrame) -> list[str]:
 
 def _deliver(table: pd.DataFrame, title: str, form: Format, out: Path | None) -> None:
     if out is not None:
-        _write_file(out, _as_text_table(table, title) if form == "table" else _ENCODERS[form](table))
+        write_file(out, _as_text_table(table, title) if form == "table" else _ENCODERS[form](table))
         say(f"{len(table)} examples: {out}")
         return
     with on_standard_output():
@@ -215,15 +214,3 @@ def _checked_file(out: str) -> Path:
     if is_other:
         raise StoreError(f"--out is a file, and {path} is none; name another, or leave it out for the standard output")
     return path
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    """Write a whole file, its folder made where there is none; another file of that name is replaced."""
-    temporary = path.parent / f".{uuid4().hex}"
-    with refused(f"--out {path}", "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)

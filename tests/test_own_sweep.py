@@ -92,4 +92,4 @@ def test_the_figures_name_the_labels(swept: Path) -> None:
     (folder,) = (swept / "figures").iterdir()
     assert {"summary.csv", "distribution.csv", "distribution.pdf"} <= {path.name for path in folder.iterdir()}
     distribution = pd.read_csv(folder / "distribution.csv")
-    assert set(distribution["label"]) == set(LABELS)
+    assert set(distribution["label_name"]) == set(LABELS)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from d3m_ray.analysis.choice import arms_of, base_of, chosen_numbers
-from d3m_ray.analysis.corpus import CELL, group_names, identities, label_names, named, train_examples
+from d3m_ray.analysis.corpus import CELL, group_names, label_names, named, train_examples
 from d3m_ray.analysis.results import Results
-from d3m_ray.analysis.tables import REFERENCE_METHOD
+from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names
 from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
 
 ARM = ["method", "num_removed"]
@@ -29,7 +29,7 @@ def comparison_table(results: Results) -> pd.DataFrame:
     trials = results.trials
     base = base_of(trials)
     shown = pd.concat([base, _at_arms(trials, _compared_arms(results))], ignore_index=True)
-    groups = [*SUMMARY_GROUPS, *identities(trials["group"].unique(), label_names(results))]
+    groups = [*SUMMARY_GROUPS, *identity_names(trials["group"].unique(), label_names(results))]
     table = _means(shown, groups)
     table.insert(5, REMOVED, _removed_of_groups(results, table))
     return table
@@ -52,7 +52,7 @@ def base_table(results: Results) -> pd.DataFrame:
     found, labels = set(base["group"]), label_names(results)
     groups = [
         name
-        for group in identities(found, labels)
+        for group in identity_names(found, labels)
         for name in (group, *(f"{group}{CELL_SEPARATOR}{label}" for label in labels))
         if name in found
     ]

@@ -3,12 +3,11 @@
 A store of an earlier version has no `examples` table; what its other tables say of the corpus is used instead.
 """
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from d3m_ray.analysis.results import Results
-from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
+from d3m_ray.analysis.tables import identity_names
+from d3m_ray.metrics import CELL_SEPARATOR
 from d3m_ray.records import SPLIT_NAMES
 
 CELL = ["group", "label_name"]
@@ -45,21 +44,8 @@ def train_examples(results: Results) -> pd.DataFrame:
 
 def group_names(results: Results) -> list[str]:
     """The groups, sorted: those of the `examples` table, of train and of the trials."""
-    of_trials = identities(results.all_trials["group"].unique(), results.label_names)
+    of_trials = identity_names(results.all_trials["group"].unique(), results.label_names)
     return sorted({*results.examples["group"], *train_examples(results)["group"], *of_trials})
-
-
-def identities(rows: Iterable[str], names_of_labels: Iterable[str]) -> list[str]:
-    """Those of the groups of a trials table that are identities, sorted: rows that have cells, whatever their names.
-
-    No cell has cells: `metrics.group_metrics` refuses names by which one would be another's. Where the labels' names
-    are not known, as of a damaged record, a row that begins with another's name and a slash is taken for a cell.
-    """
-    found, labels = set(rows), list(names_of_labels)
-    if labels:
-        return sorted(name for name in found if any(f"{name}{CELL_SEPARATOR}{label}" in found for label in labels))
-    cells = {row for row in found if any(row.startswith(f"{other}{CELL_SEPARATOR}") for other in found)}
-    return sorted(found - cells - set(SUMMARY_GROUPS))
 
 
 def distribution_table(results: Results) -> pd.DataFrame:
@@ -86,7 +72,7 @@ def _derived(results: Results) -> pd.Series:
     counts = [train_examples(results).assign(split="train").groupby(_SPLIT_AND_CELL).size()]
     for split in ("val", "test"):
         sizes = results.trials_of(split).drop_duplicates("group").set_index("group")["num_examples"]
-        groups = identities(sizes.index, results.label_names)
+        groups = identity_names(sizes.index, results.label_names)
         cells = pd.MultiIndex.from_product([[split], groups, results.label_names], names=_SPLIT_AND_CELL)
         of_cells = sizes.reindex([f"{group}{CELL_SEPARATOR}{name}" for _, group, name in cells], fill_value=0)
         counts.append(of_cells.set_axis(cells))

@@ -1,12 +1,12 @@
 """The rows of an experiment's trials, and tables as CSV."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from d3m_ray.analysis.results import newest_trials
-from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
+from d3m_ray.metrics import CELL_SEPARATOR
 from d3m_ray.store import Store, StoreError
 
 REFERENCE_METHOD = "random"
@@ -25,10 +25,18 @@ def read_trials(store: Store, experiment: str, split: str = "test") -> pd.DataFr
     return newest_trials(trials).sort_values(["method", "num_removed", "seed", "group"], ignore_index=True)
 
 
-def identity_names(groups: Collection[str]) -> list[str]:
-    """The identities among the groups of the trials table, sorted; neither their cells nor the summary rows."""
-    cells = {group for group in groups if any(group.startswith(f"{other}{CELL_SEPARATOR}") for other in groups)}
-    return sorted(set(groups) - cells - set(SUMMARY_GROUPS))
+def identity_names(rows: Iterable[str], label_names: Collection[str] = ()) -> list[str]:
+    """The identities among the groups of the trials table, sorted; neither their cells nor the summary rows.
+
+    They are the rows that have cells, whatever slashes their names hold: `metrics.group_metrics` refuses names by which
+    a cell would be another row. Without the labels' names, as of a damaged record, a row is taken to have cells where
+    another begins with its name and a slash.
+    """
+    found = set(rows)
+    if label_names:
+        return sorted(row for row in found if any(f"{row}{CELL_SEPARATOR}{name}" in found for name in label_names))
+    ends = ((row, place) for row in found for place, letter in enumerate(row) if letter == CELL_SEPARATOR)
+    return sorted(found & {row[:place] for row, place in ends})
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

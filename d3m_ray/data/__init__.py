@@ -5,7 +5,6 @@ from pathlib import Path
 
 from d3m_ray.data.checks import DataError
 from d3m_ray.data.csv_folder import is_csv_folder, load_csv_folder
-from d3m_ray.data.distribution import distribution_table
 from d3m_ray.data.hatexplain import HatexplainOptions, load_hatexplain
 from d3m_ray.data.own import load_own
 from d3m_ray.data.own_options import OwnOptions
@@ -30,7 +29,6 @@ __all__ = [
     "OwnOptions",
     "PlantedOptions",
     "ToxigenOptions",
-    "distribution_table",
     "load_splits",
 ]
 

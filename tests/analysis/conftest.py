@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_store import MadeUp, fill_store
+from odd_names import ODD, SMALL
 
+from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.store import Store
 
 CREATED_AT = pd.Timestamp("2026-01-02 03:04:05", tz="UTC")
@@ -78,3 +81,30 @@ def filled_store(store: Store, write_trial: WriteTrial) -> Store:
             write_trial("random", num_removed, seed, -5e-5 * num_removed + 0.01 * seed)
         write_trial("trak_heuristic", 137, seed, 0.03 + 0.01 * seed)
     return store
+
+
+@pytest.fixture(scope="session", params=[SMALL, ODD], ids=["small", "odd"])
+def made(request: pytest.FixtureRequest) -> MadeUp:
+    """A made-up experiment of few trials, then one of twenty groups and three labels with odd names."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def results(made: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """All that a store holds of `made`; not to be changed."""
+    store = Store(tmp_path_factory.mktemp("made") / "store")
+    fill_store(store, made)
+    (found,) = read_results(store)
+    return found
+
+
+@pytest.fixture(scope="session")
+def other_results(results: Results) -> Callable[..., Results]:
+    """Makes the same results with some of what the store holds replaced: `other_results(alignments={})`."""
+
+    def make(**replaced: object) -> Results:
+        made = Results(results.store, results.record, results.all_trials)
+        made.__dict__.update(replaced)  # as the cached properties would
+        return made
+
+    return make
