@@ -64,7 +64,8 @@ def declared_table(results: Results, reference: str | None = None) -> pd.DataFra
     Against random removal of as many where there is such a trial of the same seed, else against the base; with a
     `reference`, against that one, where there is one. Columns as in `contrast_table`, with `num_numbers` among which
     the arm's was chosen, `choice_correlation` and `p_choice`, the larger of the two p values after allowing for that
-    choice (`after_choice`), for which `p_holm` adjusts over the rows.
+    choice (`after_choice`), for which `p_holm` adjusts over the rows. The intervals are those of each contrast alone,
+    not widened for the choice or for the number of arms.
     """
     rows = _contrasts(results)
     rows = rows[rows["measure"] == WORST]

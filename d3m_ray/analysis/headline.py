@@ -19,6 +19,8 @@ from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
 from d3m_ray.analysis.tables import REFERENCE_METHOD
 
+MAX_NAMES = 8  # of arms without a finding, which the details name all
+
 Kind = Literal["effect", "harm", "none", "no conclusion"]
 
 
@@ -209,4 +211,5 @@ def _by_arm(values: Sequence[float]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    shown = list(names[:MAX_NAMES]) + ([f"{len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else [])
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

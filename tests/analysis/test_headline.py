@@ -83,6 +83,13 @@ def test_what_could_have_been_shown_stands_where_nothing_is(tmp_path: Path) -> N
     assert said in found.sentence
 
 
+def test_of_many_arms_some_are_named_in_the_sentence_and_all_in_the_details(tmp_path: Path) -> None:
+    methods = tuple(f"arm_{number}" for number in range(12))
+    found = headline(simulate(replace(SMALL, methods=methods, numbers=(50,), num_test=400), 0, tmp_path))
+    assert "any of 12 arms (arm_0, arm_1, arm_10, arm_11, arm_2, arm_3, arm_4, arm_5 and 4 more)" in found.sentence
+    assert all(any(detail.startswith(f"{method} (") for detail in found.details) for method in methods)
+
+
 def test_one_arm_without_effect_is_one_sentence(tmp_path: Path) -> None:
     one = replace(SMALL, methods=("trak",), numbers=(50,))
     sentence = headline(simulate(one, 3, tmp_path)).sentence
