@@ -44,8 +44,8 @@ def p_after_choice(ratio: float, degrees: float, num_numbers: int, correlation: 
 def choice_correlation(accuracies: list[pd.DataFrame], differences: list[pd.DataFrame]) -> float:
     """How much the val accuracies that numbers are chosen by tell of the tested differences, but for their means.
 
-    One frame of each per arm, seeds by numbers removed, NaN where there is none. What all numbers of a seed share
-    decides no choice and is taken out; the arms are pooled. 0 where nothing tells, or where it is negative.
+    One frame of each per arm, seeds by the same numbers removed, NaN where there is none. What all numbers of a seed
+    share decides no choice and is taken out; the arms are pooled. 0 where nothing tells, or where it is negative.
     """
     products, squares, squares_of_differences = 0.0, 0.0, 0.0
     for of_val, of_test in zip(accuracies, differences, strict=True):
@@ -53,7 +53,7 @@ def choice_correlation(accuracies: list[pd.DataFrame], differences: list[pd.Data
         num_numbers = of_val.shape[1]
         if num_numbers < 2 or len(known) < 2:
             continue
-        val, test = of_val.loc[known, of_test.columns].to_numpy(), of_test.loc[known].to_numpy()
+        val, test = of_val.loc[known].to_numpy(), of_test.loc[known].to_numpy()
         val = val - val.mean(axis=1, keepdims=True)
         val, test = val - val.mean(axis=0), test - test.mean(axis=0)
         shrunk = 1 - 1 / num_numbers  # of the variance is left when the seed's mean is taken out

@@ -11,7 +11,7 @@ import pandas as pd
 from d3m_ray.analysis.after_choice import choice_correlation, p_after_choice
 from d3m_ray.analysis.choice import WORST, arms_of, chosen_numbers
 from d3m_ray.analysis.power import SIGNIFICANCE, num_seeds_needed, smallest_difference
-from d3m_ray.analysis.resampling import MEASURES, Resampled, resample_test_set, shared_variance
+from d3m_ray.analysis.resampling import MEASURES, Resampled, resample_test_set, shared_variance, test_set_variance
 from d3m_ray.analysis.results import TRIAL, Results
 from d3m_ray.analysis.statistics import (
     MIN_VALUES,
@@ -30,7 +30,7 @@ COLUMNS = (
     *("method", "num_removed", "reference", "measure", "num_pairs", "difference"),
     *("t_low", "t_high", "boot_low", "boot_high", "p_t", "p_flip", "p_boot", "p_holm"),
     *("smallest_difference", "num_seeds_for_2_points", "differences", "seeds"),
-    *("deviation", "test_set_variance", "boot_error", "boot_degrees"),
+    *("deviation", "test_set_variance", "shared_variance", "boot_error", "boot_degrees"),
 )
 DECLARED_COLUMNS = (*COLUMNS, "num_numbers", "choice_correlation", "p_choice")
 
@@ -46,7 +46,7 @@ def contrast_table(results: Results) -> pd.DataFrame:
     everything); `measure` is `worst` (the worst group's test accuracy), `worst_cell` or `all`. Two trials that are one
     fit are no pair. Columns, differences being of accuracy between -1 and 1: `num_pairs`; `difference`; `t_low` and
     `t_high`, Student's 95% interval over the seeds; `boot_low`, `boot_high` and `p_boot`, which cover the finite test
-    set too (`resampling.shared_variance` added, degrees of freedom by Satterthwaite, 1946); `p_t` and `p_flip` of
+    set too (`resampling.test_set_variance` added, degrees of freedom by Satterthwaite, 1946); `p_t` and `p_flip` of
     Student's t and of the exact sign-flip test; `p_holm`, the larger of `p_t` and `p_boot` adjusted for all rows of
     the reference and measure; `smallest_difference`, which so many seeds find with 80% power at 5% over the number of
     those rows, and `num_seeds_for_2_points`, infinite where the test set is too small for any; `differences` and their
@@ -64,7 +64,8 @@ def declared_table(results: Results, reference: str | None = None) -> pd.DataFra
     Against random removal of as many where there is such a trial of the same seed, else against the base; with a
     `reference`, against that one, where there is one. Columns as in `contrast_table`, with `num_numbers` among which
     the arm's was chosen, `choice_correlation` and `p_choice`, the larger of the two p values after allowing for that
-    choice (`after_choice`), for which `p_holm` adjusts over the rows.
+    choice (`after_choice`), for which `p_holm` adjusts over the rows. The intervals are those of each contrast alone,
+    not widened for the choice or for the number of arms.
     """
     rows = _contrasts(results)
     rows = rows[rows["measure"] == WORST]
@@ -112,20 +113,20 @@ def _p_choice(row: Row) -> float:
 
 
 def _correlation(results: Results, rows: pd.DataFrame) -> float:
+    """`choice_correlation` over the arms of these rows that have several numbers."""
+    differences: dict[str, dict[int, pd.Series]] = {}
+    for row in rows.to_dict("records"):
+        values = [float(value) for value in row["differences"].split()]
+        seeds = [int(seed) for seed in row["seeds"].split()]
+        differences.setdefault(row["method"], {})[row["num_removed"]] = pd.Series(values, index=seeds)
     val = results.trials_of("val")
-    val = val[val["group"] == WORST]
-    accuracies, differences = [], []
-    for method, of_method in rows.groupby("method"):
-        columns = {row["num_removed"]: _by_seed(row) for row in of_method.to_dict("records")}
-        differences.append(pd.DataFrame(columns))
-        of_val = val[(val["method"] == method) & val["num_removed"].isin(list(columns))]
-        accuracies.append(of_val.pivot(index="seed", columns="num_removed", values="accuracy").dropna())
-    return choice_correlation(accuracies, differences)
-
-
-def _by_seed(row: Row) -> pd.Series:
-    differences = [float(value) for value in row["differences"].split()]
-    return pd.Series(differences, index=[int(seed) for seed in row["seeds"].split()])
+    accuracies = val[val["group"] == WORST].pivot(index="seed", columns=["method", "num_removed"], values="accuracy")
+    methods = [method for method, by_number in differences.items() if len(by_number) > 1]
+    columns = {method: [(method, number) for number in differences[method]] for method in methods}
+    return choice_correlation(
+        [accuracies.reindex(columns=columns[method]).dropna() for method in methods],
+        [pd.DataFrame(differences[method]) for method in methods],
+    )
 
 
 def _families(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -137,11 +138,12 @@ def _with_family(rows: pd.DataFrame, p_values: pd.Series) -> pd.DataFrame:
     level = SIGNIFICANCE / max(int(p_values.notna().sum()), 1)
     smallest, needed = [], []
     for row in rows.to_dict("records"):
-        deviation, num_pairs = row["deviation"], row["num_pairs"]
-        added = 0.0 if np.isnan(row["test_set_variance"]) else row["test_set_variance"]
+        num_pairs = row["num_pairs"]
+        added, shared = np.nan_to_num([row["test_set_variance"], row["shared_variance"]])
+        spread = float(np.sqrt(row["deviation"] ** 2 + num_pairs * max(added - shared, 0)))  # that more seeds average
         enough = num_pairs >= MIN_VALUES
-        smallest.append(smallest_difference(deviation, num_pairs, level, added) if enough else np.nan)
-        needed.append(num_seeds_needed(deviation, level, added))
+        smallest.append(smallest_difference(spread, num_pairs, level, shared) if enough else np.nan)
+        needed.append(num_seeds_needed(spread, level, shared))
     return rows.assign(p_holm=holm(p_values), smallest_difference=smallest, num_seeds_for_2_points=needed)
 
 
@@ -201,7 +203,7 @@ def _compare(pair: _Pair, measure: str, resampled: Resampled | None) -> dict[str
     differences = pair.differences[:, MEASURES.index(measure)]
     interval = t_interval(differences)
     seeds_error = standard_error(differences)
-    added = _test_set_variance(pair, measure, resampled)
+    added, shared = _variances(pair, measure, resampled)
     has_interval = len(differences) >= MIN_VALUES
     error = float(np.sqrt(seeds_error**2 + added)) if has_interval else float("nan")
     degrees = (len(differences) - 1) * (error / seeds_error) ** 4 if seeds_error > 0 else float("inf")
@@ -221,14 +223,16 @@ def _compare(pair: _Pair, measure: str, resampled: Resampled | None) -> dict[str
         "seeds": " ".join(map(str, pair.seeds)),
         "deviation": seeds_error * np.sqrt(len(differences)),
         "test_set_variance": added,
+        "shared_variance": shared,
         "boot_error": error,
         "boot_degrees": degrees,
     }
 
 
-def _test_set_variance(pair: _Pair, measure: str, resampled: Resampled | None) -> float:
-    """What the finite test set adds, by the pairs whose answers are stored; NaN where they are fewer than two."""
-    stored = [] if resampled is None else [pair_of for pair_of in pair.keys if set(pair_of) <= set(resampled.columns)]
+def _variances(pair: _Pair, measure: str, resampled: Resampled | None) -> tuple[float, float]:
+    """What the finite test set adds, and what more seeds would not take away, by the pairs whose answers are stored."""
+    stored = [] if resampled is None else [both for both in pair.keys if set(both) <= set(resampled.columns)]
     if resampled is None or len(stored) < 2:
-        return float("nan")
-    return shared_variance(resampled.differences(measure, stored))
+        return float("nan"), float("nan")
+    differences = resampled.differences(measure, stored)
+    return test_set_variance(differences), shared_variance(differences)

