@@ -329,6 +329,17 @@ def test_a_damaged_record_is_named(store: Store, run: Run) -> None:
     assert err.startswith(f"error: {path} is damaged")
 
 
+def test_a_mistake_is_told_beside_what_is_damaged(store: Store, run: Run) -> None:
+    fill_store(store, replace(SMALL, name="birds-5e6f7a8b", methods=("trak",), seeds=(0,), numbers=(), rules={}))
+    path = Path(str(store)) / "experiments" / "birds-5e6f7a8b.json"
+    path.write_bytes(b"{")
+    status, out, err = run(store, "--method", "trka")
+    assert (status, out) == (2, "")
+    damage, mistake = err.splitlines()
+    assert damage.startswith(f"error: {path} is damaged")
+    assert "did you mean 'trak'" in mistake
+
+
 def test_a_part_without_examples_is_an_empty_table(store: Store, run: Run) -> None:
     (path,) = (Path(str(store)) / "alignments" / "method=trak").iterdir()
     rows = store.read("alignments", path.stem, "trak").drop(columns="method")
