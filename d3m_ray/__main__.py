@@ -3,16 +3,20 @@
 import sys
 from collections.abc import Callable, Collection
 from json import dumps
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
+from d3m_ray import results_command
 from d3m_ray.analysis.status import render_status, status_document
-from d3m_ray.command import EXIT_FAILED, exit_status, on_standard_output, say
+from d3m_ray.errors import InputError
 from d3m_ray.examples_command import ExamplesRequest, Format, show_examples
 from d3m_ray.flags import parsed
+from d3m_ray.results_command import TableFormat
 from d3m_ray.store import Store, StoreError
+from d3m_ray.terminal import EXIT_FAILED, exit_status, on_standard_output, say
 
 COMMANDS = tyro.extras.SubcommandApp()
 
@@ -25,6 +29,9 @@ StoreArgument = Annotated[
 Name = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="NAME", help_behavior_hint="(optional)")]
 File = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="FILE", help_behavior_hint="(optional)")]
 Number = Annotated[int | None, tyro.conf.arg(constructor=int, metavar="NUMBER", help_behavior_hint="(optional)")]
+
+Folder = Annotated[str | None, tyro.conf.arg(constructor=str, metavar="FOLDER", help_behavior_hint="(optional)")]
+Experiments = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")]
 
 Command = Callable[[], int]
 
@@ -40,6 +47,50 @@ def status(store: StoreArgument, json: bool = False, debug: bool = False) -> Com
         debug: Show the traceback of an error, not only what is wrong.
     """
     return lambda: (_print_status if json else _show_status)(Store(store))
+
+
+@COMMANDS.command
+def report(store: StoreArgument, experiment: Experiments = (), out: Folder = None, debug: bool = False) -> Command:
+    """Write tables, figures and one self-contained HTML page of each experiment, and an index; nothing is retrained.
+
+    Args:
+        store: Where the results are.
+        experiment: Experiments to report; left out, all of the store, with an index that compares them.
+        out: Folder to write into; left out, `figures` in a local store, else in this folder.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    return lambda: results_command.report(Store(store), experiment, _path(out))
+
+
+@COMMANDS.command
+def table(
+    store: StoreArgument,
+    experiment: Experiments = (),
+    format: TableFormat = "text",  # noqa: A002 - the flag's name
+    debug: bool = False,
+) -> Command:
+    """Print each experiment's table, what it shows, and what speaks against it, as at the end of its sweep.
+
+    Args:
+        store: Where the results are.
+        experiment: Experiments to show; left out, all of the store.
+        format: text for the terminal; csv (the tables in one) or json (headline and caveats too) for programs.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    return lambda: results_command.table(Store(store), experiment, format)
+
+
+@COMMANDS.command
+def figures(store: StoreArgument, experiment: Experiments = (), out: Folder = None, debug: bool = False) -> Command:
+    """Write the figures of each experiment as PDF, PNG and SVG.
+
+    Args:
+        store: Where the results are.
+        experiment: Experiments to draw; left out, all of the store.
+        out: Folder to write into; left out, `figures` in a local store, else in this folder.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    return lambda: results_command.figures(Store(store), experiment, _path(out))
 
 
 @COMMANDS.command
@@ -72,6 +123,12 @@ def examples(
     """
     request = ExamplesRequest(method, worst, best, group, label, experiment, format, out)
     return lambda: show_examples(Store(store), request)
+
+
+def _path(out: str | None) -> Path | None:
+    if out is not None and not out.strip():
+        raise InputError(f"--out is a folder, received {out!r}")
+    return None if out is None else Path(out)
 
 
 def _print_status(store: Store) -> int:

@@ -15,9 +15,9 @@ from rich.console import Console
 from d3m_ray.analysis.corpus import named
 from d3m_ray.analysis.examples import NUM_EXAMPLES, examples_table, render_examples, scores_of
 from d3m_ray.analysis.results import Results, newest_trials
-from d3m_ray.command import EXIT_FAILED, on_standard_output, say
 from d3m_ray.errors import InputError
 from d3m_ray.store import Experiment, Store, StoreError, expanded, refused, write_file
+from d3m_ray.terminal import EXIT_FAILED, on_standard_output, say
 
 Format = Literal["table", "csv", "parquet", "json"]
 WIDTH_IN_A_FILE = 160  # columns of a table that is not shown on a terminal
@@ -153,7 +153,7 @@ def _cautions(results: Results, method: str, table: pd.DataFrame) -> list[str]:
     if not scores_of(table):
         cautions.append(f"the store holds no scores of {method}: there are no columns of them")
     removing = results.fits[results.fits["num_removed"] > 0]
-    num_unknown = len(removing) - len(results.removals.drop_duplicates(["num_removed", "seed"]))
+    num_unknown = len(removing) - len(results.removals_of(method).drop_duplicates(["num_removed", "seed"]))
     if num_unknown:
         cautions.append(
             f"what {num_unknown} of {len(removing)} trials of {method} removed is not stored: smallest_num_removed "

@@ -57,7 +57,7 @@ def make_examples(made: MadeUp, split: str, number: int, rng: np.random.Generato
     words = rng.choice(PLACES, size=(number, 3))
     return Examples(
         split=split,
-        example_ids=[f"{split}/{row}" for row in range(number)],
+        example_ids=np.array([f"{split}/{row}" for row in range(number)]),
         texts=tuple(f"{split} {row}: the {' and the '.join(of_row)}" for row, of_row in enumerate(words)),
         labels=cells % num_labels,
         groups=cells // num_labels,
@@ -99,7 +99,9 @@ def fill_store(store: Store, made: MadeUp | None = None, gain: Gain = no_gain) -
 
 
 def write_record(store: Store, made: MadeUp, attribution: Sequence[str]) -> None:
-    plan = [(method, number, seed) for number in (0, *made.numbers) for seed in made.seeds for method in made.methods]
+    plan: list[tuple[str, int | None, int]] = [
+        (method, number, seed) for number in (0, *made.numbers) for seed in made.seeds for method in made.methods
+    ]
     plan += [(rule, None, seed) for rule in made.rules for seed in made.seeds]
     configuration = {
         "dataset": made.name.partition("-")[0],

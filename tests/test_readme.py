@@ -1,11 +1,17 @@
 """The README's tree names every file of the package, and its commands exist with the flags that it gives them."""
 
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+from made_up_store import MadeUp, fill_store
+
+from d3m_ray.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -128,6 +134,55 @@ def test_the_make_targets_exist() -> None:
     named = {target for code in _code(README.read_text(encoding="utf-8")) for target in MAKE_TARGET.findall(code)}
     assert {"demo", "test"} <= named
     assert named <= targets
+
+
+def test_the_questions_have_the_same_answers_in_pandas_and_in_sql(tmp_path: Path) -> None:
+    """Beside another experiment of the same names, and a trial that was run before."""
+    duckdb = pytest.importorskip("duckdb", reason="duckdb, of the extra `dev`, is not installed")
+    small = MadeUp(num_train=120, num_val=40, num_test=96, numbers=(20,), seeds=(0, 1, 2))
+    store = Store(tmp_path / "store")
+    for made in (dataclasses.replace(small, name="ants-1"), dataclasses.replace(small, name="other-1", draw=1)):
+        fill_store(store, made)
+    earlier = store.read("trials", "trial-ants-1-trak-20-0", "trak").drop(columns="method")
+    earlier = earlier.assign(trial_key="earlier", accuracy=0.0, created_at=earlier["created_at"] - pd.Timedelta("1h"))
+    store.write("trials", "earlier", earlier, {}, "trak")
+
+    names: dict[str, Any] = {}
+    exec(reading_snippet("python", store, "ants-1"), names)
+    *views, accuracies, gains, harmful, shares, correlation = reading_snippet("sql", store, "ants-1").split(";\n")
+    connection = duckdb.connect()
+    for view in views:
+        connection.sql(view)
+
+    def answer(question: str) -> list[tuple[Any, ...]]:
+        return connection.sql(question).fetchall()
+
+    assert len(names["accuracies"]) == 3 * 2 + 1
+    assert answer(accuracies) == approximately(names["accuracies"])
+    assert names["gains"]["count"].to_dict() == {20: 3}
+    assert answer(gains) == approximately(names["gains"])
+    columns = ["alignment", "group", "label_name", "text"]
+    assert len(names["harmful"]) == 10
+    assert answer(harmful) == [tuple(row) for row in names["harmful"][columns].itertuples(index=False)]
+    assert answer(shares) == approximately(names["shares"].sort_index().to_frame())
+    assert names["shares"].groupby(["method", "num_removed"]).sum().tolist() == pytest.approx([1.0] * 4)
+    assert answer(correlation.removesuffix(";")) == [(pytest.approx(names["correlation"]),)]
+    assert 0.1 < names["correlation"] < 0.9
+
+
+def reading_snippet(language: str, store: Store, experiment: str) -> str:
+    """The README's one block of this language, about this store and experiment."""
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for shown, meant in (("results/hatexplain", str(store)), ("hatexplain-1a2b3c4d", experiment)):
+        assert shown in block
+        block = block.replace(shown, meant)
+    return re.sub(r"; --.*", ";", block).strip()
+
+
+def approximately(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """The rows of a frame, its index first; numbers may differ in their last digits."""
+    rows = frame.reset_index().itertuples(index=False, name=None)
+    return [tuple(pytest.approx(v) if isinstance(v, float) else v for v in row) for row in rows]
 
 
 @pytest.mark.slow

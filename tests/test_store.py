@@ -265,6 +265,9 @@ def test_a_damaged_experiment_is_named(store: Store) -> None:
         '{"plan": []}', '{"configuration": {}, "plan": []}', '{"configuration": {"model": "tiny"}, "plan": []}',
         f"{known}7}}", f'{known}[["trak"]]}}', f'{known}["tr"]}}', f'{known}[["trak", "many", 0]]}}',
         f'{known}[], "keys": []}}', f'{known}[], "caveats": 3}}',
+        f'{known}[], "keys": {{"scores": {{"trak": "../fits/k1"}}}}}}',
+        f'{known}[], "keys": {{"fits": {{"seed 0": ""}}}}}}',
+        '{"configuration": {"dataset": "ants", "model": "tiny", "data_hash": "a/b"}, "plan": []}',
         f'{known}[], "provenance": "here"}}', f'{known}[], "provenance": {{"host": ["a"]}}}}',
         f'{known}[], "provenance": {{"num_cores": true}}}}', f'{known}[], "provenance": {{"versions": {{"ray": 2}}}}}}',
     ):  # fmt: skip

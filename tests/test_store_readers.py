@@ -2,10 +2,8 @@
 
 import dataclasses
 import datetime
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,26 +126,6 @@ def test_every_score_of_every_set_of_groups_is_seen(two_corpora: Store, reader: 
     assert len(sets) == 4
     assert np.isfinite(scores["score"]).all()
     assert len(scores) == 40 * sum(len(names) for names in sets)
-
-
-def test_the_readmes_snippets_read_one_experiment(two_corpora: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    code = "".join(block for block in blocks if "store" in block)
-    name = next(name for name in two_corpora.read_experiments() if name.startswith("toxigen"))
-    replaced = {"results/hatexplain": str(two_corpora), "hatexplain-1a2b3c4d": name}
-    for shown, meant in replaced.items():
-        assert shown in code
-        code = code.replace(shown, meant)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert set(names["worst"]["experiment"]) == {name}
-    assert len(names["worst"]) == 4
-    assert len(names["scores"]) == 40 * 2
-    assert len(names["lowest"]) == 10
-    printed = capsys.readouterr().out
-    for example_id in names["lowest"]["example_id"]:
-        assert f"train word{example_id.removeprefix('train/')}" in printed
-    assert "trak_auto" in printed
 
 
 def test_a_record_names_the_rows_of_its_own_experiment(two_corpora: Store) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
@@ -241,18 +242,25 @@ def _of_arms(trials: pd.DataFrame) -> list[Caveat]:
             "removed, or how it was trained, changed nothing that this table can show."
         )
         return [Caveat("identical arms", sentence, voids=True)]
+    values, keys = accuracies.to_numpy(), fit_keys.to_numpy()
+    arms = accuracies.columns.to_frame().itertuples(index=False, name=None)
+    columns = {arm: column for column, arm in enumerate(arms)}
     same = []
-    for method, num_removed in accuracies.columns.to_frame().itertuples(index=False):
-        arms = [(method, num_removed), (REFERENCE_METHOD, num_removed)]
-        if method == REFERENCE_METHOD or arms[1] not in accuracies.columns:
+    for (method, num_removed), column in columns.items():
+        reference = columns.get((REFERENCE_METHOD, num_removed))
+        if method == REFERENCE_METHOD or reference is None:
             continue
-        models, pairs = (frame[arms].dropna().to_numpy() for frame in (fit_keys, accuracies))
+        models, pairs = (_rows_of_both(of_arms[:, [column, reference]]) for of_arms in (keys, values))
         if (models[:, 0] != models[:, 1]).any() and (pairs[:, 0] == pairs[:, 1]).all():
             same.append((method, num_removed))
     if not same:
         return []
     sentence = f"No group under any seed tells these from random removal of as many: {_named(same)}."
     return [Caveat("identical pairs", sentence, arms=tuple(same))]
+
+
+def _rows_of_both(columns: np.ndarray) -> np.ndarray:
+    return columns[~pd.isna(columns).any(axis=1)]
 
 
 def _of_seeds(trials: pd.DataFrame) -> list[Caveat]:

@@ -16,7 +16,6 @@ from d3m_ray.analysis.results import TRIAL, Results
 from d3m_ray.analysis.statistics import (
     MIN_VALUES,
     holm,
-    paired_differences,
     sign_flip_test,
     standard_error,
     t_bounds,
@@ -37,6 +36,7 @@ DECLARED_COLUMNS = (*COLUMNS, "num_numbers", "choice_correlation", "p_choice")
 
 Arm = tuple[str, int]
 Row = Mapping[Hashable, Any]  # a frame's, by column
+_Fits = dict[int, tuple[str, np.ndarray]]  # by seed, a fit's key and its accuracies by `MEASURES`
 
 
 def contrast_table(results: Results) -> pd.DataFrame:
@@ -68,8 +68,10 @@ def declared_table(results: Results, reference: str | None = None) -> pd.DataFra
     """
     rows = _contrasts(results)
     rows = rows[rows["measure"] == WORST]
-    chosen = chosen_numbers(results)
-    num_numbers = rows.groupby("method")["num_removed"].nunique()
+    numbers = rows.groupby("method")["num_removed"]
+    num_numbers = numbers.nunique()
+    of_one_number = numbers.first()[num_numbers == 1].to_dict()  # which needs no val
+    chosen = of_one_number | chosen_numbers(results)
     if reference is not None:
         rows = rows[rows["reference"] == reference]
     rows = _first_reference(rows[rows["num_pairs"] > 0])
@@ -159,38 +161,44 @@ def _contrasts(results: Results) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """An arm and its reference at the seeds that both have."""
+    """An arm and its reference at the S seeds that both have."""
 
+    seeds: Sequence[int]
     keys: Sequence[tuple[str, str]]
-    """The fit keys, in the order of the seeds."""
-    accuracies: pd.DataFrame
-    """Seeds by `MEASURES`."""
-    reference: pd.DataFrame
+    """The fit keys."""
+    differences: np.ndarray
+    """[S, measures] float64."""
 
 
 def _pairs(results: Results) -> Iterator[tuple[Arm, str, _Pair]]:
     """Every arm but random removal with each of its references."""
     trials = results.trials[results.trials["group"].isin(MEASURES)]
-    accuracies = trials.pivot(index=[*TRIAL, "fit_key"], columns="group", values="accuracy").reset_index("fit_key")
-    by_arm = {arm: rows.droplevel([0, 1]) for arm, rows in accuracies.groupby(level=["method", "num_removed"])}
-    base_keys = set(results.base_fits.values())
-    base = accuracies[accuracies["fit_key"].isin(base_keys)].droplevel([0, 1])
-    base = base[~base.index.duplicated()].sort_index()
-    for method, num_removed in arms_of(trials)[["method", "num_removed"]].drop_duplicates().itertuples(index=False):
-        arm = (method, num_removed)
-        for reference, rows in ((REFERENCE_METHOD, by_arm.get((REFERENCE_METHOD, num_removed))), ("base", base)):
-            if method == REFERENCE_METHOD or rows is None or (reference == REFERENCE_METHOD and num_removed == 0):
-                continue
-            seeds = by_arm[arm].index.intersection(rows.index).sort_values()
-            ours, theirs = by_arm[arm].loc[seeds], rows.loc[seeds]
-            differ = (ours["fit_key"] != theirs["fit_key"]).to_numpy()
-            keys = list(zip(ours.loc[differ, "fit_key"], theirs.loc[differ, "fit_key"], strict=True))
-            yield arm, reference, _Pair(keys, ours.loc[differ], theirs.loc[differ])
+    rows = trials.pivot(index=[*TRIAL, "fit_key"], columns="group", values="accuracy").reindex(columns=list(MEASURES))
+    fits: dict[Arm, _Fits] = {}
+    for (method, num_removed, seed, fit_key), values in zip(rows.index, rows.to_numpy(), strict=True):
+        fits.setdefault((method, num_removed), {})[seed] = (fit_key, values)
+    plain = set(results.base_fits.values())
+    base = {fit[0]: (seed, fit) for of_arm in fits.values() for seed, fit in of_arm.items() if fit[0] in plain}
+    for arm in arms_of(trials)[["method", "num_removed"]].drop_duplicates().itertuples(index=False, name=None):
+        if arm[0] == REFERENCE_METHOD:
+            continue
+        at_random = fits.get((REFERENCE_METHOD, arm[1]), {})
+        if at_random and arm[1] > 0:
+            yield arm, REFERENCE_METHOD, _pair(fits[arm], at_random)
+        if base:
+            yield arm, "base", _pair(fits[arm], dict(base.values()))
+
+
+def _pair(ours: _Fits, theirs: _Fits) -> _Pair:
+    seeds = sorted(seed for seed in ours.keys() & theirs.keys() if ours[seed][0] != theirs[seed][0])
+    keys = [(ours[seed][0], theirs[seed][0]) for seed in seeds]
+    differences = [ours[seed][1] - theirs[seed][1] for seed in seeds]
+    return _Pair(seeds, keys, np.reshape(differences, (len(seeds), len(MEASURES))))
 
 
 def _compare(pair: _Pair, measure: str, resampled: Resampled | None) -> dict[str, Any]:
     """The columns of one row that do not depend on others."""
-    differences = paired_differences(pair.accuracies[measure], pair.reference[measure])
+    differences = pair.differences[:, MEASURES.index(measure)]
     interval = t_interval(differences)
     seeds_error = standard_error(differences)
     added = _test_set_variance(pair, measure, resampled)
@@ -210,7 +218,7 @@ def _compare(pair: _Pair, measure: str, resampled: Resampled | None) -> dict[str
         "p_flip": sign_flip_test(differences),
         "p_boot": max(p_boot, p_t) if not np.isnan(p_boot) else float("nan"),
         "differences": " ".join(f"{value:.6g}" for value in differences),
-        "seeds": " ".join(map(str, differences.index)),
+        "seeds": " ".join(map(str, pair.seeds)),
         "deviation": seeds_error * np.sqrt(len(differences)),
         "test_set_variance": added,
         "boot_error": error,

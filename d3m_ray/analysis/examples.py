@@ -53,9 +53,7 @@ def examples_table(
 
 def _smallest_removals(results: Results, method: str) -> pd.Series:
     """By example id, the smallest number that a trial of the method removed with the example among them."""
-    removed = results.removals
-    of_method = removed[removed["method"] == method]
-    smallest = of_method.groupby("example_id")["num_removed"].min()
+    smallest = results.removals_of(method).groupby("example_id")["num_removed"].min()
     return smallest.astype("Int64").rename("smallest_num_removed")
 
 

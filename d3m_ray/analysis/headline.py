@@ -71,7 +71,10 @@ def _why_nothing_can_be_said(results: Results, rows: Sequence[Row], caveats: Seq
     if (arms["method"] == REFERENCE_METHOD).all():
         return "only random removal is stored, and no arm to compare with it."
     if not rows:
-        return "no arm shares a seed with random removal of as many, or with a model that was trained on everything."
+        return (
+            "no arm, with its number removed chosen on val, shares a seed with random removal of as many or with a "
+            "model that was trained on everything."
+        )
     if all(row["num_pairs"] < MIN_VALUES for row in rows):
         most = max(row["num_pairs"] for row in rows)
         values = "; ".join(f"{_name(row)}: {_points(row['difference'])} {_against(row)}" for row in rows)

@@ -109,11 +109,10 @@ class Results:
         stored = {name: key for name, key in self._keys("scores").items() if self.store.has("scores", key, name)}
         return {n: self.store.read_metadata("scores", key, n)["configuration"] for n, key in stored.items()}
 
-    @cached_property
-    def removals(self) -> pd.DataFrame:
-        """One row per trial and example that it removed: `TRIAL` and `example_id`."""
-        trials = self.fits[self.fits["num_removed"] > 0]
-        keys = dict(zip(trials["trial_key"], trials["method"], strict=True))
+    def removals_of(self, method: str) -> pd.DataFrame:
+        """One row per trial of a method and example that it removed: `TRIAL` and `example_id`."""
+        trials = self.fits[(self.fits["num_removed"] > 0) & (self.fits["method"] == method)]
+        keys = dict.fromkeys(trials["trial_key"], method)
         rows = self.store.read_all("removals", columns=["trial_key", "example_id"], keys=keys, say=self.say)
         return trials[[*TRIAL, "trial_key"]].merge(rows, on="trial_key").drop(columns="trial_key")
 

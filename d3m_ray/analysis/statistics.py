@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import ndtr, stdtr, stdtrit
 
 CONFIDENCE = 0.95
 MIN_VALUES = 5  # below, the percentile bootstrap resamples a handful of values: of two, its bounds are the two
@@ -13,6 +14,7 @@ NUM_RESAMPLES = 2000
 RESAMPLING_SEED = 0  # the same values give the same interval in every report
 MAX_ENUMERATED = 20  # values, of which all 2^n sign flips are tried
 NUM_FLIPS = 20_000  # beyond
+NORMAL_DEGREES = 1e9  # of freedom
 ROUNDING = 1e-9  # relative: sums of the same values in another order are equal
 
 Values = Sequence[float] | np.ndarray | pd.Series
@@ -63,7 +65,7 @@ def t_interval(values: Values) -> Interval:
 
 def t_bounds(mean: float, standard_error: float, degrees: float) -> tuple[float, float]:
     """The 95% interval of a mean by Student's t of these degrees of freedom; infinite are normal."""
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * standard_error
+    half = stdtrit(min(degrees, NORMAL_DEGREES), (1 + CONFIDENCE) / 2) * standard_error
     return float(mean - half), float(mean + half)
 
 
@@ -76,7 +78,8 @@ def t_p_value(mean: float, standard_error: float, degrees: float) -> float:
         return float("nan")
     if standard_error == 0:
         return float(mean == 0)
-    return float(2 * stats.t.sf(abs(mean) / standard_error, degrees))
+    below = -abs(mean) / standard_error
+    return float(2 * (ndtr(below) if np.isinf(degrees) else stdtr(degrees, below)))
 
 
 def t_test(values: Values) -> float:
@@ -92,7 +95,9 @@ def standard_error(values: Values) -> float:
     known, _ = _known(values)
     if len(known) < 2:
         return float("nan")
-    return 0.0 if np.ptp(known) <= ROUNDING * np.abs(known).max() else float(stats.sem(known))
+    if np.ptp(known) <= ROUNDING * np.abs(known).max():
+        return 0.0
+    return float(known.std(ddof=1) / np.sqrt(len(known)))
 
 
 def sign_flip_test(values: Values) -> float:
@@ -134,11 +139,6 @@ def wilson_bounds(shares: Values, counts: Values) -> tuple[np.ndarray, np.ndarra
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
-
-
-def paired_differences(values: pd.Series, reference: pd.Series) -> pd.Series:
-    """Values minus reference for the seeds (or any labels, unique) that both have."""
-    return (values - reference).dropna()
 
 
 def _known(values: Values) -> tuple[np.ndarray, float]:

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from d3m_ray.analysis.choice import BASE, WORST, arms_of, chosen_numbers
+from d3m_ray.analysis.choice import BASE, WORST, arms_of, base_of, chosen_numbers
 from d3m_ray.analysis.contrasts import Row, contrast_table
 from d3m_ray.analysis.power import SIGNIFICANCE
 from d3m_ray.analysis.results import Results
@@ -40,7 +40,7 @@ def summary_table(results: Results) -> pd.DataFrame:
     compared = contrasts[contrasts["measure"] == WORST].set_index(["method", "num_removed", "reference"])
     by_contrast: dict[Hashable, Row] = dict(compared.to_dict("index"))
     chosen = chosen_numbers(results)
-    base = trials[trials["fit_key"].isin(list(results.base_fits.values()))].drop_duplicates(["fit_key", "group"])
+    base = base_of(trials)
     rows = [_summarise(BASE, 0, base, {}, False)] if len(base) else []
     for (method, number), of_arm in arms_of(trials).groupby(["method", "num_removed"]):
         name, num_removed = str(method), int(str(number))

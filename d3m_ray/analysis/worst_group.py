@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from d3m_ray.analysis.choice import BASE, arms_of
+from d3m_ray.analysis.choice import BASE, arms_of, base_of
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import wilson_bounds
 from d3m_ray.analysis.tables import identity_names
@@ -68,8 +68,7 @@ def group_table(results: Results) -> pd.DataFrame:
 
 def fixed_group(results: Results) -> str | None:
     """The group of lowest mean val accuracy under the base models, None where there are none; of equals, the first."""
-    val = results.trials_of("val")
-    base = val[val["fit_key"].isin(list(results.base_fits.values()))].drop_duplicates(["fit_key", "group"])
+    base = base_of(results.trials_of("val"))
     base = base[base["group"].isin(identity_names(base["group"].unique()))]
     return None if base.empty else str(base.groupby("group")["accuracy"].mean().idxmin())
 
@@ -91,7 +90,7 @@ def expected_minimum(sizes: Sequence[int] | np.ndarray, accuracy: float) -> floa
 def _arms(results: Results) -> Iterator[tuple[str, int, pd.DataFrame]]:
     """The base models' test rows, once a seed, then those of every arm and number removed."""
     trials = results.trials
-    base = trials[trials["fit_key"].isin(list(results.base_fits.values()))].drop_duplicates(["fit_key", "group"])
+    base = base_of(trials)
     if len(base):
         yield BASE, 0, base
     for (method, num_removed), rows in arms_of(trials).groupby(["method", "num_removed"]):

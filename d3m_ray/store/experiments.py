@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from d3m_ray.store.provenance import Provenance
+from d3m_ray.store.results import is_name
 
 NEEDED_ENTRIES = ("dataset", "model")
 MAX_DEPTH = 50  # of a record, which has five levels
@@ -95,8 +96,8 @@ def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
             raise ValueError(f"a record has the field {entry}, {NAMES_OF_KINDS[kind]}")
     keys, caveats = document.get("keys") or {}, document.get("caveats") or ()
     provenance = document.get("provenance") or {}
-    if not all(isinstance(of_table, dict) and _are_texts(of_table.values()) for of_table in keys.values()):
-        raise ValueError(f"the keys of a record are texts by name by table, received {keys!r}")
+    if not all(isinstance(of_table, dict) and _are_keys(of_table.values()) for of_table in keys.values()):
+        raise ValueError(f"the keys of a record are names of results by name by table, received {keys!r}")
     if not _are_texts(caveats):
         raise ValueError(f"the caveats of a record are texts, received {caveats!r}")
     if not all(_is_provenance(value) for value in provenance.values()):
@@ -104,6 +105,9 @@ def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
     shared = [document["configuration"].get(entry, "") for entry in NEEDED_ENTRIES]
     if not _are_texts(shared):
         raise ValueError(f"{' and '.join(NEEDED_ENTRIES)} of a record are texts, received {shared!r}")
+    data_hash = document["configuration"].get("data_hash", "none")
+    if not _are_keys([data_hash]):
+        raise ValueError(f"the data_hash of a record is the name of a result, received {data_hash!r}")
     return Experiment(
         name=name,
         configuration=document["configuration"],
@@ -131,6 +135,10 @@ def _is_count(value: Any, optional: bool = False) -> bool:
 
 def _is_provenance(value: Any) -> bool:
     return isinstance(value, str) or _is_count(value) or (isinstance(value, dict) and _are_texts(value.values()))
+
+
+def _are_keys(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) and is_name(value) for value in values)
 
 
 def _are_texts(values: Iterable[Any]) -> bool:

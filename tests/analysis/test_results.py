@@ -73,8 +73,9 @@ def test_scores_come_as_a_matrix_in_train_order(results: Results, whole: Store) 
 
 def test_removed_cells_are_the_removed_examples_counted(results: Results) -> None:
     cells = results.examples.set_index("example_id")[["group", "label"]]
+    removals = pd.concat([results.removals_of(method) for method in ("trak", "random", "balanced")])
     naive: dict[tuple[object, ...], int] = {}
-    for *trial, example_id in results.removals[[*TRIAL, "example_id"]].itertuples(index=False):
+    for *trial, example_id in removals[[*TRIAL, "example_id"]].itertuples(index=False):
         key = (*trial, *cells.loc[example_id])
         naive[key] = naive.get(key, 0) + 1
     columns = [*TRIAL, "group", "label", "num_removed_of_cell"]
@@ -94,7 +95,7 @@ def test_what_is_not_stored_is_empty(store: Store) -> None:
         shutil.rmtree(f"{store}/{table}")
     (found,) = read_results(store)
     assert found.examples.empty
-    assert found.removals.empty
+    assert found.removals_of("trak").empty
     assert found.removed_cells.empty
     assert found.train_cells.empty
     assert found.answers is None

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 MAX_ROWS = 400  # of a table on the page: more are for a program, which reads them from the store
+MAX_COLUMNS = 40
 SHOWN_ROWS = 15  # until all are asked for
 MISSING = "\u2013"
 MINUS = "\u2212"
@@ -48,7 +49,9 @@ FORMATS: dict[str, Format] = {
     "points": _as_points,  # a difference of shares in percentage points, with its sign
     "points_size": lambda share: f"{100 * share:.1f}",  # one that has no sign
     "point_list": _as_point_list,  # differences in one text, blanks between them
-    "number": lambda number: _with_minus(f"{number:.4g}"),
+    "decimal": lambda number: _with_minus(f"{number:.3f}"),
+    "mean_count": lambda number: f"{number:,.1f}",
+    "number": lambda number: _with_minus(f"{number:#.4g}".removesuffix(".")),
     "ratio": lambda ratio: f"{ratio:.2f}\u00d7",
     "correlation": lambda correlation: _with_minus(f"{correlation:.2f}"),
     "p_value": lambda p: "<0.001" if p < 0.001 else f"{p:.3f}",
@@ -101,10 +104,21 @@ class TableView:
     """Of the frame; the page holds the first `MAX_ROWS` of them."""
     nothing: str = "The store holds nothing of this."
     """Said in place of a table without rows."""
+    num_columns: int = 0
+    """Of the frame that are asked for; the page holds the first `MAX_COLUMNS` of them."""
 
     @property
-    def num_left_out(self) -> int:
-        return self.num_rows - len(self.rows)
+    def limits(self) -> str:
+        """What of the frame the page does not hold, empty where it holds all."""
+        parts = [
+            f"the first {shown:,} of {number:,} {what}"
+            for what, shown, number in (
+                ("rows", len(self.rows), self.num_rows),
+                ("columns", len(self.columns), self.num_columns),
+            )
+            if shown < number
+        ]
+        return f"This page has {' and '.join(parts)}; the store has the others." if parts else ""
 
     @property
     def num_shown(self) -> int:
@@ -125,8 +139,9 @@ def table_view(
         return TableView(id, title, introduction, (), (), 0, nothing)
     shown = [c for c in columns if c.name in frame and frame[c.name].notna().any()]
     head = frame.head(MAX_ROWS)
-    by_column = [_cells(head, column) for column in shown]
-    return TableView(id, title, introduction, shown, list(zip(*by_column, strict=True)), len(frame), nothing)
+    by_column = [_cells(head, column) for column in shown[:MAX_COLUMNS]]
+    rows = list(zip(*by_column, strict=True))
+    return TableView(id, title, introduction, shown[:MAX_COLUMNS], rows, len(frame), nothing, len(shown))
 
 
 def _cells(frame: pd.DataFrame, column: Column) -> list[Cell]:

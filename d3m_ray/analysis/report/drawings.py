@@ -9,6 +9,8 @@ from markupsafe import Markup
 NOT_FOR_A_PAGE = re.compile(
     r"<\?.*?\?>|<!.*?>|<script\b.*?</script\s*>|<metadata>.*?</metadata>", re.DOTALL | re.IGNORECASE
 )
+VIEW_BOX = re.compile(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) [\d.]+"')
+DEFAULT_WIDTH = 612
 TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 
 
@@ -19,6 +21,8 @@ class Drawing:
     name: str
     title: str
     """What it shows, in words."""
+    width: int
+    """In points, drawn at its own size."""
     svg: Markup
     files: Sequence[str]
     """Relative addresses of the same figure as files."""
@@ -33,4 +37,6 @@ def _drawing(name: str, svg: str, files: Sequence[str]) -> Drawing:
     found = TITLE.search(svg)
     title = Markup(found[1]).unescape() if found else ""
     body = NOT_FOR_A_PAGE.sub("", svg).strip()
-    return Drawing(name, title or name.replace("_", " "), Markup(body), files)
+    view_box = VIEW_BOX.search(svg)
+    width = round(float(view_box[1])) if view_box else DEFAULT_WIDTH
+    return Drawing(name, title or name.replace("_", " "), width, Markup(body), files)

@@ -80,7 +80,7 @@ def absent_tables(results: Results) -> list[str]:
         if lacking:
             found.append(f"The {table} of {_few(lacking)} are not stored: the page says nothing of them.")
     removing = results.fits["num_removed"].gt(0).sum()
-    if removing and results.removals.empty:
+    if removing and results.removed_cells.empty:
         found.append("What the trials removed is not stored (table removals): no table of it.")
     if len(results.fits) and results.answers is None:
         found.append("What the models answer is not stored (table fits): no interval covers the test examples.")

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from d3m_ray import __version__
+from d3m_ray.analysis.report.answer import answer_of
 from d3m_ray.analysis.report.cells import Column, TableView, table_view
 from d3m_ray.analysis.report.gaps import Progress, progress_of, states_of
 from d3m_ray.analysis.report.rendering import render
@@ -53,7 +54,7 @@ def _entry(results: Results, href: str) -> Entry:
         dataset=str(results.configuration["dataset"]),
         model=str(results.configuration["model"]),
         begun=begun[:10] if begun else "on a day not known",
-        headline="",
+        headline=answer_of(results).sentence,
         progress=progress_of(states_of(results)),
     )
 

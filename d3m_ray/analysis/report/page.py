@@ -4,10 +4,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from d3m_ray import __version__
+from d3m_ray.analysis.report.answer import Answer, answer_of
 from d3m_ray.analysis.report.gaps import Progress, progress_of, states_of
 from d3m_ray.analysis.report.rendering import render
-from d3m_ray.analysis.report.sections import Section, costs_section, figures_section, gaps_section, setting_section
-from d3m_ray.analysis.report.setting import question, warnings
+from d3m_ray.analysis.report.sections import (
+    Section,
+    costs_section,
+    figures_section,
+    gaps_section,
+    result_sections,
+    setting_section,
+)
+from d3m_ray.analysis.report.setting import question
 from d3m_ray.analysis.results import Results
 
 
@@ -19,9 +27,7 @@ class Page:
     dataset: str
     model: str
     question: str
-    headline: str
-    details: Sequence[str]
-    caveats: Sequence[str]
+    answer: Answer
     progress: Progress
     sections: Sequence[Section]
     has_gaps: bool
@@ -36,22 +42,24 @@ class Page:
 
 def report_page(
     results: Results,
-    figures: Mapping[str, str] | None = None,
+    figures: Mapping[str, str],
     files: Mapping[str, Sequence[str]] | None = None,
     index_href: str | None = None,
     damaged: Collection[str] = (),
 ) -> str:
     """The experiment as one HTML page that loads nothing, from the question to what is missing.
 
-    `figures` are `<svg>` elements by name, `files` the relative addresses of the same figures as files, `index_href`
+    `figures` are `<svg>` elements by name, `files` the relative addresses of the same figures as files, `index_href` is
     that of the page that compares the experiments. `damaged` are the sentences about damaged files: they are read last,
     so it may be the list that `results.say` appends to. What the store lacks, the page names.
     """
+    answer = answer_of(results)
     states = states_of(results)
     progress = progress_of(states)
     sections = [
         setting_section(results),
-        figures_section(figures or {}, files or {}),
+        figures_section(figures, files or {}),
+        *result_sections(results),
         costs_section(results),
         gaps_section(results, states, list(damaged)),
     ]
@@ -60,9 +68,7 @@ def report_page(
         dataset=str(results.configuration["dataset"]),
         model=str(results.configuration["model"]),
         question=question(results),
-        headline="",
-        details=(),
-        caveats=warnings(results),
+        answer=answer,
         progress=progress,
         sections=sections,
         has_gaps=progress.num_done < progress.num_planned or bool(sections[-1].items),

@@ -11,6 +11,15 @@ from d3m_ray.analysis.report.costs import scoring_costs, sharing, training_costs
 from d3m_ray.analysis.report.drawings import Drawing, drawings
 from d3m_ray.analysis.report.gaps import absent_tables, failed_by_reason, missing_by_arm
 from d3m_ray.analysis.report.setting import Facts, setting
+from d3m_ray.analysis.report.tables import (
+    NO_TEXTS,
+    NUM_EXAMPLES,
+    difference_tables,
+    example_tables,
+    group_tables,
+    lds_tables,
+    score_tables,
+)
 from d3m_ray.analysis.results import Results
 
 
@@ -37,6 +46,32 @@ def figures_section(figures: Mapping[str, str], files: Mapping[str, Sequence[str
     """The figures, given as `<svg>` elements."""
     drawn = drawings(figures, files)
     return Section("figures", "Figures", [] if drawn else ["The store holds no trial to draw."], drawings=drawn)
+
+
+def result_sections(results: Results) -> list[Section]:
+    """What the experiment found: of an LDS its scores, else differences, groups, and what the methods say."""
+    if len(results.lds):
+        return [Section("lds", "Which scores foretell retraining", tables=lds_tables(results))]
+    return [
+        Section("differences", "What the arms change", tables=difference_tables(results)),
+        Section("accuracies-of-groups", "Groups", tables=group_tables(results)),
+        Section("scores", "Scores, and what was removed by them", tables=score_tables(results)),
+        _examples_section(results),
+    ]
+
+
+def _examples_section(results: Results) -> Section:
+    views = example_tables(results)
+    has_texts = any(column.is_veiled for view in views for column in view.columns)
+    words = [
+        f"The {NUM_EXAMPLES} train examples of lowest and of highest alignment of each method: low ones are removed "
+        "first. Texts stay hidden until they are asked for, since corpora may be offensive; python -m d3m_ray examples "
+        "has more of them.",
+        *([] if has_texts else [NO_TEXTS]),
+    ]
+    nothing = ["The store holds no alignments of this experiment."]
+    title = "The most harmful and most helpful examples"
+    return Section("examples", title, words if views else nothing, tables=views, has_texts=has_texts)
 
 
 def costs_section(results: Results) -> Section:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from d3m_ray.analysis.choice import arms_of
@@ -53,9 +54,8 @@ def question(results: Results) -> str:
 
 
 def warnings(results: Results) -> list[str]:
-    """What the experiment's own record says against it: its protocol, what its corpus or model lacks, its caveats."""
-    recorded = [*_texts(results.configuration.get("warnings")), *results.record.caveats]
-    return [*([THESIS] if _is_thesis(results) else []), *dict.fromkeys(recorded)]
+    """What the record says against the experiment: its protocol, and what its corpus or model lacks."""
+    return [*([THESIS] if _is_thesis(results) else []), *_texts(results.configuration.get("warnings"))]
 
 
 def is_lds(results: Results) -> bool:
@@ -92,7 +92,7 @@ def _corpus_facts(results: Results) -> list[Fact]:
         facts.append(Fact("labels", ", ".join(results.label_names) + positive))
     dropped = configuration.get("num_dropped")
     reasons = {k: v for k, v in dropped.items() if v} if isinstance(dropped, Mapping) else {}
-    facts.append(Fact("left out", "; ".join(f"{written(n)} {reason}" for reason, n in reasons.items()) or "nothing"))
+    facts.append(Fact("left out", "; ".join(f"{reason}: {written(n)}" for reason, n in reasons.items()) or "nothing"))
     facts += [Fact("note", note) for note in _texts(configuration.get("notes"))]
     return facts + _hash_fact("content hash", configuration.get("data_hash"))
 
@@ -111,9 +111,9 @@ def _trial_facts(results: Results) -> list[Fact]:
 def _origin_facts(results: Results) -> list[Fact]:
     facts = [Fact("store", str(results.store)), Fact("experiment", results.name)]
     if results.record.created_at is not None:
-        facts.append(Fact("begun", results.record.created_at))
+        facts.append(Fact("begun", _moment(results.record.created_at)))
     if len(results.fits):
-        facts.append(Fact("last trial", results.fits["created_at"].max().isoformat(timespec="seconds")))
+        facts.append(Fact("last trial", _moment(results.fits["created_at"].max().isoformat())))
     alone = {name: value for name, value in _provenance(results).items() if not isinstance(value, Mapping)}
     return [*facts, *_flat_facts(alone)]
 
@@ -151,6 +151,14 @@ def _hash_fact(name: str, value: Any) -> list[Fact]:
 
 def _texts(values: Any) -> list[str]:
     return [str(value) for value in values] if isinstance(values, list | tuple) else []
+
+
+def _moment(time: str) -> str:
+    """A time in ISO format to the minute, in UTC; what is no such time stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return time
 
 
 def _counted(numbers: Sequence[int]) -> str:

@@ -5,6 +5,7 @@
   const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
   const element = (name, properties) => Object.assign(document.createElement(name), properties);
+  const plural = (number) => `${number} row${number === 1 ? "" : "s"}`;
   const rawOf = (cell) => cell.dataset.key ?? cell.textContent.trim();
 
   function compare(kind, sign) {
@@ -61,7 +62,7 @@
         row.classList.toggle("beyond", isMatch && isBeyond);
         shown += isMatch && !isBeyond;
       }
-      count.textContent = shown === body.rows.length ? `${shown} rows` : `${shown} of ${body.rows.length} rows`;
+      count.textContent = shown === body.rows.length ? plural(shown) : `${shown} of ${plural(body.rows.length)}`;
       all.textContent = isShort ? `Show all ${body.rows.length}` : `Show the first ${limit}`;
       all.setAttribute("aria-expanded", String(!isShort));
     }
@@ -116,5 +117,10 @@
     });
     place.append(button);
   }
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => (details.open = true)));
+  let opened = []; // the legends are part of what is printed
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    opened.forEach((details) => (details.open = true));
+  });
+  addEventListener("afterprint", () => opened.forEach((details) => (details.open = false)));
 })();

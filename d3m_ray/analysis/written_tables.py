@@ -1,0 +1,45 @@
+"""The tables that are written as CSV, by the names of their files, and a guide to their columns."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from d3m_ray.analysis.agreement import agreement_table
+from d3m_ray.analysis.comparison import base_table, comparison_table, removed_table
+from d3m_ray.analysis.contrasts import contrast_table, declared_table
+from d3m_ray.analysis.corpus import distribution_table
+from d3m_ray.analysis.datamodeling import lds_table
+from d3m_ray.analysis.report.columns import known_columns
+from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.score_tables import mean_alignments, mean_scores, score_ranges
+from d3m_ray.analysis.summary import summary_table
+from d3m_ray.analysis.worst_group import group_table, worst_group_table
+
+
+def all_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """By the name of its file, each table that has rows."""
+    tables = {
+        "summary": summary_table(results),
+        "declared": declared_table(results),
+        "contrasts": contrast_table(results),
+        "worst_groups": worst_group_table(results),
+        "groups": group_table(results),
+        "comparison": comparison_table(results),
+        "base": base_table(results),
+        "removed": removed_table(results),
+        "score_ranges": score_ranges(results),
+        "agreement": agreement_table(results),
+        "distribution": distribution_table(results),
+        "lds": lds_table(results),
+        **{f"mean_scores_{name}": mean_scores(results, name).reset_index() for name in results.scores},
+        **{f"mean_alignments_{name}": mean_alignments(results, name).reset_index() for name in results.alignments},
+    }
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+def column_guide(tables: Mapping[str, pd.DataFrame]) -> str:
+    """What each column of the tables means, in plain text; of those with a name of the user's, nothing."""
+    known = known_columns()
+    used = dict.fromkeys(column for table in tables.values() for column in map(str, table.columns))
+    lines = [f"{name}: {known[name].explanation}" for name in used if name in known]
+    return "".join(f"{line}\n" for line in ["Shares are between 0 and 1, losses in nats, times in seconds.", *lines])
