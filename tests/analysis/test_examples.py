@@ -73,7 +73,7 @@ def test_of_equal_alignments_the_first_in_train_order_is_lower(results: Results,
 def test_what_the_store_lacks_is_missing_in_the_table(results: Results, made: MadeUp, other_results: Other) -> None:
     assert examples_table(results, "bm25").empty
     assert examples_table(results, "trak", group="no such group").empty
-    lacking = other_results(examples=results.examples.iloc[:0], scores={}, removals=results.removals.iloc[:0])
+    lacking = other_results(examples=results.examples.iloc[:0], scores={}, fits=results.fits.iloc[:0])
     table = examples_table(lacking, "trak", 4)
     assert list(table) == COLUMNS
     assert table[["text", "smallest_num_removed"]].isna().all(axis=None)
