@@ -116,7 +116,8 @@ def examples(
         group: Only examples of this group.
         label: Only examples of the label of this name.
         experiment: Experiment to read; needed where several of the store have the method.
-        format: table to read on the terminal; csv, json (a list of records, UTF-8) or parquet for other programs.
+        format: table to read on the terminal; csv, json (a list of records, UTF-8) or parquet for other programs, the
+            last into a file or a pipe alone. Only a table cuts long texts.
         out: File to write to instead of the standard output; one that is there is replaced.
         debug: Show the traceback of an error, not only what is wrong.
     """

@@ -12,6 +12,7 @@ from typing import Literal
 import pandas as pd
 from rich.console import Console
 
+from d3m_ray.analysis.corpus import named
 from d3m_ray.analysis.examples import NUM_EXAMPLES, examples_table, render_examples, scores_of
 from d3m_ray.analysis.results import Results, newest_trials
 from d3m_ray.errors import InputError
@@ -69,13 +70,14 @@ def show_examples(store: Store, request: ExamplesRequest) -> int:
     damaged: dict[str, None] = {}  # each line once, in order
     try:
         table, title = _find(store, request, damaged.setdefault)
-    except (InputError, StoreError):
-        if not damaged:
+    except StoreError:
+        if not damaged:  # else that is why
             raise
     else:
         _deliver(table, title, request.format, out)
-    for line in damaged:
-        say(f"error: {line}", "red")
+    finally:
+        for line in damaged:
+            say(f"error: {line}", "red")
     return EXIT_FAILED if damaged else 0
 
 
@@ -85,11 +87,11 @@ def _find(store: Store, request: ExamplesRequest, tell: Callable[[str], None]) -
     method, name = request.method, results.name
     if method not in results.alignments:
         raise StoreError(f"{store} holds no alignment of {method} of {name}; run the sweep, which goes on from there")
-    every = examples_table(results, method, len(results.alignments[method]))
-    for flag, column in (("group", "group"), ("label", "label_name")):
+    aligned = results.alignments[method]
+    for flag, known in (("group", aligned["group"]), ("label", named(results, aligned["label"]))):
         wanted = getattr(request, flag)
         if wanted is not None:
-            _check_known(f"--{flag}", wanted, dict.fromkeys(sorted(every[column])))
+            _check_known(f"--{flag}", wanted, dict.fromkeys(sorted(known)))
     table = examples_table(
         results, method, request.num_examples, request.best is not None, request.group, request.label
     )

@@ -86,8 +86,8 @@ def render_examples(table: pd.DataFrame, title: str) -> Table:
         show_edge=False,
         pad_edge=False,
     )
-    for column in ("rank", "alignment", "removed at"):
-        rendered.add_column(column, justify="right", no_wrap=column != "removed at")
+    for column in ("rank", "alignment", "removed\nat"):
+        rendered.add_column(column, justify="right", no_wrap=True)
     for column, ratio in (("group", 1), ("label", 1), ("text", 6)):
         rendered.add_column(column, overflow="fold", ratio=ratio)
     score_columns = scores_of(table)

@@ -84,9 +84,10 @@ def test_a_metric_that_a_seed_lacks_has_no_mean() -> None:
 def test_what_was_removed_stands_beside_each_group(results: Results) -> None:
     table = comparison_table(results)
     groups = results.examples[results.examples["split"] == "train"].set_index("example_id")["group"]
+    removals = {method: results.removals_of(method) for method in table["method"].unique()}
     for _, row in table.iterrows():
-        removed = results.removals
-        of_arm = removed[(removed["method"] == row["method"]) & (removed["num_removed"] == row["num_removed"])]
+        removed = removals[row["method"]]
+        of_arm = removed[removed["num_removed"] == row["num_removed"]]
         if row["group"] in ("worst", "worst_cell"):
             assert np.isnan(row["num_removed_of_group"])
         elif row["group"] == "all":
@@ -119,7 +120,8 @@ def test_the_base_models_have_a_row_per_group_and_cell(results: Results, made: M
 def test_what_was_removed_is_counted_per_cell(results: Results, made: MadeUp) -> None:
     table = removed_table(results)
     train = results.examples[results.examples["split"] == "train"].set_index("example_id")
-    removed = results.removals.join(train[["group", "label_name"]], on="example_id")
+    removals = pd.concat([results.removals_of(method) for method in (*made.methods, *made.rules)])
+    removed = removals.join(train[["group", "label_name"]], on="example_id")
     arms = {(method, number) for method in made.methods for number in made.numbers}
     arms |= {(rule, number) for rule, (number, _) in made.rules.items() if number}
     assert set(table[["method", "num_removed"]].itertuples(index=False, name=None)) == arms

@@ -73,7 +73,7 @@ def test_of_equal_alignments_the_first_in_train_order_is_lower(results: Results,
 def test_what_the_store_lacks_is_missing_in_the_table(results: Results, made: MadeUp, other_results: Other) -> None:
     assert examples_table(results, "bm25").empty
     assert examples_table(results, "trak", group="no such group").empty
-    lacking = other_results(examples=results.examples.iloc[:0], scores={}, removals=results.removals.iloc[:0])
+    lacking = other_results(examples=results.examples.iloc[:0], scores={}, fits=results.fits.iloc[:0])
     table = examples_table(lacking, "trak", 4)
     assert list(table) == COLUMNS
     assert table[["text", "smallest_num_removed"]].isna().all(axis=None)
@@ -327,6 +327,17 @@ def test_a_damaged_record_is_named(store: Store, run: Run) -> None:
     status, out, err = run(store, "--method", "trak")
     assert (status, out) == (1, "")
     assert err.startswith(f"error: {path} is damaged")
+
+
+def test_a_mistake_is_told_beside_what_is_damaged(store: Store, run: Run) -> None:
+    fill_store(store, replace(SMALL, name="birds-5e6f7a8b", methods=("trak",), seeds=(0,), numbers=(), rules={}))
+    path = Path(str(store)) / "experiments" / "birds-5e6f7a8b.json"
+    path.write_bytes(b"{")
+    status, out, err = run(store, "--method", "trka")
+    assert (status, out) == (2, "")
+    damage, mistake = err.splitlines()
+    assert damage.startswith(f"error: {path} is damaged")
+    assert "did you mean 'trak'" in mistake
 
 
 def test_a_part_without_examples_is_an_empty_table(store: Store, run: Run) -> None:
