@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.results import Results, once
 
 COLUMNS = ["first", "second", "measure", "num_removed", "num_examples", "value", "by_chance"]
 OVERLAP = "overlap"
@@ -19,6 +19,7 @@ CORRELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
 }
 
 
+@once
 def agreement_table(results: Results) -> pd.DataFrame:
     """One row per two alignments and measure: `first`, `second`, `measure`, `num_removed`, `value`, `by_chance`.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import MIN_VALUES
 from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names
 from d3m_ray.metrics import CELL_SEPARATOR
@@ -46,6 +46,7 @@ class Caveat:
     """The arms, as (method, num_removed), that it is about; of none, it is about all."""
 
 
+@once
 def find_caveats(results: Results) -> list[Caveat]:
     """What to print beside a summary, nothing where nothing of what is looked for is found.
 

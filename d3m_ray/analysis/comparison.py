@@ -6,7 +6,7 @@ import pandas as pd
 
 from d3m_ray.analysis.choice import arms_of, base_of, chosen_numbers
 from d3m_ray.analysis.corpus import CELL, group_names, label_names, named, train_examples
-from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names
 from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
 
@@ -15,6 +15,7 @@ METRIC_COLUMNS = [name for metric in METRICS for name in (metric, f"{metric}_std
 REMOVED = "num_removed_of_group"
 
 
+@once
 def comparison_table(results: Results) -> pd.DataFrame:
     """The test metrics of each arm, and of the models trained on everything: one row per arm and group.
 
@@ -59,6 +60,7 @@ def base_table(results: Results) -> pd.DataFrame:
     return _means(base, [*SUMMARY_GROUPS, *groups])
 
 
+@once
 def removed_table(results: Results) -> pd.DataFrame:
     """What each arm removed from each cell of train: one row per method, num_removed, group and label name.
 

@@ -12,7 +12,7 @@ from d3m_ray.analysis.after_choice import choice_correlation, p_after_choice
 from d3m_ray.analysis.choice import WORST, arms_of, chosen_numbers
 from d3m_ray.analysis.power import SIGNIFICANCE, num_seeds_needed, smallest_difference
 from d3m_ray.analysis.resampling import MEASURES, Resampled, resample_test_set, shared_variance, test_set_variance
-from d3m_ray.analysis.results import TRIAL, Results
+from d3m_ray.analysis.results import TRIAL, Results, once
 from d3m_ray.analysis.statistics import (
     MIN_VALUES,
     holm,
@@ -39,6 +39,7 @@ Row = Mapping[Hashable, Any]  # a frame's, by column
 _Fits = dict[int, tuple[str, np.ndarray]]  # by seed, a fit's key and its accuracies by `MEASURES`
 
 
+@once
 def contrast_table(results: Results) -> pd.DataFrame:
     """One row per method, number removed, reference and measure: the mean difference over the seeds that both have.
 
@@ -58,6 +59,7 @@ def contrast_table(results: Results) -> pd.DataFrame:
     return pd.concat(adjusted).sort_index()[list(COLUMNS)] if adjusted else rows.reindex(columns=list(COLUMNS))
 
 
+@once
 def declared_table(results: Results, reference: str | None = None) -> pd.DataFrame:
     """One row per arm, the one contrast that is declared beforehand: its number chosen on val, the worst group on test.
 
@@ -148,6 +150,7 @@ def _with_family(rows: pd.DataFrame, p_values: pd.Series) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=2)
+@once
 def _contrasts(results: Results) -> pd.DataFrame:
     """The rows of every contrast, without what depends on how many are tested at once."""
     answers = results.answers

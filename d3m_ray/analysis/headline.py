@@ -15,7 +15,7 @@ from d3m_ray.analysis.caveats import Caveat, find_caveats
 from d3m_ray.analysis.choice import arms_of
 from d3m_ray.analysis.contrasts import Row, declared_table
 from d3m_ray.analysis.power import SIGNIFICANCE
-from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
 from d3m_ray.analysis.tables import REFERENCE_METHOD
 
@@ -37,6 +37,7 @@ class Headline:
     difference is shown, `no conclusion` where none could have been."""
 
 
+@once
 def headline(results: Results) -> Headline:
     """The finding of an experiment, whatever its store holds or lacks."""
     caveats = find_caveats(results)

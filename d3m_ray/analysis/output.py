@@ -70,13 +70,15 @@ def write_tables(results: Results, folder: Path) -> list[str]:
 
 def write_figures(results: Results, folder: Path) -> tuple[list[str], dict[str, str]]:
     """Write each figure as PDF, PNG and SVG; returns the files' names, and by figure its `<svg>` element for a page."""
-    names, elements = [], {}
+    names: list[str] = []
+    elements: dict[str, str] = {}
     for name, draw in all_figures(results).items():
         figure = draw()
-        for file, data in figure_files(figure, name).items():
+        files = figure_files(figure, name)
+        for file, data in files.items():
             write_file(folder / file, data)
-            names.append(file)
-        elements[name] = svg(figure, name)
+        names += files
+        elements[name] = svg(figure, name, files[f"{name}.svg"])
     return names, elements
 
 

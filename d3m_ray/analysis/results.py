@@ -5,8 +5,8 @@ Shapes: N train examples, Q test examples, S query sets.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,14 @@ PLAIN_OBJECTIVE = "erm"
 FITS_AT_ONCE = 200  # so many are read at a time: one bit an example is kept of each
 
 Tell = Callable[[str], None]
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def once(make: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Remember what a function made of the results given last: the files and the page each ask for it."""
+    return cast(Callable[Given, Made], lru_cache(maxsize=4)(make))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.corpus import group_names, label_names, named, train_examples
-from d3m_ray.analysis.results import Results, Scores
+from d3m_ray.analysis.results import Results, Scores, once
 
 RANGES = ["num_values", "min", "mean", "max", "std"]
 RANGE_COLUMNS = ["method", "quantity", "group", "label_name", "query_set", *RANGES]
@@ -43,6 +43,7 @@ def mean_alignments(results: Results, name: str) -> pd.DataFrame:
     return means.reindex(columns=pd.Index(label_names(results) if len(rows) else [], name="label_name"))
 
 
+@once
 def score_ranges(results: Results) -> pd.DataFrame:
     """How far scores and alignments reach: one row per method, quantity, and part of the train examples.
 

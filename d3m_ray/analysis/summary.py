@@ -11,7 +11,7 @@ from rich.text import Text
 from d3m_ray.analysis.choice import BASE, WORST, arms_of, base_of, chosen_numbers
 from d3m_ray.analysis.contrasts import Row, contrast_table
 from d3m_ray.analysis.power import SIGNIFICANCE
-from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import MIN_VALUES, Interval, bootstrap_interval
 from d3m_ray.analysis.tables import REFERENCE_METHOD
 from d3m_ray.store import StoreError
@@ -20,6 +20,7 @@ ACCURACIES = {"worst": "wga", "worst_cell": "worst_cell_accuracy", "all": "accur
 DIFFERENCE = "wga_difference"
 
 
+@once
 def summary_table(results: Results) -> pd.DataFrame:
     """One row for the base models, whose method is `nothing removed`, and one per method and num_removed, on test.
 

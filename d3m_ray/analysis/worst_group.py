@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from d3m_ray.analysis.choice import BASE, arms_of, base_of
-from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import wilson_bounds
 from d3m_ray.analysis.tables import identity_names
 from d3m_ray.metrics import METRICS, SUMMARY_GROUPS
@@ -25,6 +25,7 @@ GROUP_COLUMNS = (
 )
 
 
+@once
 def worst_group_table(results: Results) -> pd.DataFrame:
     """One row for the base models, whose method is `BASE`, and one per arm and number removed, on test.
 
@@ -47,6 +48,7 @@ def worst_group_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(WORST_COLUMNS))
 
 
+@once
 def group_table(results: Results) -> pd.DataFrame:
     """One row per arm and identity, cell or `all`, on test: the means over seeds of every metric.
 

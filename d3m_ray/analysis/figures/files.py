@@ -41,12 +41,12 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return [folder / file for file in files]
 
 
-def svg(figure: Figure, name: str = "") -> str:
+def svg(figure: Figure, name: str = "", file: bytes | None = None) -> str:
     """The figure as an `<svg>` element for an HTML page: as wide as its place, with ids that no other figure has.
 
-    Its title, for those who hear the page, is the figure's.
+    Its title, for those who hear the page, is the figure's. Where its SVG `file` is at hand, it is not drawn again.
     """
-    drawn = _rendered(figure, "svg").decode("utf-8")
+    drawn = (file or _rendered(figure, "svg")).decode("utf-8")
     body = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
     view_box = re.search(r'viewBox="([^"]+)"', drawn)
     title = escape(" ".join(figure.get_suptitle().split()))
