@@ -66,10 +66,14 @@ def scoring_costs(results: Results) -> pd.DataFrame:
     for name, metadata in results.scores_metadata.items():
         seconds = _number(metadata.get("scoring_seconds"))
         scores = results.scores.get(name)
-        row = {"method": name, "coverage": _number(metadata.get("coverage")), "scoring_seconds": seconds}
+        row: dict[str, Any] = {
+            "method": name,
+            "coverage": _number(metadata.get("coverage")),
+            "scoring_seconds": seconds,
+        }
         if scores is not None:
-            row["num_scored"] = len(scores.example_ids)
-            row["scored_examples_per_second"] = row["num_scored"] / seconds if seconds else None
+            num_scored = len(scores.example_ids)
+            row |= {"num_scored": num_scored, "scored_examples_per_second": num_scored / seconds if seconds else None}
         rows.append(row)
     return pd.DataFrame(rows)
 
