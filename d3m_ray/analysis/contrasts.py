@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -149,7 +148,6 @@ def _with_family(rows: pd.DataFrame, p_values: pd.Series) -> pd.DataFrame:
     return rows.assign(p_holm=holm(p_values), smallest_difference=smallest, num_seeds_for_2_points=needed)
 
 
-@lru_cache(maxsize=2)
 @once
 def _contrasts(results: Results) -> pd.DataFrame:
     """The rows of every contrast, without what depends on how many are tested at once."""

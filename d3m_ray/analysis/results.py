@@ -5,8 +5,8 @@ Shapes: N train examples, Q test examples, S query sets.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, ParamSpec, TypeVar, cast
+from functools import cached_property, lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,18 @@ Made = TypeVar("Made")
 
 
 def once(make: Callable[Given, Made]) -> Callable[Given, Made]:
-    """Remember what a function made of the results given last: the files and the page each ask for it."""
-    return cast(Callable[Given, Made], lru_cache(maxsize=4)(make))
+    """Remember what a function made of the results given last: the files and the page each ask for it.
+
+    A frame is handed out as a copy of its own, which costs nothing until it is written to.
+    """
+    remembered = lru_cache(maxsize=4)(make)
+
+    @wraps(make)
+    def made_once(*arguments: Given.args, **named: Given.kwargs) -> Made:
+        made = remembered(*arguments, **named)
+        return made.copy(deep=False) if isinstance(made, pd.DataFrame) else made
+
+    return made_once
 
 
 @dataclass(frozen=True, eq=False)

@@ -204,6 +204,27 @@ def test_the_thesis_protocol_is_said_to_be_chosen_on_test(tmp_path: Path) -> Non
     assert "chosen on train and TEST" in text
 
 
+def test_a_foreign_record_gives_a_page_of_what_it_has(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    odd = {
+        "label_names": [0, 1],
+        "num_dropped": ["x"],
+        "notes": "one",
+        "training": 3,
+        "corpus": None,
+        "warnings": {"a": 1},
+    }
+    store.write_experiment(
+        "odd-1", {"dataset": "", "model": "tiny", **odd, "deep": {"a": {"b": [None, True, 1.5]}}}, []
+    )
+    (results,) = read_results(store)
+    text = Document(report_page(results, {})).text
+    assert "labels 0, 1; 1 is the positive one" in text
+    assert "a.b not given, yes, 1.5" in text
+    assert "training 3" in text
+    assert "corpus not given" in text
+
+
 def test_an_lds_has_its_own_question_answer_and_table(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_experiment("insects-1-lds", {"dataset": "insects", "model": "tiny"}, [("random", 5, 0)])

@@ -64,14 +64,23 @@ def scoring_costs(results: Results) -> pd.DataFrame:
     """One row per set of scores: `method`, `coverage`, `scoring_seconds`, `num_scored` and how many a second."""
     rows = []
     for name, metadata in results.scores_metadata.items():
-        seconds = metadata.get("scoring_seconds")
+        seconds = _number(metadata.get("scoring_seconds"))
         scores = results.scores.get(name)
-        row = {"method": name, "coverage": metadata.get("coverage"), "scoring_seconds": seconds}
+        row: dict[str, Any] = {
+            "method": name,
+            "coverage": _number(metadata.get("coverage")),
+            "scoring_seconds": seconds,
+        }
         if scores is not None:
-            row["num_scored"] = len(scores.example_ids)
-            row["scored_examples_per_second"] = row["num_scored"] / seconds if seconds else None
+            num_scored = len(scores.example_ids)
+            row |= {"num_scored": num_scored, "scored_examples_per_second": num_scored / seconds if seconds else None}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _number(value: Any) -> float | None:
+    """A value of a record where it is a number."""
+    return value if isinstance(value, int | float) else None
 
 
 def _distinct_fits(results: Results) -> pd.DataFrame:

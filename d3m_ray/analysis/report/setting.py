@@ -89,7 +89,7 @@ def _corpus_facts(results: Results) -> list[Fact]:
         facts.append(Fact("groups", f"{examples['group'].nunique():,}"))
     if results.label_names:
         positive = f"; {results.label_names[1]} is the positive one" if len(results.label_names) == 2 else ""
-        facts.append(Fact("labels", ", ".join(results.label_names) + positive))
+        facts.append(Fact("labels", written(results.label_names) + positive))
     dropped = configuration.get("num_dropped")
     reasons = {k: v for k, v in dropped.items() if v} if isinstance(dropped, Mapping) else {}
     facts.append(Fact("left out", "; ".join(f"{reason}: {written(n)}" for reason, n in reasons.items()) or "nothing"))
