@@ -6,7 +6,7 @@ Shapes: N train examples, Q test examples, S query sets.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ def once(make: Callable[Given, Made]) -> Callable[Given, Made]:
 
     A frame is handed out as a copy of its own, which costs nothing until it is written to.
     """
-    remembered = lru_cache(maxsize=4)(make)
+    remembered = cast(Callable[Given, Made], lru_cache(maxsize=4)(make))
 
     @wraps(make)
     def made_once(*arguments: Given.args, **named: Given.kwargs) -> Made:
