@@ -40,6 +40,8 @@ def agreement_table(results: Results) -> pd.DataFrame:
 def _paired(results: Results, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
     """Two alignments of the examples that both have, in train order."""
     one, other = (results.alignments[name].set_index("example_id")["alignment"] for name in (first, second))
+    if one.index.equals(other.index):
+        return one.to_numpy(), other.to_numpy()
     shared = one.index[one.index.isin(other.index)]
     return one[shared].to_numpy(), other[shared].to_numpy()
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from d3m_ray.analysis.figures import all_figures, figure_files, svg
 from d3m_ray.analysis.report import index_page, report_page
+from d3m_ray.analysis.report.answer import answer_of
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.written_tables import all_tables, column_guide
 from d3m_ray.keys import content_hash
@@ -41,20 +43,21 @@ def write_report(
     `damaged` are the sentences about damaged files, which reading may add to. Raises StoreError where the folder cannot
     be written; each file is whole or as it was.
     """
-    num_written = 0
+    headlines, num_written = {}, 0
     for results in experiments:
         made_from = _made_from(results)
-        if not damaged and _is_up_to_date(folder / results.name, made_from):
-            continue
-        tell(f"{results.name}: tables, figures and page")
-        files = _write_experiment(results, folder / results.name, damaged, has_index=whole_store)
-        if not damaged:
-            stamp = {"made_from": made_from, "files": files}
-            write_file(folder / results.name / STAMP, json.dumps(stamp).encode())
-        num_written += 1
+        stamp = None if damaged else _valid_stamp(folder / results.name, made_from)
+        if stamp is None:
+            tell(f"{results.name}: tables, figures and page")
+            files = _write_experiment(results, folder / results.name, damaged, has_index=whole_store)
+            stamp = {"made_from": made_from, "headline": answer_of(results).sentence, "files": files}
+            if not damaged:
+                write_file(folder / results.name / STAMP, json.dumps(stamp).encode())
+            num_written += 1
+        headlines[results.name] = stamp["headline"]
     if whole_store:
         hrefs = {results.name: f"{results.name}/{PAGE}" for results in experiments}
-        write_file(folder / INDEX, index_page(experiments, hrefs, list(damaged)).encode())
+        write_file(folder / INDEX, index_page(experiments, hrefs, list(damaged), headlines).encode())
     return Written(folder, num_written, len(experiments) - num_written)
 
 
@@ -93,13 +96,14 @@ def _write_experiment(results: Results, folder: Path, damaged: Collection[str], 
     return [*tables, *figures, PAGE]
 
 
-def _is_up_to_date(folder: Path, made_from: str) -> bool:
-    """Whether an experiment's files are all there, and made from this."""
+def _valid_stamp(folder: Path, made_from: str) -> dict[str, Any] | None:
+    """What was kept of an experiment's last report, where its files are all there and made from this."""
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        return stamp["made_from"] == made_from and all((folder / name).is_file() for name in stamp["files"])
-    except (OSError, ValueError, KeyError, TypeError):  # none, or not one of ours: made again
-        return False
+        stamp: dict[str, Any] = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        is_valid = stamp["made_from"] == made_from and isinstance(stamp["headline"], str)
+        return stamp if is_valid and all((folder / name).is_file() for name in stamp["files"]) else None
+    except (OSError, ValueError, KeyError, TypeError):  # none, or not one of ours: all is made again
+        return None
 
 
 def _made_from(results: Results) -> str:
@@ -107,9 +111,10 @@ def _made_from(results: Results) -> str:
     other tables are read from, and the code that draws them.
     """
     record = {name: value for name, value in asdict(results.record).items() if name != "caveats"}
+    record["provenance"] = {n: v for n, v in (record["provenance"] or {}).items() if n != "recorded_at"}
     frames = [results.all_trials, results.failures, results.lds]
     hashes = [pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes() for frame in frames]
-    return content_hash(_code(), json.dumps(record, sort_keys=True), *hashes, results.versions())
+    return content_hash(_code(), str(results.store), json.dumps(record, sort_keys=True), *hashes, results.versions())
 
 
 @cache

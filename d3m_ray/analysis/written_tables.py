@@ -1,5 +1,6 @@
 """The tables that are written as CSV, by the names of their files, and a guide to their columns."""
 
+import re
 from collections.abc import Mapping
 
 import pandas as pd
@@ -19,7 +20,7 @@ UNITS = (
     "In these files accuracies, shares and differences of accuracies are between 0 and 1: a percentage point is 0.01. "
     "Losses are in nats, times in seconds."
 )
-ON_THE_PAGE = ", in percentage points"
+ON_THE_PAGE = re.compile("[,;]? in percentage points")
 SUFFIXES = {
     "_t_low": "Lower end of the 95% Student t interval of {} over seeds.",
     "_t_high": "Upper end of the 95% Student t interval of {} over seeds.",
@@ -65,7 +66,7 @@ def explained(column: str) -> str | None:
     """What a column means, None where its name says nothing to us."""
     known = known_columns()
     if column in known:
-        return known[column].explanation.replace(ON_THE_PAGE, "")
+        return ON_THE_PAGE.sub("", known[column].explanation)
     for suffix, words in SUFFIXES.items():
         if column.endswith(suffix):
             return words.format(column.removesuffix(suffix))

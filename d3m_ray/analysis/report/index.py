@@ -29,13 +29,19 @@ class Entry:
     progress: Progress
 
 
-def index_page(experiments: Sequence[Results], hrefs: Mapping[str, str], damaged: Sequence[str] = ()) -> str:
+def index_page(
+    experiments: Sequence[Results],
+    hrefs: Mapping[str, str],
+    damaged: Sequence[str] = (),
+    headlines: Mapping[str, str] | None = None,
+) -> str:
     """The experiments of a store beside each other: headline, a link to each page, settings in which they differ.
 
     `hrefs` are the relative addresses of the pages by the experiments' names. `damaged` are the sentences about damaged
-    files.
+    files. `headlines` are by name what is known of them; the others are found anew.
     """
-    entries = [_entry(results, hrefs[results.name]) for results in experiments]
+    known = headlines or {}
+    entries = [_entry(results, hrefs[results.name], known.get(results.name)) for results in experiments]
     return render(
         "index.html.j2",
         store=str(experiments[0].store) if experiments else "",
@@ -46,7 +52,7 @@ def index_page(experiments: Sequence[Results], hrefs: Mapping[str, str], damaged
     )
 
 
-def _entry(results: Results, href: str) -> Entry:
+def _entry(results: Results, href: str, headline: str | None) -> Entry:
     begun = results.record.created_at
     return Entry(
         name=results.name,
@@ -54,7 +60,7 @@ def _entry(results: Results, href: str) -> Entry:
         dataset=str(results.configuration["dataset"]),
         model=str(results.configuration["model"]),
         begun=begun[:10] if begun else "on a day not known",
-        headline=answer_of(results).sentence,
+        headline=answer_of(results).sentence if headline is None else headline,
         progress=progress_of(states_of(results)),
     )
 
