@@ -70,10 +70,10 @@ def test_a_report_is_an_index_and_a_folder_for_each_experiment(whole: Path) -> N
     assert (folder / SMALL.name / "report.html").read_text().count("<svg") == 2
 
 
-def test_what_is_up_to_date_is_not_made_again(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = store / "figures" / SMALL.name / "report.html"
+def test_what_is_up_to_date_is_not_made_again(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = whole / "figures" / SMALL.name / "report.html"
     before = page.stat().st_mtime_ns
-    assert status_of("report", str(store)) == 0
+    assert status_of("report", str(whole)) == 0
     assert "2 were up to date" in capsys.readouterr().out
     assert page.stat().st_mtime_ns == before
 
@@ -88,6 +88,8 @@ def test_a_file_that_has_gone_is_made_again(store: Path, spoilt: str) -> None:
 def test_a_new_result_makes_its_own_experiment_new_and_no_other(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert status_of("report", str(store)) == 0
+    assert "2 experiments written" in capsys.readouterr().out  # their pages name another store
     (trial,) = (store / "trials" / "method=trak").glob(f"*{OTHER.name}-trak-10-1.parquet")
     trial.unlink()
     assert status_of("report", str(store)) == 0
