@@ -99,7 +99,7 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     for method in config.experiment.methods:
         measure = functools.partial(_measure, method, run, kept, margins, fit_keys)
         unscored += unless_it_fails(method, run, failed, measure)
-    return Outcome(context.experiment, splits, failed, unscored)
+    return Outcome(context.experiment, failed, unscored)
 
 
 def _measure(method: str, run: Run, kept: np.ndarray, margins: np.ndarray, fit_keys: Sequence[str]) -> None:

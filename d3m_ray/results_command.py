@@ -78,7 +78,7 @@ def show_results(store: Store, experiment: str, folder: Path) -> None:
 
     (results,) = read_results(store, [experiment])
     store.write_caveats(experiment, show_finding(results))
-    write_report([results], folder, (), lambda line: None, whole_store=False)
+    write_report([results], folder, (), say, whole_store=False)
     page = folder / experiment / PAGE
     _print(f"results: {store} (d3m_ray.read_trials)\nreport: {page}, its tables and figures beside it")
 
@@ -87,7 +87,7 @@ def show_finding(results: "Results") -> list[str]:
     """Print the table of an experiment, its headline and what speaks against it; returns the caveats."""
     from d3m_ray.analysis.caveats import find_caveats
     from d3m_ray.analysis.datamodeling import lds_table, render_lds
-    from d3m_ray.analysis.headline import headline
+    from d3m_ray.analysis.report.answer import answer_of
     from d3m_ray.analysis.summary import render_summary, summary_table
 
     caveats = [caveat.sentence for caveat in find_caveats(results)]
@@ -96,8 +96,7 @@ def show_finding(results: "Results") -> list[str]:
             Console().print(render_summary(summary_table(results), title=f"{results.name}, test"))
         if len(results.lds):
             Console().print(render_lds(lds_table(results), title=f"{results.name}, val"))
-        if len(results.trials) or not len(results.lds):
-            _print_line(headline(results).sentence, "bold")
+        _print_line(answer_of(results).sentence, "bold")
         for caveat in caveats:
             _print_line(f"caution: {caveat}", "yellow")
     return caveats
@@ -137,9 +136,9 @@ def _summaries(found: "Sequence[Results]") -> "pd.DataFrame":
 def _document(results: "Results") -> dict[str, Any]:
     """What an experiment shows, as JSON values: numbers that are missing are null."""
     from d3m_ray.analysis.caveats import find_caveats
-    from d3m_ray.analysis.headline import headline
+    from d3m_ray.analysis.report.answer import answer_of
 
-    finding = headline(results)
+    finding = answer_of(results)
     return {
         "experiment": results.name,
         "headline": finding.sentence,

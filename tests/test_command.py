@@ -1,7 +1,5 @@
 """The command line: what is wrong with an input is said before anything that takes long is begun."""
 
-import errno
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ import pytest
 
 from d3m_ray import engine as local_engine
 from d3m_ray.__main__ import main
-from d3m_ray.analysis import figures, tables
+from d3m_ray.analysis import output
 from d3m_ray.cluster import engine
 from d3m_ray.command import run_lds_sweep, run_sweep
 from d3m_ray.config import ExecutionConfig, ExperimentConfig, LdsConfig
@@ -74,7 +72,7 @@ def here(monkeypatch):
         yield LocalEngine()
 
     monkeypatch.setattr(engine, "connected", connected)
-    monkeypatch.setattr(figures, "write_figures", lambda *_: [])
+    monkeypatch.setattr(output, "all_figures", lambda results: {})
 
 
 def run_small(store: Path, *flags: str) -> int:
@@ -170,10 +168,10 @@ def test_figures_go_to_the_home_that_was_checked(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.usefixtures("here")
 def test_the_table_is_printed_where_its_file_cannot_be_written(tmp_path, monkeypatch, capsys):
-    def refuses(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def refuses(path: Path, data: bytes) -> None:
+        raise StoreError(f"{path} cannot be written (No space left on device): free some space, or name another place")
 
-    monkeypatch.setattr(tables, "write_table", refuses)
+    monkeypatch.setattr(output, "write_file", refuses)
     assert run_small(tmp_path, "--methods", "random") == 1
     said = capsys.readouterr()
     assert "worst group" in said.out

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from d3m_ray.command import show_results
 from d3m_ray.config import ExperimentConfig, TrainingConfig
 from d3m_ray.data import PlantedOptions
 from d3m_ray.engine import LocalEngine
 from d3m_ray.experiment import Outcome, prepare, run_experiment
 from d3m_ray.progress import Progress
+from d3m_ray.results_command import show_results
 from d3m_ray.store import Store, StoreError
 
 
@@ -34,13 +34,15 @@ def test_a_null_result_is_called_so_on_screen_in_a_file_and_in_the_record(
     finished: tuple[Store, Outcome], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, outcome = finished
-    show_results(store, outcome, tmp_path)
-    written = (tmp_path / outcome.experiment / "caveats.txt").read_text().splitlines()
-    assert "base models" in written[0]
-    assert written[-1].startswith("Fewer than 5 seeds (2): their values are shown, and no interval.")
-    assert list(store.read_experiments()[outcome.experiment].caveats) == written
+    show_results(store, outcome.experiment, tmp_path)
+    headline, *written = (tmp_path / outcome.experiment / "finding.txt").read_text().splitlines()
+    assert headline.startswith("No conclusion")
+    caveats = list(store.read_experiments()[outcome.experiment].caveats)
+    assert "base models" in caveats[0]
+    assert caveats[-1].startswith("Fewer than 5 seeds (2): their values are shown, and no interval.")
+    assert [line for line in written if line.startswith("caution: ")] == [f"caution: {each}" for each in caveats]
     shown = capsys.readouterr().out
-    for caveat in written:
+    for caveat in caveats:
         assert f"caution: {caveat}\n" in shown
 
 
@@ -49,4 +51,4 @@ def test_a_folder_of_figures_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("a file")
     with pytest.raises(StoreError, match="the folder of tables and figures cannot be written"):
-        show_results(*finished, tmp_path / "file")
+        show_results(finished[0], finished[1].experiment, tmp_path / "file")

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d3m_ray.command import show_results
 from d3m_ray.config import ExperimentConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import OwnOptions
 from d3m_ray.engine import LocalEngine
 from d3m_ray.experiment import prepare, run_experiment
 from d3m_ray.progress import Progress
+from d3m_ray.results_command import show_results
 from d3m_ray.store import Store
 
 LABELS = ("bad", "fair", "good")
@@ -48,7 +48,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Progress() as progress:
         outcome = run_experiment(prepare(config, store, progress), LocalEngine(), progress)
     assert outcome.failed == []
-    show_results(store, outcome, folder / "figures")
+    show_results(store, outcome.experiment, folder / "figures")
     return folder
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from d3m_ray.analysis.choice import REFERENCE_METHOD
+from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import MIN_VALUES
-from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names
 from d3m_ray.metrics import CELL_SEPARATOR
 
 ONE_LABEL_SHARE = 0.99  # of val: from here on a model's answers are one label
@@ -74,15 +74,6 @@ def find_caveats(results: Results) -> list[Caveat]:
         *_of_seeds(trials),
         *_of_pairs(trials),
     ]
-
-
-def write_caveats(sentences: Sequence[str], path: Path) -> None:
-    """Write the sentences, one a line; without any, no file, an earlier one deleted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if sentences:
-        path.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
-    else:
-        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pandas as pd
 from d3m_ray.analysis.results import PLAIN_OBJECTIVE, TRIAL, Results
 
 WORST = "worst"
+REFERENCE_METHOD = "random"
 BASE = "nothing removed"
 """What stands as the method of the models that were trained plainly on everything."""
 

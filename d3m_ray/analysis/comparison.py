@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from d3m_ray.analysis.choice import arms_of, base_of, chosen_numbers
+from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of, base_of, chosen_numbers
 from d3m_ray.analysis.corpus import CELL, group_names, label_names, named, train_examples
+from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results, once
-from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names
 from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
 
 ARM = ["method", "num_removed"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.after_choice import choice_correlation, p_after_choice
-from d3m_ray.analysis.choice import WORST, arms_of, chosen_numbers
+from d3m_ray.analysis.choice import REFERENCE_METHOD, WORST, arms_of, chosen_numbers
 from d3m_ray.analysis.power import SIGNIFICANCE, num_seeds_needed, smallest_difference
 from d3m_ray.analysis.resampling import MEASURES, Resampled, resample_test_set, shared_variance, test_set_variance
 from d3m_ray.analysis.results import TRIAL, Results, once
@@ -22,7 +22,6 @@ from d3m_ray.analysis.statistics import (
     t_p_value,
     t_test,
 )
-from d3m_ray.analysis.tables import REFERENCE_METHOD
 
 REFERENCES = (REFERENCE_METHOD, "base")
 COLUMNS = (

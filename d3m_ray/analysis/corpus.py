@@ -5,8 +5,8 @@ A store of an earlier version has no `examples` table; what its other tables say
 
 import pandas as pd
 
+from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results
-from d3m_ray.analysis.tables import identity_names
 from d3m_ray.metrics import CELL_SEPARATOR
 from d3m_ray.records import SPLIT_NAMES
 

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.caveats import Caveat, find_caveats
-from d3m_ray.analysis.choice import arms_of
+from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of
 from d3m_ray.analysis.contrasts import Row, declared_table
 from d3m_ray.analysis.power import SIGNIFICANCE
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
-from d3m_ray.analysis.tables import REFERENCE_METHOD
 
 MAX_NAMES = 8  # of arms without a finding, which the details name all
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from d3m_ray.analysis.caveats import find_caveats
 from d3m_ray.analysis.figures import all_figures, figure_files, svg
 from d3m_ray.analysis.report import index_page, report_page
 from d3m_ray.analysis.report.answer import answer_of
@@ -20,7 +21,7 @@ from d3m_ray.store import write_file
 
 STAMP = ".made-from.json"
 """Beside what was written of an experiment: what it was made from, and its files."""
-INDEX, PAGE = "index.html", "report.html"
+INDEX, PAGE, FINDING = "index.html", "report.html", "finding.txt"
 
 Tell = Callable[[str], None]
 
@@ -88,12 +89,20 @@ def write_figures(results: Results, folder: Path) -> tuple[list[str], dict[str, 
 def _write_experiment(results: Results, folder: Path, damaged: Collection[str], has_index: bool) -> list[str]:
     """Everything of one experiment; the page last, since it says which files were found damaged on the way."""
     tables = write_tables(results, folder)
+    write_file(folder / FINDING, _finding(results).encode())
     figures, elements = write_figures(results, folder)
     by_figure = {name: [file for file in figures if Path(file).stem == name] for name in elements}
     index_href = f"../{INDEX}" if has_index else None
     page = report_page(results, elements, by_figure, index_href, damaged)
     write_file(folder / PAGE, page.encode())
-    return [*tables, *figures, PAGE]
+    return [*tables, FINDING, *figures, PAGE]
+
+
+def _finding(results: Results) -> str:
+    """The headline, what it rests on, and what speaks against reading more into it, a line each."""
+    answer = answer_of(results)
+    cautions = [f"caution: {caveat.sentence}" for caveat in find_caveats(results)]
+    return "".join(f"{line}\n" for line in (answer.sentence, *answer.details, *cautions))
 
 
 def _valid_stamp(folder: Path, made_from: str) -> dict[str, Any] | None:

@@ -8,12 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from d3m_ray.analysis.choice import BASE, WORST, arms_of, base_of, chosen_numbers
+from d3m_ray.analysis.choice import BASE, REFERENCE_METHOD, WORST, arms_of, base_of, chosen_numbers
 from d3m_ray.analysis.contrasts import Row, contrast_table
 from d3m_ray.analysis.power import SIGNIFICANCE
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import MIN_VALUES, Interval, bootstrap_interval
-from d3m_ray.analysis.tables import REFERENCE_METHOD
 from d3m_ray.store import StoreError
 
 ACCURACIES = {"worst": "wga", "worst_cell": "worst_cell_accuracy", "all": "accuracy"}  # group -> column

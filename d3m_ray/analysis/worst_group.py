@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.stats import binom
 
 from d3m_ray.analysis.choice import BASE, arms_of, base_of
+from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import wilson_bounds
-from d3m_ray.analysis.tables import identity_names
 from d3m_ray.metrics import METRICS, SUMMARY_GROUPS
 
 WORST_COLUMNS = (

@@ -10,7 +10,7 @@ from d3m_ray.engine import Engine, FailedFit
 from d3m_ray.failures import Unscored
 from d3m_ray.planning import alignment_key, alignment_names, checkpoint_keys, query_split
 from d3m_ray.progress import Progress
-from d3m_ray.records import Examples, Predictions, Splits
+from d3m_ray.records import Examples, Predictions
 from d3m_ray.trial import TrialContext, stored_predictions
 
 
@@ -19,7 +19,6 @@ class Outcome:
     """What a run leaves: the experiment's name in the store, the fits that failed, and what could not be scored."""
 
     experiment: str
-    splits: Splits
     failed: Sequence[FailedFit]
     unscored: Sequence[Unscored] = ()
 

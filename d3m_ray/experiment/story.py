@@ -58,7 +58,7 @@ def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Pr
 def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Outcome:
     """Bring the store to hold every trial of an experiment that `prepare` has checked."""
     config, context = prepared.config, prepared.context
-    store, splits = context.store, context.splits
+    store = context.store
     record_plan(prepared, progress)
     run = Run(config, context, engine, progress)
     discard_incomplete(run)
@@ -79,4 +79,4 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
         progress.stage("trials that remove what alignment or the base models' losses select")
         failed += train(run, waiting, ())
     settle_unselected(config, context, evidence, failed, unscored)
-    return Outcome(context.experiment, splits, failed, unscored)
+    return Outcome(context.experiment, failed, unscored)

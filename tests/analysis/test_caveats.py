@@ -1,12 +1,11 @@
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from d3m_ray.analysis.caveats import find_caveats, write_caveats
+from d3m_ray.analysis.caveats import find_caveats
 from d3m_ray.analysis.results import read_results
 from d3m_ray.store import TABLES, Store, StoreError
 
@@ -187,12 +186,7 @@ def test_few_seeds_are_said(store: Store, write_trial: Callable[..., None], more
     assert caveat.endswith("--seeds 0 1 2 3 4 gives intervals.")
 
 
-def test_they_are_written_beside_the_table_and_into_the_record(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "figures" / "caveats.txt"
-    write_caveats(["One.", "Two."], path)
-    assert path.read_text() == "One.\nTwo.\n"
-    write_caveats([], path)
-    assert not path.exists()
+def test_they_are_written_into_the_record(store: Store) -> None:
     with pytest.raises(StoreError, match="holds no experiment"):
         store.write_caveats(EXPERIMENT, ["One."])
     store.write_experiment(EXPERIMENT, CONFIGURATION, [("trak", 0, 0)])

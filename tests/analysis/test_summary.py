@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,6 @@ from scipy.stats import ttest_1samp
 
 from d3m_ray.analysis.results import read_results
 from d3m_ray.analysis.summary import render_summary, summary_table
-from d3m_ray.analysis.tables import write_table
 from d3m_ray.store import Store, StoreError
 
 EXPERIMENT = "insects-1a2b3c4d"
@@ -114,13 +112,6 @@ def test_an_experiment_without_trials_has_no_summary(store: Store) -> None:
     store.write_experiment("birds", {"dataset": "birds", "model": "tiny-bert"}, [])
     with pytest.raises(StoreError, match="holds no test trial of 'birds'"):
         summary_of(store)
-
-
-def test_the_csv_holds_the_summary(filled_store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "out" / "summary.csv"
-    summary = summary_of(filled_store)
-    write_table(summary, path)
-    pd.testing.assert_frame_equal(pd.read_csv(path), summary, check_dtype=False)
 
 
 @pytest.mark.parametrize("width", [80, 140])

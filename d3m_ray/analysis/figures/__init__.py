@@ -1,6 +1,6 @@
 """Figures of the study, made from the stored results alone: `all_figures`, and each as files or inside a page."""
 
-from d3m_ray.analysis.figures.catalogue import all_figures, write_figures
-from d3m_ray.analysis.figures.files import figure_files, svg, write_figure
+from d3m_ray.analysis.figures.catalogue import all_figures
+from d3m_ray.analysis.figures.files import figure_files, svg
 
-__all__ = ["all_figures", "figure_files", "svg", "write_figure", "write_figures"]
+__all__ = ["all_figures", "figure_files", "svg"]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,7 +15,6 @@ from d3m_ray.analysis.figures.agreement import agreement_figure
 from d3m_ray.analysis.figures.curves import metric_figure
 from d3m_ray.analysis.figures.datamodeling import lds_figure, mean_lds
 from d3m_ray.analysis.figures.differences import differences_figure, of_worst_group
-from d3m_ray.analysis.figures.files import write_figure
 from d3m_ray.analysis.figures.forest import forest_figure, group_differences
 from d3m_ray.analysis.figures.heat_maps import alignment_heat_maps, score_heat_maps
 from d3m_ray.analysis.figures.histograms import alignment_figure, score_figure
@@ -24,10 +22,9 @@ from d3m_ray.analysis.figures.pareto import pareto_figure
 from d3m_ray.analysis.figures.removed import removed_figure, shown_arms
 from d3m_ray.analysis.figures.sizes import distribution_figure
 from d3m_ray.analysis.figures.style import method_order
-from d3m_ray.analysis.results import Results, read_results
+from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.score_tables import mean_alignments, mean_scores
 from d3m_ray.metrics import METRICS
-from d3m_ray.store import Store
 
 Draw = Callable[[], Figure]
 
@@ -86,13 +83,3 @@ def _not_empty(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 def _of_corpus(results: Results) -> dict[str, Draw]:
     distribution = distribution_table(results)
     return {"distribution": partial(distribution_figure, results, distribution)} if len(distribution) else {}
-
-
-def write_figures(store: Store, experiment: str, folder: Path) -> list[Path]:
-    """Write every figure of an experiment as PDF, PNG and SVG into the folder; returns the paths.
-
-    Raises StoreError where the store has no such experiment.
-    """
-    (results,) = read_results(store, [experiment])
-    figures = all_figures(results)
-    return [path for name, draw in figures.items() for path in write_figure(draw(), folder, name)]

@@ -21,9 +21,9 @@ from d3m_ray.analysis.figures.bands import BAND_SENTENCE, mean_bands
 from d3m_ray.analysis.figures.lettering import key_lines, legible, shortened
 from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, head, line_handle, rule
 from d3m_ray.analysis.figures.style import INK, MethodStyle, house_style, method_order, method_styles
+from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import MIN_VALUES
-from d3m_ray.analysis.tables import identity_names
 
 METRIC_TITLES = {
     "accuracy": "accuracy",

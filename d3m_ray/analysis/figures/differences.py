@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from d3m_ray.analysis.choice import WORST
+from d3m_ray.analysis.choice import REFERENCE_METHOD, WORST
 from d3m_ray.analysis.figures.axes import closest_inches, number_axis, share_axis, value_axes
 from d3m_ray.analysis.figures.curves import BASE, each_model_once
 from d3m_ray.analysis.figures.lettering import legible
@@ -19,7 +19,6 @@ from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, line_handle, rule
 from d3m_ray.analysis.figures.style import GREY, INK, MethodStyle, house_style, method_order, method_styles
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
-from d3m_ray.analysis.tables import REFERENCE_METHOD
 
 HEIGHT_INCHES = 3.2
 DODGE_INCHES = 0.07  # between the methods' markers at one number

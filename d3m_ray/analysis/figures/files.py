@@ -4,14 +4,12 @@ import hashlib
 import io
 import re
 from html import escape
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from d3m_ray.analysis.figures.style import house_style
-from d3m_ray.store import write_file
 
 FORMATS = ("pdf", "png", "svg")
 PNG_DPI = 160
@@ -28,17 +26,6 @@ REFERENCE = re.compile(r'(?:href="#|url\(#)([^")]+)')
 def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
     """By file name, `name.pdf`, `.png` and `.svg`, its content."""
     return {f"{name}.{suffix}": _rendered(figure, suffix) for suffix in FORMATS}
-
-
-def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write the `figure_files` into the folder, made where there is none; returns the paths.
-
-    A file is whole, or the earlier one. Raises StoreError where it cannot be written.
-    """
-    files = figure_files(figure, name)
-    for file, content in files.items():
-        write_file(folder / file, content)
-    return [folder / file for file in files]
 
 
 def svg(figure: Figure, name: str = "", file: bytes | None = None) -> str:

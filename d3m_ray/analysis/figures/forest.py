@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from d3m_ray.analysis.choice import WORST
+from d3m_ray.analysis.choice import REFERENCE_METHOD, WORST
 from d3m_ray.analysis.figures.axes import padded, tick_label, ticks_within
 from d3m_ray.analysis.figures.bands import mean_bands
 from d3m_ray.analysis.figures.curves import BASE, each_model_once
@@ -15,9 +15,9 @@ from d3m_ray.analysis.figures.differences import ZERO_LABELS
 from d3m_ray.analysis.figures.lettering import key_lines, legible, shortened, text_inches
 from d3m_ray.analysis.figures.page import Page, head, line_handle, rule
 from d3m_ray.analysis.figures.style import GREY, GRID, MethodStyle, house_style, method_order, method_styles
+from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
-from d3m_ray.analysis.tables import REFERENCE_METHOD, identity_names
 
 ROW_INCHES = 0.115  # of one method in one group
 ROW_GAP = 1.2  # between groups, in such rows
