@@ -96,8 +96,9 @@ def show_finding(results: "Results") -> list[str]:
             Console().print(render_summary(summary_table(results), title=f"{results.name}, test"))
         if len(results.lds):
             Console().print(render_lds(lds_table(results), title=f"{results.name}, val"))
-        _print_line(answer_of(results).sentence, "bold")
-        for caveat in caveats:
+        sentence = answer_of(results).sentence
+        _print_line(sentence, "bold")
+        for caveat in (each for each in caveats if each not in sentence):  # what it rests on, it says itself
             _print_line(f"caution: {caveat}", "yellow")
     return caveats
 
