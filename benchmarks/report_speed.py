@@ -18,27 +18,36 @@ from d3m_ray.store import Store
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import made_up_store as made_up
 
-METHODS = ("trak", "ekfac", "traker", "kronfluence", "bm25", "embedding", "trak_auto", "ekfac_auto", "loss", "random")
-NUMBERS = tuple(range(100, 4001, 200))
-TRIALS_A_SEED = len(METHODS) * (len(NUMBERS) + 1)
+METHODS = ("random", "trak", "ekfac", "embedding", "bm25", "traker", "kronfluence", "trak_auto", "ekfac_auto", "loss")
+MOST_REMOVED = 4000  # of 7,786
 NUM_DRAWS = 20  # different fits: the others repeat one under another key, and are as long to read
 
 
-def main(num_trials: int = 1000, store: Path = Path("results/made-up-report"), rounds: int = 2) -> None:
-    """Fill a store, unless it is there, and time its report: drawn whole, then with nothing left to draw."""
+def main(
+    num_trials: int = 1000,
+    num_methods: int = 5,
+    num_numbers: int = 10,
+    store: Path = Path("results/made-up-report"),
+    rounds: int = 2,
+) -> None:
+    """Fill a store, unless it is there, and time its report: drawn whole, then with nothing left to draw.
+
+    The trials are of so many methods, random removal among them, and numbers removed; as many seeds as that takes.
+    """
+    trials_a_seed = num_methods * (num_numbers + 1)
     made = made_up.MadeUp(
         groups=tuple(f"group {number}" for number in range(13)),
-        methods=METHODS,
+        methods=METHODS[:num_methods],
         rules={},
-        numbers=NUMBERS,
-        seeds=tuple(range(max(1, round(num_trials / TRIALS_A_SEED)))),
+        numbers=tuple(MOST_REMOVED * number // num_numbers for number in range(1, num_numbers + 1)),
+        seeds=tuple(range(max(1, round(num_trials / trials_a_seed)))),
         num_train=7786,
         num_val=1380,
         num_test=5870,
     )
     if not store.exists():
         seconds = _timed(lambda: fill(Store(store), made))
-        print(f"{seconds:8.1f} s to make up {len(made.seeds) * TRIALS_A_SEED:,} trials", flush=True)
+        print(f"{seconds:8.1f} s to make up {len(made.seeds) * trials_a_seed:,} trials", flush=True)
     out = store / "figures"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "d3m_ray", "report", str(store), "--out", str(out)]
