@@ -70,6 +70,17 @@ def test_a_report_is_an_index_and_a_folder_for_each_experiment(whole: Path) -> N
     assert (folder / SMALL.name / "report.html").read_text().count("<svg") == 2
 
 
+def test_a_figure_replaced_alone_is_not_called_up_to_date(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    fill_store(store, OTHER)
+    results = read_results(store)
+    folder = tmp_path / "out"
+    output.write_report(results, folder, (), lambda line: None)
+    assert output.write_report(results, folder, (), lambda line: None).num_up_to_date == 1
+    output.write_figures(results[0], folder / OTHER.name)
+    assert output.write_report(results, folder, (), lambda line: None).num_written == 1
+
+
 def test_what_is_up_to_date_is_not_made_again(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = store / "figures" / SMALL.name / "report.html"
     before = page.stat().st_mtime_ns

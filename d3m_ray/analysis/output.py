@@ -14,7 +14,7 @@ from d3m_ray.analysis.report import index_page, report_page
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.written_tables import all_tables, column_guide
 from d3m_ray.keys import content_hash
-from d3m_ray.store import write_file
+from d3m_ray.store import refused, write_file
 
 STAMP = ".made-from.json"
 """Beside what was written of an experiment: what it was made from, and its files."""
@@ -70,6 +70,7 @@ def write_tables(results: Results, folder: Path) -> list[str]:
 
 def write_figures(results: Results, folder: Path) -> tuple[list[str], dict[str, str]]:
     """Write each figure as PDF, PNG and SVG; returns the files' names, and by figure its `<svg>` element for a page."""
+    _forget(folder)
     names: list[str] = []
     elements: dict[str, str] = {}
     for name, draw in all_figures(results).items():
@@ -84,6 +85,7 @@ def write_figures(results: Results, folder: Path) -> tuple[list[str], dict[str, 
 
 def _write_experiment(results: Results, folder: Path, damaged: Collection[str], has_index: bool) -> list[str]:
     """Everything of one experiment; the page last, since it says which files were found damaged on the way."""
+    _forget(folder)
     tables = write_tables(results, folder)
     figures, elements = write_figures(results, folder)
     by_figure = {name: [file for file in figures if Path(file).stem == name] for name in elements}
@@ -91,6 +93,12 @@ def _write_experiment(results: Results, folder: Path, damaged: Collection[str], 
     page = report_page(results, elements, by_figure, index_href, damaged)
     write_file(folder / PAGE, page.encode())
     return [*tables, *figures, PAGE]
+
+
+def _forget(folder: Path) -> None:
+    """Remove the stamp: once one file is replaced, it no longer says what all of them were made from."""
+    with refused(f"{folder / STAMP}", "written"):
+        (folder / STAMP).unlink(missing_ok=True)
 
 
 def _is_up_to_date(folder: Path, made_from: str) -> bool:
