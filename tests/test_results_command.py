@@ -70,6 +70,17 @@ def test_a_report_is_an_index_and_a_folder_for_each_experiment(whole: Path) -> N
     assert (folder / SMALL.name / "report.html").read_text().count("<svg") == 2
 
 
+def test_a_figure_replaced_alone_is_not_called_up_to_date(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    fill_store(store, OTHER)
+    results = read_results(store)
+    folder = tmp_path / "out"
+    output.write_report(results, folder, (), lambda line: None)
+    assert output.write_report(results, folder, (), lambda line: None).num_up_to_date == 1
+    output.write_figures(results[0], folder / OTHER.name)
+    assert output.write_report(results, folder, (), lambda line: None).num_written == 1
+
+
 def test_what_is_up_to_date_is_not_made_again(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = whole / "figures" / SMALL.name / "report.html"
     before = page.stat().st_mtime_ns
@@ -177,6 +188,10 @@ def test_a_sweep_ends_with_the_table_the_headline_and_the_report(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_results(Store(store), OTHER.name, tmp_path / "shown")
+    page = tmp_path / "shown" / OTHER.name / "report.html"
+    assert "index.html" not in page.read_text(), "there is none"
+    assert status_of("report", str(store), "--out", str(tmp_path / "shown")) == 0
+    assert "../index.html" in page.read_text()
     shown = capsys.readouterr().out
     assert "caution: Fewer than 5 seeds (2)" in shown
     assert str(tmp_path / "shown" / OTHER.name / "report.html") in shown

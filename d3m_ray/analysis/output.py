@@ -17,7 +17,7 @@ from d3m_ray.analysis.report.answer import answer_of
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.written_tables import all_tables, column_guide
 from d3m_ray.keys import content_hash
-from d3m_ray.store import write_file
+from d3m_ray.store import refused, write_file
 
 STAMP = ".made-from.json"
 """Beside what was written of an experiment: what it was made from, and its files."""
@@ -45,13 +45,15 @@ def write_report(
     be written; each file is whole or as it was.
     """
     headlines, num_written = {}, 0
+    has_index = whole_store or (folder / INDEX).is_file()
     for results in experiments:
         made_from = _made_from(results)
-        stamp = None if damaged else _valid_stamp(folder / results.name, made_from)
+        stamp = None if damaged else _valid_stamp(folder / results.name, made_from, has_index)
         if stamp is None:
             tell(f"{results.name}: tables, figures and page")
-            files = _write_experiment(results, folder / results.name, damaged, has_index=whole_store)
-            stamp = {"made_from": made_from, "headline": answer_of(results).sentence, "files": files}
+            files = _write_experiment(results, folder / results.name, damaged, has_index)
+            sentence = answer_of(results).sentence
+            stamp = {"made_from": made_from, "has_index": has_index, "headline": sentence, "files": files}
             if not damaged:
                 write_file(folder / results.name / STAMP, json.dumps(stamp).encode())
             num_written += 1
@@ -74,6 +76,7 @@ def write_tables(results: Results, folder: Path) -> list[str]:
 
 def write_figures(results: Results, folder: Path) -> tuple[list[str], dict[str, str]]:
     """Write each figure as PDF, PNG and SVG; returns the files' names, and by figure its `<svg>` element for a page."""
+    _forget(folder)
     names: list[str] = []
     elements: dict[str, str] = {}
     for name, draw in all_figures(results).items():
@@ -88,6 +91,7 @@ def write_figures(results: Results, folder: Path) -> tuple[list[str], dict[str, 
 
 def _write_experiment(results: Results, folder: Path, damaged: Collection[str], has_index: bool) -> list[str]:
     """Everything of one experiment; the page last, since it says which files were found damaged on the way."""
+    _forget(folder)
     tables = write_tables(results, folder)
     write_file(folder / FINDING, _finding(results).encode())
     figures, elements = write_figures(results, folder)
@@ -105,11 +109,22 @@ def _finding(results: Results) -> str:
     return "".join(f"{line}\n" for line in (answer.sentence, *answer.details, *cautions))
 
 
-def _valid_stamp(folder: Path, made_from: str) -> dict[str, Any] | None:
-    """What was kept of an experiment's last report, where its files are all there and made from this."""
+def _forget(folder: Path) -> None:
+    """Remove the stamp: once one file is replaced, it no longer says what all of them were made from."""
+    with refused(f"{folder / STAMP}", "written"):
+        (folder / STAMP).unlink(missing_ok=True)
+
+
+def _valid_stamp(folder: Path, made_from: str, has_index: bool) -> dict[str, Any] | None:
+    """What was kept of an experiment's last report, where its files are all there and made from this.
+
+    A page that has a link to the index, or has none because there is none.
+    """
     try:
         stamp: dict[str, Any] = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        is_valid = stamp["made_from"] == made_from and isinstance(stamp["headline"], str)
+        is_valid = (stamp["made_from"], stamp["has_index"]) == (made_from, has_index) and isinstance(
+            stamp["headline"], str
+        )
         return stamp if is_valid and all((folder / name).is_file() for name in stamp["files"]) else None
     except (OSError, ValueError, KeyError, TypeError):  # none, or not one of ours: all is made again
         return None

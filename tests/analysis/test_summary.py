@@ -40,11 +40,21 @@ def test_the_summary_says_what_the_trials_say(filled_store: Store) -> None:
     )
 
 
-def test_the_difference_to_random_is_missing_where_random_is(filled_store: Store) -> None:
+def test_an_arm_without_random_removal_of_as_many_is_compared_with_the_base(filled_store: Store) -> None:
     summary = summary_of(filled_store).set_index(["method", "num_removed"])
-    assert summary.loc[("trak_heuristic", 137), "num_pairs"] == 0
-    assert np.isnan(summary.loc[("trak_heuristic", 137), "wga_difference"])
-    assert summary.loc["random", "wga_difference"].isna().all()
+    heuristic = summary.loc[("trak_heuristic", 137)]
+    assert (heuristic["wga_difference_reference"], heuristic["num_pairs"]) == ("base", 5)
+    assert heuristic["wga_difference"] == pytest.approx(heuristic["wga"] - summary.loc[BASE, "wga"])
+    assert (summary.loc["trak", "wga_difference_reference"] == "random").all()
+    for itself in ("random", "nothing removed"):
+        assert summary.loc[itself, ["wga_difference", "wga_difference_reference"]].isna().all(axis=None)
+
+
+def test_a_difference_to_the_base_is_marked_in_words(filled_store: Store) -> None:
+    console = Console(width=140, file=StringIO())
+    console.print(render_summary(summary_of(filled_store)))
+    lines = console.file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines if " base [" in line] == ["trak_heuristic"]
 
 
 def test_a_model_is_not_compared_with_itself(filled_store: Store, write_trial: Callable[..., None]) -> None:
@@ -112,6 +122,24 @@ def test_an_experiment_without_trials_has_no_summary(store: Store) -> None:
     store.write_experiment("birds", {"dataset": "birds", "model": "tiny-bert"}, [])
     with pytest.raises(StoreError, match="holds no test trial of 'birds'"):
         summary_of(store)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_the_widest_intervals_are_shown_whole(store: Store, write_trial: Callable[..., None], width: int) -> None:
+    for seed, gain in enumerate([-0.3, 0.3, -0.2, 0.2, 0.3]):
+        write_trial("gradient_cosine_auto", 0, seed, gain, fit_key=f"other-{seed}", objective="group_dro")
+        write_trial("random", 0, seed)
+    summary = summary_of(store)
+    console = Console(width=width, file=StringIO())
+    console.print(render_summary(summary, "title"))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    row = summary.set_index("method").loc["gradient_cosine_auto"]
+    for name in ("wga_low", "wga_high", "accuracy_low", "accuracy_high"):
+        assert f"{100 * row[name]:.1f}" in shown
+    for name in ("wga_difference_t_low", "wga_difference_t_high"):
+        assert f"{100 * row[name]:+.1f}" in shown
 
 
 @pytest.mark.parametrize("width", [80, 140])
