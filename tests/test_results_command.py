@@ -136,6 +136,29 @@ def test_a_half_done_store_says_what_is_missing(store: Path, tmp_path: Path) -> 
     assert "Missing trials" in page
 
 
+@pytest.mark.parametrize("has_lds", [False, True])
+def test_an_experiment_without_trials_has_a_report(
+    has_lds: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that has just begun, or one of linear datamodeling scores."""
+    store = Store(tmp_path / "store")
+    plan = [] if has_lds else [("trak", 10, 0)]
+    store.write_experiment("bees-0", {"dataset": "bees", "model": "tiny", "label_names": ["a", "b"]}, plan)
+    if has_lds:
+        rows = pd.DataFrame({"kind": ["query", "group", "group"], "target": ["mean", "ant", "mean"], "lds": 0.3})
+        columns = {"lds_key": "k", "experiment": "bees-0", "lds_low": 0.2, "lds_high": 0.4}
+        rows = rows.assign(**columns, num_subsets=20, scoring_seconds=3.0)
+        store.write("lds", "k", rows, {}, "trak")
+    for command in ("report", "table"):
+        assert status_of(command, str(store)) == 0
+    said = capsys.readouterr()
+    assert not said.err.count("error")
+    page = (tmp_path / "store" / "figures" / "bees-0" / "report.html").read_text()
+    assert ("trak 0.30 (0.20 to 0.40)" in page) == has_lds
+    assert status_of("table", str(store), "--format", "csv") == 0
+    assert status_of("table", str(store), "--format", "json") == 0
+
+
 @pytest.mark.parametrize("command", ["report", "table", "figures"])
 def test_a_store_without_an_experiment_is_refused_and_nothing_is_written(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -15,7 +15,6 @@ from d3m_ray.analysis.contrasts import REFERENCES, Row, contrast_table
 from d3m_ray.analysis.power import SIGNIFICANCE
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import MIN_VALUES, Interval, bootstrap_interval
-from d3m_ray.store import StoreError
 
 ACCURACIES = {"worst": "wga", "worst_cell": "worst_cell_accuracy", "all": "accuracy"}  # group -> column
 DIFFERENCE = "wga_difference"
@@ -42,11 +41,11 @@ def summary_table(results: Results) -> pd.DataFrame:
     `wga_difference_p_holm` is its p value, adjusted for all arms with that reference (`contrast_table`). Below
     `MIN_VALUES` seeds bounds and p values are NaN. `wga_values` and `wga_difference_values` are each seed's, in order,
     blanks between them. `is_chosen` marks the number removed of each method that val would choose; test has no say.
-    Raises StoreError where the experiment has no trial.
+    Empty where the experiment has no test trial.
     """
     trials = results.trials
     if trials.empty:
-        raise StoreError(f"{results.store} holds no test trial of {results.name!r}")
+        return pd.DataFrame()
     contrasts = contrast_table(results)
     compared = contrasts[contrasts["measure"] == WORST].set_index(["method", "num_removed", "reference"])
     by_contrast: dict[Hashable, Row] = dict(compared.to_dict("index"))

@@ -9,7 +9,7 @@ from scipy.stats import ttest_1samp
 
 from d3m_ray.analysis.results import read_results
 from d3m_ray.analysis.summary import render_summary, summary_table
-from d3m_ray.store import Store, StoreError
+from d3m_ray.store import Store
 
 EXPERIMENT = "insects-1a2b3c4d"
 BASE = ("nothing removed", 0)
@@ -120,8 +120,7 @@ def test_from_five_seeds_on_the_difference_has_students_interval(
 
 def test_an_experiment_without_trials_has_no_summary(store: Store) -> None:
     store.write_experiment("birds", {"dataset": "birds", "model": "tiny-bert"}, [])
-    with pytest.raises(StoreError, match="holds no test trial of 'birds'"):
-        summary_of(store)
+    assert summary_of(store).empty
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
