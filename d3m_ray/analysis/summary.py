@@ -89,14 +89,20 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What stands between a mean and its interval, between an interval's bounds, and between the words of a head."""
+    """What stands between a mean and its interval, an interval's bounds, the seeds' values, and the words of a head."""
 
     before: str
     within: str
+    values: str
     head: str
 
 
-_LAYOUTS = (_Layout(" ", ",", " "), _Layout("\n", ",", " "), _Layout("\n", ",\n", "\n"))  # ever narrower
+_LAYOUTS = (  # ever narrower
+    _Layout(" ", ",", " ", " "),
+    _Layout("\n", ",", " ", " "),
+    _Layout("\n", ",", " ", "\n"),
+    _Layout("\n", ",\n", "\n", "\n"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,5 +166,5 @@ def _percent(row: Row, column: str, layout: _Layout, bounds: str = "", sign: str
     if not pd.isna(low):
         return text.append(f"{layout.before}[{low:{sign}.1f}{layout.within}{high:{sign}.1f}]", style="dim not bold")
     values = str(row.get(f"{column}_values", "")).split()
-    shown = layout.head.join(f"{100 * float(value):{sign}.1f}" for value in values)
-    return text.append(f"\n({shown})", style="dim not bold") if 1 < len(values) < MIN_VALUES else text
+    shown = layout.values.join(f"{100 * float(value):{sign}.1f}" for value in values)
+    return text.append(f"\n{shown}", style="dim not bold") if 1 < len(values) < MIN_VALUES else text
