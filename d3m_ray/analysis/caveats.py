@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from d3m_ray.analysis.choice import REFERENCE_METHOD
-from d3m_ray.analysis.identities import identity_names
+from d3m_ray.analysis.corpus import trial_identities
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import MIN_VALUES
 from d3m_ray.metrics import CELL_SEPARATOR
@@ -54,7 +54,7 @@ def find_caveats(results: Results) -> list[Caveat]:
     never get a label right, or differ widely; other models that never get a label right; arms that no trial tells
     apart; groups of few test examples; and too few seeds for an interval.
     """
-    trials, label_names = results.trials, results.label_names
+    trials, label_names, identities = results.trials, results.label_names, trial_identities(results)
     is_base = trials["fit_key"].isin(list(results.base_fits.values()))
     read_by_attribution = {key: name for name, key in results.record.keys.get("fits", {}).items()}
     names = {key: f"base model, seed {seed}" for seed, key in results.base_fits.items()} | read_by_attribution
@@ -68,9 +68,9 @@ def find_caveats(results: Results) -> list[Caveat]:
         return of_base_models
     return [
         *of_base_models,
-        *_of_trained_models(trials[~is_base], label_names),
+        *_of_trained_models(trials[~is_base], identities, label_names),
         *_of_arms(trials),
-        *_of_small_groups(trials),
+        *_of_small_groups(trials, identities),
         *_of_seeds(trials),
         *_of_pairs(trials),
     ]
@@ -182,10 +182,9 @@ def _of_uneven_models(models: Sequence[_Answers], read_by_attribution: Sequence[
     return [Caveat("uneven", sentence)]
 
 
-def _of_trained_models(trials: pd.DataFrame, label_names: Sequence[str]) -> list[Caveat]:
+def _of_trained_models(trials: pd.DataFrame, identities: Sequence[str], label_names: Sequence[str]) -> list[Caveat]:
     """One for each label of which models that are no base models get no test example right."""
     caveats = []
-    identities = identity_names(trials["group"].unique())
     for label in label_names:
         of_label = trials[trials["group"].isin([f"{identity}{CELL_SEPARATOR}{label}" for identity in identities])]
         best = of_label.groupby("fit_key")["accuracy"].max()
@@ -200,9 +199,9 @@ def _of_trained_models(trials: pd.DataFrame, label_names: Sequence[str]) -> list
     return caveats
 
 
-def _of_small_groups(trials: pd.DataFrame) -> list[Caveat]:
+def _of_small_groups(trials: pd.DataFrame, identities: Sequence[str]) -> list[Caveat]:
     sizes = trials.drop_duplicates("group").set_index("group")["num_examples"]
-    sizes = sizes[identity_names(sizes.index)]
+    sizes = sizes[sizes.index.isin(identities)]
     if sizes.empty or sizes.min() >= SMALL_GROUP:
         return []
     sentence = (

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of, base_of, chosen_numbers
-from d3m_ray.analysis.corpus import CELL, group_names, label_names, named, train_examples
-from d3m_ray.analysis.identities import identity_names
+from d3m_ray.analysis.corpus import CELL, group_names, label_names, named, train_examples, trial_identities
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
 
@@ -30,7 +29,7 @@ def comparison_table(results: Results) -> pd.DataFrame:
     trials = results.trials
     base = base_of(trials)
     shown = pd.concat([base, _at_arms(trials, _compared_arms(results))], ignore_index=True)
-    groups = [*SUMMARY_GROUPS, *identity_names(trials["group"].unique(), label_names(results))]
+    groups = [*SUMMARY_GROUPS, *trial_identities(results)]
     table = _means(shown, groups)
     table.insert(5, REMOVED, _removed_of_groups(results, table))
     return table
@@ -53,7 +52,7 @@ def base_table(results: Results) -> pd.DataFrame:
     found, labels = set(base["group"]), label_names(results)
     groups = [
         name
-        for group in identity_names(found, labels)
+        for group in trial_identities(results)
         for name in (group, *(f"{group}{CELL_SEPARATOR}{label}" for label in labels))
         if name in found
     ]

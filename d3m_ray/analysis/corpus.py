@@ -44,8 +44,12 @@ def train_examples(results: Results) -> pd.DataFrame:
 
 def group_names(results: Results) -> list[str]:
     """The groups, sorted: those of the `examples` table, of train and of the trials."""
-    of_trials = identity_names(results.all_trials["group"].unique(), results.label_names)
-    return sorted({*results.examples["group"], *train_examples(results)["group"], *of_trials})
+    return sorted({*results.examples["group"], *train_examples(results)["group"], *trial_identities(results)})
+
+
+def trial_identities(results: Results) -> list[str]:
+    """The identities that the trials have rows of, sorted."""
+    return identity_names(results.all_trials["group"].unique(), label_names(results))
 
 
 def distribution_table(results: Results) -> pd.DataFrame:
@@ -72,7 +76,7 @@ def _derived(results: Results) -> pd.Series:
     counts = [train_examples(results).assign(split="train").groupby(_SPLIT_AND_CELL).size()]
     for split in ("val", "test"):
         sizes = results.trials_of(split).drop_duplicates("group").set_index("group")["num_examples"]
-        groups = identity_names(sizes.index, results.label_names)
+        groups = [name for name in trial_identities(results) if name in sizes.index]
         cells = pd.MultiIndex.from_product([[split], groups, results.label_names], names=_SPLIT_AND_CELL)
         of_cells = sizes.reindex([f"{group}{CELL_SEPARATOR}{name}" for _, group, name in cells], fill_value=0)
         counts.append(of_cells.set_axis(cells))

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from d3m_ray.analysis.choice import BASE, arms_of, base_of
-from d3m_ray.analysis.identities import identity_names
+from d3m_ray.analysis.corpus import trial_identities
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import wilson_bounds
 from d3m_ray.metrics import METRICS, SUMMARY_GROUPS
@@ -35,11 +35,12 @@ def worst_group_table(results: Results) -> pd.DataFrame:
     would be if every group were answered with the same probability, the arm's mean group accuracy, so that only the
     groups' sizes made one the worst. Empty without trials.
     """
-    fixed = fixed_group(results)
+    fixed, identities = fixed_group(results), trial_identities(results)
     rows = []
     for method, num_removed, trials in _arms(results):
-        groups = identity_names(trials["group"].unique())
-        accuracies = trials.pivot(index="seed", columns="group", values="accuracy")[groups]
+        by_group = trials.pivot(index="seed", columns="group", values="accuracy")
+        groups = [name for name in identities if name in by_group]
+        accuracies = by_group[groups]
         sizes = trials.drop_duplicates("group").set_index("group")["num_examples"][groups]
         means = accuracies.mean()
         row = (method, num_removed, len(accuracies), accuracies.min(axis=1).mean(), means.min())
@@ -71,7 +72,7 @@ def group_table(results: Results) -> pd.DataFrame:
 def fixed_group(results: Results) -> str | None:
     """The group of lowest mean val accuracy under the base models, None where there are none; of equals, the first."""
     base = base_of(results.trials_of("val"))
-    base = base[base["group"].isin(identity_names(base["group"].unique()))]
+    base = base[base["group"].isin(trial_identities(results))]
     return None if base.empty else str(base.groupby("group")["accuracy"].mean().idxmin())
 
 

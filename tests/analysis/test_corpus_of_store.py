@@ -73,12 +73,9 @@ def test_a_group_with_a_slash_is_no_cell(results: Results, made: MadeUp) -> None
 
 
 def test_without_the_labels_names_a_row_that_others_go_on_from_is_an_identity(results: Results, made: MadeUp) -> None:
-    assert identity_names(results.all_trials["group"].unique()) == sorted(made.groups)
-    assert identity_names(["ant", "ant/0", "ant/1", "ant/eater", "ant/eater/1", "bee", "bee/1", "all", "worst"]) == [
-        "ant",
-        "ant/eater",
-        "bee",
-    ]
+    assert identity_names(results.all_trials["group"].unique(), ()) == sorted(made.groups)
+    rows = ["ant", "ant/0", "ant/1", "ant/eater", "ant/eater/1", "bee", "bee/1", "all", "worst"]
+    assert identity_names(rows, ()) == ["ant", "ant/eater", "bee"]
 
 
 def test_a_label_without_a_name_is_its_number(results: Results, made: MadeUp) -> None:

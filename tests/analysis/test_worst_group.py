@@ -1,10 +1,16 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_store import fill_store
+from odd_names import SMALL
 from scipy.stats import binomtest
 
+from d3m_ray.analysis.caveats import find_caveats
+from d3m_ray.analysis.figures.forest import group_differences
 from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.analysis.worst_group import expected_minimum, fixed_group, group_table, worst_group_table
 from d3m_ray.store import Store
@@ -75,3 +81,18 @@ def test_without_trials_or_base_models_there_is_less(store: Store, write_trial: 
     row = worst_group_table(results_of(store)).iloc[0]
     assert row["fixed_group"] is None or row.isna()["fixed_group"]
     assert np.isnan(row["fixed_group_accuracy"])
+
+
+def test_a_cell_that_a_groups_name_goes_on_from_is_no_group(tmp_path: Path) -> None:
+    """ant/kind is a cell of ant, and the beginning of the group ant/kind/ly."""
+    store = Store(tmp_path / "store")
+    fill_store(store, replace(SMALL, groups=("ant", "ant/kind/ly", "bee"), methods=("trak", "random")))
+    results = results_of(store)
+    table = worst_group_table(results)
+    trials = results.trials[results.trials["group"] == "worst"]
+    for row in table[table["num_removed"] > 0].itertuples():
+        of_arm = trials[(trials["method"] == row.method) & (trials["num_removed"] == row.num_removed)]
+        assert row.mean_of_minima == pytest.approx(of_arm["accuracy"].mean())
+    assert set(group_differences(results, {"trak": 10})["group"]) == {"ant", "ant/kind/ly", "bee", "all", "worst"}
+    small = [caveat.sentence for caveat in find_caveats(results) if caveat.kind == "small groups"]
+    assert small[0].startswith(("Test groups are small, ant has", "Test groups are small, bee has"))

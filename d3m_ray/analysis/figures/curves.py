@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from d3m_ray.analysis.choice import arms_of
+from d3m_ray.analysis.corpus import trial_identities
 from d3m_ray.analysis.figures.axes import (
     DODGE_INCHES,
     PERCENT_METRICS,
@@ -21,7 +22,6 @@ from d3m_ray.analysis.figures.bands import BAND_SENTENCE, mean_bands
 from d3m_ray.analysis.figures.lettering import key_lines, legible, shortened
 from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, head, line_handle, rule
 from d3m_ray.analysis.figures.style import INK, MethodStyle, house_style, method_order, method_styles
-from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import MIN_VALUES
 
@@ -49,7 +49,7 @@ def metric_figure(results: Results, metric: str) -> Figure:
         trials = each_model_once(results.trials)
         trials = trials[trials[metric].notna()]
         present = set(trials["group"])
-        identities = [name for name in identity_names(results.trials["group"].unique()) if name in present]
+        identities = [name for name in trial_identities(results) if name in present]
         summaries = [name for name in SUMMARIES if name in present]
         rows = [summaries, *(identities[i : i + MAX_COLUMNS] for i in range(0, len(identities), MAX_COLUMNS))]
         rows = [row for row in rows if row]

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from d3m_ray.analysis.choice import REFERENCE_METHOD, WORST
+from d3m_ray.analysis.corpus import trial_identities
 from d3m_ray.analysis.figures.axes import padded, tick_label, ticks_within
 from d3m_ray.analysis.figures.bands import mean_bands
 from d3m_ray.analysis.figures.curves import BASE, each_model_once
@@ -15,7 +16,6 @@ from d3m_ray.analysis.figures.differences import ZERO_LABELS
 from d3m_ray.analysis.figures.lettering import key_lines, legible, shortened, text_inches
 from d3m_ray.analysis.figures.page import Page, head, line_handle, rule
 from d3m_ray.analysis.figures.style import GREY, GRID, MethodStyle, house_style, method_order, method_styles
-from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
 
@@ -31,7 +31,7 @@ def group_differences(results: Results, chosen: Mapping[str, int]) -> pd.DataFra
     `difference`. Trials that are one fit with their reference are left out.
     """
     trials = each_model_once(results.trials)
-    shown = [*SUMMARIES, *identity_names(trials["group"].unique())]
+    shown = [*SUMMARIES, *trial_identities(results)]
     trials = trials.loc[trials["group"].isin(shown), ["method", "num_removed", "seed", "group", "accuracy", "fit_key"]]
     of_chosen = [
         trials[(trials["method"] == method) & (trials["num_removed"] == number)]
@@ -55,7 +55,7 @@ def forest_figure(results: Results, differences: pd.DataFrame) -> Figure:
     """A row per group and method, a panel per reference; `differences` is that of `group_differences`, not empty."""
     with house_style():
         references = [name for name in ZERO_LABELS if name in set(differences["reference"])]
-        identities = identity_names(results.trials["group"].unique())
+        identities = trial_identities(results)
         groups = [*SUMMARIES, *identities]
         styles = method_styles(method_order(differences["method"]))
         page = Page("Difference in accuracy by group, at the number removed that was chosen on val", results)
