@@ -75,6 +75,7 @@ def _summarise(method: str, num_removed: int, trials: pd.DataFrame, contrast: Ro
         row |= _columns(column, bootstrap_interval(accuracies[group]))
     differences = str(contrast.get("differences", ""))
     row |= _columns(DIFFERENCE, bootstrap_interval([float(value) for value in differences.split()]))
+    row[DIFFERENCE] = contrast.get("difference", float("nan"))  # the values are rounded
     row["num_pairs"] = contrast.get("num_pairs", 0)
     row[f"{DIFFERENCE}_reference"] = contrast.get("reference")
     for name in ("t_low", "t_high", "boot_low", "boot_high", "p_holm"):

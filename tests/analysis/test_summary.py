@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_1samp
 
-from d3m_ray.analysis.results import read_results
+from d3m_ray.analysis.contrasts import contrast_table
+from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.analysis.summary import render_summary, summary_table
 from d3m_ray.store import Store
 
@@ -73,6 +74,14 @@ def test_the_difference_is_paired_by_seed(store: Store, write_trial: Callable[..
     row = summary_of(store).set_index("method").loc["trak"]
     assert (row["num_seeds"], row["num_pairs"]) == (4, 3)
     assert row["wga_difference"] == pytest.approx(0.02)
+
+
+def test_a_difference_is_the_same_number_in_every_table(results: Results) -> None:
+    table = contrast_table(results)
+    compared = table[table["measure"] == "worst"].set_index(["method", "num_removed", "reference"])["difference"]
+    for row in summary_table(results).itertuples():
+        if isinstance(row.wga_difference_reference, str):
+            assert row.wga_difference == compared[row.method, row.num_removed, row.wga_difference_reference]
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2, 4])
