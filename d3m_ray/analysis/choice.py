@@ -8,6 +8,7 @@ WORST = "worst"
 REFERENCE_METHOD = "random"
 BASE = "nothing removed"
 """What stands as the method of the models that were trained plainly on everything."""
+MIRROR_SUFFIX = "_helpful"
 
 
 def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
@@ -26,6 +27,19 @@ def chosen_numbers(results: Results) -> dict[str, int]:
     best = means.sort_values(["accuracy", "num_removed"], ascending=[False, True]).drop_duplicates("method")
     chosen = best.sort_values("method")
     return dict(zip(chosen["method"], chosen["num_removed"].tolist(), strict=True))
+
+
+def num_choices(results: Results) -> dict[str, int]:
+    """By method, among how many numbers `chosen_numbers` chose, whatever there is to compare them with."""
+    rows = arms_of(results.trials_of("val"))
+    worst = rows[rows["group"] == WORST]
+    counts = worst.groupby("method")["num_removed"].nunique()
+    return {str(method): int(count) for method, count in counts.items()}
+
+
+def is_mirror(method: str) -> bool:
+    """Whether an arm removes the examples of highest alignment: its worst-group accuracy should fall."""
+    return method.endswith(MIRROR_SUFFIX)
 
 
 def base_of(trials: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.after_choice import choice_correlation, p_after_choice
-from d3m_ray.analysis.choice import REFERENCE_METHOD, WORST, arms_of, chosen_numbers
+from d3m_ray.analysis.choice import REFERENCE_METHOD, WORST, arms_of, chosen_numbers, num_choices
 from d3m_ray.analysis.power import SIGNIFICANCE, num_seeds_needed, smallest_difference
 from d3m_ray.analysis.resampling import MEASURES, Resampled, resample_test_set, shared_variance, test_set_variance
 from d3m_ray.analysis.results import TRIAL, Results, once
@@ -70,8 +70,8 @@ def declared_table(results: Results, reference: str | None = None) -> pd.DataFra
     rows = _contrasts(results)
     rows = rows[rows["measure"] == WORST]
     numbers = rows.groupby("method")["num_removed"]
-    num_numbers = numbers.nunique()
-    of_one_number = numbers.first()[num_numbers == 1].to_dict()  # which needs no val
+    num_compared = numbers.nunique()
+    of_one_number = numbers.first()[num_compared == 1].to_dict()  # which needs no val
     chosen = of_one_number | chosen_numbers(results)
     if reference is not None:
         rows = rows[rows["reference"] == reference]
@@ -80,7 +80,7 @@ def declared_table(results: Results, reference: str | None = None) -> pd.DataFra
     declared = rows[rows["num_removed"] == rows["method"].map(chosen)].reset_index(drop=True)
     if declared.empty:
         return declared.reindex(columns=list(DECLARED_COLUMNS))
-    declared["num_numbers"] = declared["method"].map(num_numbers)
+    declared["num_numbers"] = declared["method"].map(num_choices(results)).fillna(1).astype("int64")
     declared["choice_correlation"] = np.where(declared["num_numbers"] > 1, correlation, 0.0)
     declared["p_choice"] = [_p_choice(row) for row in declared.to_dict("records")]
     return _with_family(declared, declared["p_choice"])[list(DECLARED_COLUMNS)]

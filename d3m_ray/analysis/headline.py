@@ -5,19 +5,23 @@ choice of the number removed on val, and the number of arms (`contrasts.declared
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.caveats import Caveat, find_caveats
-from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of
+from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of, is_mirror
 from d3m_ray.analysis.contrasts import Row, declared_table
 from d3m_ray.analysis.power import SIGNIFICANCE
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
 
+ON_TEST = (
+    "Chosen ON TEST, by the protocol `thesis`: the examples that say what to remove also judge it, and this says "
+    "nothing of new data. "
+)
 MAX_NAMES = 8  # of arms without a finding, which the details name all
 
 Kind = Literal["effect", "harm", "none", "no conclusion"]
@@ -32,13 +36,19 @@ class Headline:
     details: tuple[str, ...]
     """A sentence on each arm, then what speaks against a finding."""
     kind: Kind
-    """`effect` where some arm raises the worst group's accuracy, `harm` where arms only lower it, `none` where no
-    difference is shown, `no conclusion` where none could have been."""
+    """`effect` where some arm raises the worst group's accuracy, `harm` where arms only lower it that should not,
+    `none` where no difference is shown but for a mirror's expected fall, `no conclusion` where none could have been."""
 
 
 @once
 def headline(results: Results) -> Headline:
-    """The finding of an experiment, whatever its store holds or lacks."""
+    """The finding of an experiment, whatever its store holds or lacks; it begins with the thesis's protocol."""
+    found = _finding(results)
+    is_on_test = results.configuration.get("protocol") == "thesis"
+    return replace(found, sentence=ON_TEST + found.sentence) if is_on_test else found
+
+
+def _finding(results: Results) -> Headline:
     caveats = find_caveats(results)
     against = tuple(caveat.sentence for caveat in caveats)
     declared = declared_table(results)
@@ -47,16 +57,22 @@ def headline(results: Results) -> Headline:
     details = (*(_detail(row, by_base.get(row["method"])) for row in rows), *_of_sign_flips(rows), *against)
     reason = _why_nothing_can_be_said(results, rows, caveats)
     if reason:
-        return Headline(f"No conclusion: {reason}", details, "no conclusion")
+        untold = _of_uncompared(results, rows) if rows else ""
+        return Headline(f"No conclusion: {reason}{untold}", details, "no conclusion")
     tested = [row for row in rows if not np.isnan(row["p_holm"])]
     raised = [row for row in tested if row["p_holm"] <= SIGNIFICANCE and row["difference"] > 0]
     lowered = [row for row in tested if row["p_holm"] <= SIGNIFICANCE and row["difference"] < 0]
-    if not raised and not lowered:
-        return Headline(_nothing_shown(tested) + _of_untested(rows), details, "none")
-    claims = " ".join(_claim(row, by_base.get(row["method"]), len(tested)) for row in [*raised, *lowered])
-    others = [row["method"] for row in tested if row not in raised and row not in lowered]
-    rest = f" No difference is shown for {_listed(others)}." if others else ""
-    return Headline(claims + rest + _of_untested(rows), details, "effect" if raised else "harm")
+    expected = [row for row in lowered if is_mirror(row["method"])]
+    lowered = [row for row in lowered if row not in expected]
+    others = [row for row in tested if row not in [*raised, *lowered, *expected]]
+    claims = [_claim(row, by_base.get(row["method"]), len(tested)) for row in [*raised, *lowered, *expected]]
+    if raised or lowered:
+        rest = [f"No difference is shown for {_listed([row['method'] for row in others])}."] if others else []
+        sentences = [*claims, *rest]
+    else:
+        sentences = [*([_nothing_shown(others)] if others else []), *claims]
+    kind: Kind = "effect" if raised else "harm" if lowered else "none"
+    return Headline(" ".join(sentences) + _of_untested(rows) + _of_uncompared(results, rows), details, kind)
 
 
 def _why_nothing_can_be_said(results: Results, rows: Sequence[Row], caveats: Sequence[Caveat]) -> str:
@@ -93,12 +109,21 @@ def _claim(row: Row, by_base: Row | None, num_tested: int) -> str:
     verb = "raises" if row["difference"] > 0 else "lowers"
     over = "" if num_tested == 1 else f", adjusted for {num_tested} arms"
     sentence = (
-        f"{_name(row)} {verb} the worst group's test accuracy by {100 * abs(row['difference']):.1f} points "
-        f"{_against(row)} ({_interval(row)}, {_seeds(row['num_pairs'])}, {_p(row['p_holm'])}{over})"
+        f"{_name(row)} {verb} the worst group's test accuracy{_of_mirror(row)} by "
+        f"{100 * abs(row['difference']):.1f} points {_against(row)} "
+        f"({_interval(row)}, {_seeds(row['num_pairs'])}, {_p(row['p_holm'])}{over})"
     )
     if row["reference"] == "base" or by_base is None:
         return f"{sentence}."
     return f"{sentence}; {_beside_base(by_base)}."
+
+
+def _of_mirror(row: Row) -> str:
+    """What to expect of removing the examples that help most."""
+    if not is_mirror(row["method"]):
+        return ""
+    fall = row["difference"] < 0
+    return ", as removing the most helpful should," if fall else ", though removing the most helpful should lower it,"
 
 
 def _beside_base(row: Row) -> str:
@@ -138,6 +163,18 @@ def _needed(needed: Sequence[float]) -> str:
 def _of_untested(rows: Sequence[Row]) -> str:
     few = [row["method"] for row in rows if np.isnan(row["p_holm"])]
     return f" Too little is stored to judge {_listed(few)}." if few else ""
+
+
+def _of_uncompared(results: Results, rows: Sequence[Row]) -> str:
+    """The arms that no contrast is declared of."""
+    arms = arms_of(results.trials)["method"].unique().tolist()
+    without = sorted(set(arms) - {REFERENCE_METHOD} - {row["method"] for row in rows})
+    if not without:
+        return ""
+    return (
+        f" Nothing is stored to compare {_listed(without)} with: under no seed random removal of as many, or a model "
+        "that was trained on everything."
+    )
 
 
 def _detail(row: Row, by_base: Row | None) -> str:

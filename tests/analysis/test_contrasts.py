@@ -138,3 +138,13 @@ def test_fixed_effects_of_examples_widen_the_second_interval(tmp_path: Path) -> 
     rows = pd.concat(tables).query("reference == 'base' and measure == 'all'")
     widths = (rows["boot_high"] - rows["boot_low"]).mean(), (rows["t_high"] - rows["t_low"]).mean()
     assert widths[0] > 1.2 * widths[1]
+
+
+def test_numbers_that_nothing_compares_with_were_tried_all_the_same(tmp_path: Path) -> None:
+    """Val chose among them: the p value allows for all."""
+    results = simulate(Simulated(("trak",)), 0, tmp_path)
+    trials, chosen = results.all_trials, chosen_numbers(results)["trak"]
+    compared = (trials["method"] != "random") | (trials["num_removed"] == chosen)
+    kept = Results(results.store, results.record, trials[compared & (trials["num_removed"] > 0)])
+    vars(kept)["answers"] = results.answers
+    assert declared_table(kept)["num_numbers"].tolist() == [3]

@@ -201,3 +201,45 @@ def test_base_models_that_learnt_nothing_void_a_finding(tmp_path: Path, fault: s
     assert found.kind == kind
     assert (f"{num_poor} of 6 base models" in found.sentence) == (kind == "no conclusion")
     assert any(f"{num_poor} of 6 base models" in detail for detail in found.details)
+
+
+HELPFUL = Simulated(("trak", "trak_helpful"), (50, 100), num_test=2400, group_levels=LEVELS, luck=0.02, noise=0.2)
+
+
+@pytest.mark.parametrize(
+    ("gain", "kind", "expectation"),
+    [
+        (-0.15, "none", "lowers the worst group's test accuracy, as removing the most helpful should, by "),
+        (
+            0.15,
+            "effect",
+            "raises the worst group's test accuracy, though removing the most helpful should lower it, by",
+        ),
+    ],
+)
+def test_a_mirror_is_judged_by_what_it_should_do(tmp_path: Path, gain: float, kind: str, expectation: str) -> None:
+    gains = {("trak_helpful", number): gain for number in HELPFUL.numbers}
+    found = headline(simulate(replace(HELPFUL, gains=gains), 0, tmp_path))
+    assert found.kind == kind
+    assert expectation in found.sentence
+    assert found.sentence.startswith("No difference shown: trak (" if gain < 0 else "trak_helpful (")
+    alone = headline(simulate(replace(HELPFUL, methods=("trak_helpful",), gains=gains), 0, tmp_path))
+    assert alone.kind == kind
+    assert alone.sentence.startswith("trak_helpful (")
+
+
+@pytest.mark.parametrize("num_seeds", [3, 6])
+def test_what_was_chosen_on_test_is_said_first(tmp_path: Path, num_seeds: int) -> None:
+    results = simulate(replace(SMALL, gains=GAIN, num_seeds=num_seeds), 0, tmp_path)
+    results.record.configuration["protocol"] = "thesis"  # type: ignore[index]
+    assert headline(results).sentence.startswith("Chosen ON TEST, by the protocol `thesis`: ")
+
+
+def test_an_arm_without_a_pair_is_named_beside_those_judged(tmp_path: Path) -> None:
+    results = simulate(SMALL, 0, tmp_path)
+    trials = results.all_trials
+    is_gone = (trials["num_removed"] == 0) | ((trials["method"] == "ekfac") & (trials["seed"] < 6))
+    lone = trials[trials["method"] == "ekfac"].assign(seed=lambda rows: rows["seed"] + 6)
+    kept = Results(results.store, results.record, pd.concat([trials[~is_gone], lone]))
+    vars(kept)["answers"] = results.answers
+    assert " Nothing is stored to compare ekfac with: under no seed" in headline(kept).sentence
