@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fairlearn.metrics import MetricFrame, false_negative_rate, false_positive_rate
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, roc_auc_score
 
 from d3m_ray.metrics import cell_losses, group_losses, group_metrics, worst_group_accuracy
@@ -154,3 +155,26 @@ def test_a_reserved_group_name_is_refused(names: list[str]) -> None:
     examples = make_examples(labels=[0, 1], groups=[0, 0])
     with pytest.raises(ValueError, match="group names are unique"):
         group_metrics(predict(np.array([1.0, 2.0]), examples.labels), examples, names)
+
+
+def test_groups_and_their_worst_are_those_of_fairlearn() -> None:
+    rng = np.random.default_rng(3)
+    labels, groups = rng.integers(0, 2, 400), rng.integers(0, 5, 400)
+    margins = rng.normal(0.8, 1, 400).astype(np.float32)
+    predicted = np.where(margins > 0, labels, 1 - labels)
+    probabilities = 1 / (1 + np.exp(np.where(labels == 1, -margins, margins)))
+    examples = Examples("test", np.array([f"test/{row}" for row in range(400)]), ("a text",) * 400, labels, groups)
+    predictions = Predictions(labels, margins, predicted, probabilities.astype(np.float32))
+    names = np.array(["ant", "bee", "cat", "dog", "eel"])
+    table = group_metrics(predictions, examples, names.tolist()).set_index("group")
+    theirs = MetricFrame(
+        metrics={"accuracy": accuracy_score, "fpr": false_positive_rate, "fnr": false_negative_rate},
+        y_true=labels,
+        y_pred=predicted,
+        sensitive_features=names[groups],
+    )
+    pd.testing.assert_frame_equal(
+        table.loc[names, ["accuracy", "fpr", "fnr"]], theirs.by_group.astype("float64"), check_names=False
+    )
+    assert table.loc["worst", "accuracy"] == pytest.approx(theirs.group_min()["accuracy"])
+    assert table.loc["all", "accuracy"] == pytest.approx(theirs.overall["accuracy"])

@@ -163,9 +163,15 @@ def _percent(row: Row, column: str, layout: _Layout, bounds: str = "", sign: str
     mean, low, high = (100 * row[name] for name in (column, f"{bounds}_low", f"{bounds}_high"))
     if pd.isna(mean):
         return Text("-", style="dim")
-    text = Text(f"{mean:{sign}.1f}{mark}")
+    text = Text(f"{_number(mean, sign)}{mark}")
     if not pd.isna(low):
-        return text.append(f"{layout.before}[{low:{sign}.1f}{layout.within}{high:{sign}.1f}]", style="dim not bold")
+        interval = f"{layout.before}[{_number(low, sign)}{layout.within}{_number(high, sign)}]"
+        return text.append(interval, style="dim not bold")
     values = str(row.get(f"{column}_values", "")).split()
-    shown = layout.values.join(f"{100 * float(value):{sign}.1f}" for value in values)
+    shown = layout.values.join(_number(100 * float(value), sign) for value in values)
     return text.append(f"\n{shown}", style="dim not bold") if 1 < len(values) < MIN_VALUES else text
+
+
+def _number(percent: float, sign: str) -> str:
+    """With one decimal, but for a whole hundred, which would make the table wider than 80 columns."""
+    return f"{percent:{sign}.1f}".replace("100.0", "100")
