@@ -1,0 +1,22 @@
+"""Every setting of an experiment, checked when constructed: the fields are the command line's flags."""
+
+from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, GroupWeights, TrakConfig
+from d3m_ray.config.execution import ExecutionConfig
+from d3m_ray.config.experiment import MAX_NAME_LENGTH, ExperimentConfig, LdsConfig, Protocol
+from d3m_ray.config.training import FinalModel, Precision, RobustConfig, TrainingConfig
+
+__all__ = [
+    "MAX_NAME_LENGTH",
+    "AlignmentConfig",
+    "EkfacConfig",
+    "ExecutionConfig",
+    "ExperimentConfig",
+    "FinalModel",
+    "GroupWeights",
+    "LdsConfig",
+    "Precision",
+    "Protocol",
+    "RobustConfig",
+    "TrainingConfig",
+    "TrakConfig",
+]
