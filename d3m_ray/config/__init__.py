@@ -3,7 +3,7 @@
 from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, GroupWeights, TrakConfig
 from d3m_ray.config.execution import ExecutionConfig
 from d3m_ray.config.experiment import MAX_NAME_LENGTH, ExperimentConfig, LdsConfig, Protocol
-from d3m_ray.config.training import FinalModel, Precision, RobustConfig, TrainingConfig
+from d3m_ray.config.training import FinalModel, Pairing, Precision, RobustConfig, TrainingConfig
 
 __all__ = [
     "MAX_NAME_LENGTH",
@@ -14,6 +14,7 @@ __all__ = [
     "FinalModel",
     "GroupWeights",
     "LdsConfig",
+    "Pairing",
     "Precision",
     "Protocol",
     "RobustConfig",
