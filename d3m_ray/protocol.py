@@ -23,7 +23,8 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
     """The thesis's settings in the place of each that was left at the sweep's default.
 
     Its numbers removed, three runs, one checkpoint, groups weighed by their loss, EK-FAC on the classifier layer alone,
-    and TRAK, EK-FAC and random removal compared. That test stands in the place of val is told by `config.protocol`.
+    no cell floor, and TRAK, EK-FAC and random removal compared. That test stands in the place of val is told by
+    `config.protocol`.
     """
     thesis: dict[str, Any] = {
         "methods": ("trak", "ekfac", "random"),
@@ -34,4 +35,7 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
         "ekfac": dataclasses.replace(config.ekfac, modules=("classifier",)),
     }
     untouched = {name: value for name, value in thesis.items() if getattr(config, name) == getattr(defaults, name)}
+    selection = config.selection
+    if selection.cell_floor == defaults.selection.cell_floor:
+        untouched["selection"] = dataclasses.replace(selection, cell_floor=0)
     return dataclasses.replace(config, **untouched)

@@ -3,6 +3,7 @@
 from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, GroupWeights, TrakConfig
 from d3m_ray.config.execution import ExecutionConfig
 from d3m_ray.config.experiment import MAX_NAME_LENGTH, ExperimentConfig, LdsConfig, Protocol
+from d3m_ray.config.selection import SelectionConfig
 from d3m_ray.config.training import FinalModel, Pairing, Precision, RobustConfig, TrainingConfig
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Precision",
     "Protocol",
     "RobustConfig",
+    "SelectionConfig",
     "TrainingConfig",
     "TrakConfig",
 ]
