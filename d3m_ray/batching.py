@@ -66,13 +66,14 @@ class TokenizedExamples:
             groups=self.groups[indices],
         )
 
-    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> "Batch":
-        """The examples at these positions, padded on the right to the longest of them."""
+    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu", num_tokens: int | None = None) -> "Batch":
+        """The examples at these positions, padded on the right to `num_tokens`; left out, to the longest of them."""
         lengths = self.lengths[indices]
-        input_ids = np.full((len(indices), lengths.max()), self.pad_id, dtype=np.int64)
+        width = int(lengths.max()) if num_tokens is None else num_tokens
+        input_ids = np.full((len(indices), width), self.pad_id, dtype=np.int64)
         for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
             input_ids[row, :length] = self.flat_ids[self.offsets[index] : self.offsets[index] + length]
-        attention_mask = np.arange(lengths.max()) < lengths[:, None]
+        attention_mask = np.arange(width) < lengths[:, None]
         return Batch(
             input_ids=torch.from_numpy(input_ids).to(device),
             attention_mask=torch.from_numpy(attention_mask.astype(np.int64)).to(device),

@@ -3,9 +3,12 @@
 Shapes: B examples, H heads, T tokens, D entries of a head.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -34,10 +37,35 @@ def dropout(values: torch.Tensor, p: float) -> torch.Tensor:
     num_dropped = round(p * LANE)  # of every LANE lanes
     if num_dropped == 0:
         return values
-    bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    lanes = bits.view(torch.int16)[: values.numel()].view(values.shape)
-    kept = (lanes >= num_dropped - LANE // 2).to(values.dtype)
+    kept = (_lanes(values.shape) >= num_dropped - LANE // 2).to(values.dtype)
     return values * kept.mul_(LANE / (LANE - num_dropped))
+
+
+def _lanes(shape: torch.Size) -> torch.Tensor:
+    """Random int16 of this shape: of values that are a part of a batch, the part of what the batch would have drawn."""
+    is_part = _part is not None and shape[0] == len(_part[1])
+    whole = torch.Size([_part[0], *shape[1:]]) if is_part and _part is not None else shape
+    bits = torch.empty(-(-whole.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    lanes = bits.view(torch.int16)[: whole.numel()].view(whole)
+    return lanes[_part[1]] if is_part and _part is not None else lanes
+
+
+_part: tuple[int, torch.Tensor] | None = None  # B of the batch, and the rows [K] of it that are under way
+
+
+@contextlib.contextmanager
+def dropout_of_rows(batch_size: int, rows: np.ndarray) -> Iterator[None]:
+    """Inside, the K examples of a forward pass have the masks of these rows [K] of a batch of `batch_size` examples.
+
+    Masks are drawn for the whole batch and cut: what stays of a batch sees the same dropout, whatever else was left
+    out. Holds for values whose first dimension is that of the examples; what is not so must be found by trying.
+    """
+    global _part
+    _part = batch_size, torch.from_numpy(rows)
+    try:
+        yield
+    finally:
+        _part = None
 
 
 class UnsupportedAttentionError(ValueError):

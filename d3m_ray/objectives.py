@@ -28,18 +28,23 @@ class FitInputs:
     model: PreTrainedModel
     base: BaseModel
     train: TokenizedExamples
-    """What is kept of the train split."""
+    """The full train split."""
+    kept: np.ndarray
+    """Ascending positions of what the fit has of it."""
     val: TokenizedExamples
     """On which the final model is chosen, by the one rule of `fine_tune`."""
     config: TrainingConfig
     seed: int
-    num_full: int
-    """Size of the full train split."""
     robust: RobustConfig
+
+    @property
+    def kept_train(self) -> TokenizedExamples:
+        """What is kept of the train split."""
+        return self.train.take(self.kept)
 
     def fine_tune(self, objective: Objective = ERM_OBJECTIVE) -> Fit:
         """One run of the plain loop, which says what else holds."""
-        return fine_tune(self.model, self.base, self.train, self.val, self.config, self.seed, self.num_full, objective)
+        return fine_tune(self.model, self.base, self.train, self.val, self.config, self.seed, self.kept, objective)
 
 
 def erm(inputs: FitInputs) -> Fit:
@@ -49,13 +54,14 @@ def erm(inputs: FitInputs) -> Fit:
 
 def balanced_sampling(inputs: FitInputs) -> Fit:
     """The mean loss over passes of N examples drawn with replacement, every cell as likely as every other."""
-    return inputs.fine_tune(Objective(sampling_weights=balanced_weights(inputs.train.cells)))
+    return inputs.fine_tune(Objective(sampling_weights=balanced_weights(inputs.train.cells, inputs.kept)))
 
 
 def group_dro(inputs: FitInputs) -> Fit:
     """Group DRO over the cells (Sagawa et al. 2020), on the balanced sampling that its authors train it with."""
-    cells = inputs.train.cells
-    return inputs.fine_tune(Objective(balanced_weights(cells), CellWeightedLoss(cells, inputs.robust.dro_step_size)))
+    cells, kept = inputs.train.cells, inputs.kept
+    loss = CellWeightedLoss(cells, kept, inputs.robust.dro_step_size)
+    return inputs.fine_tune(Objective(balanced_weights(cells, kept), loss))
 
 
 def jtt(inputs: FitInputs) -> Fit:
@@ -63,13 +69,13 @@ def jtt(inputs: FitInputs) -> Fit:
 
     The first model's last epoch counts, as there, and no group label. The steps and seconds are those of both models.
     """
-    train, robust = inputs.train, inputs.robust
+    train, robust = inputs.kept_train, inputs.robust
     identification = dataclasses.replace(inputs.config, num_epochs=robust.jtt_first_epochs, final_model="last")
     first = dataclasses.replace(inputs, config=identification).fine_tune()
     start = time.perf_counter()
     is_wrong = ~predict(inputs.model, train, inputs.config.precision).is_correct
     upweighted = np.repeat(np.arange(len(train)), np.where(is_wrong, robust.jtt_upweight, 1))
-    second = dataclasses.replace(inputs, train=train.take(upweighted)).fine_tune()
+    second = dataclasses.replace(inputs, train=train.take(upweighted), kept=np.arange(len(upweighted))).fine_tune()
     return Fit(
         num_steps=first.num_steps + second.num_steps,
         chosen_epoch=second.chosen_epoch,
@@ -80,7 +86,7 @@ def jtt(inputs: FitInputs) -> Fit:
 def dfr(inputs: FitInputs) -> Fit:
     """Deep feature reweighting (Kirichenko et al. 2022): the plain fit, its last layer refitted to balanced cells."""
     model, robust = inputs.model, inputs.robust
-    balanced_data = {"val": inputs.val, "train": inputs.train}[robust.dfr_data]
+    balanced_data = {"val": inputs.val, "train": inputs.kept_train}[robust.dfr_data]
     layer = layer_to_refit(model, balanced_data)  # before the training that it would make vain
     start = time.perf_counter()
     fit = inputs.fine_tune()
@@ -98,23 +104,25 @@ OBJECTIVES: Mapping[str, Callable[[FitInputs], Fit]] = {
 """By the names that arms give in `Arm.objective`."""
 
 
-def balanced_weights(cells: np.ndarray) -> np.ndarray:
-    """[N] float64: one over the size of each example's cell, given the cells [N]."""
-    _, members, sizes = np.unique(cells, return_inverse=True, return_counts=True)
-    return 1 / sizes[members]
+def balanced_weights(cells: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """[N] float64: one over the number that each example's cell keeps, given the cells [N]; 0 of what is removed."""
+    _, members, sizes = np.unique(cells[kept], return_inverse=True, return_counts=True)
+    weights = np.zeros(len(cells))
+    weights[kept] = 1 / sizes[members]
+    return weights
 
 
 class CellWeightedLoss:
     """The loss of group DRO (Sagawa et al. 2020, arXiv 1911.08731, algorithm 1), whose weights q move at each batch.
 
     With l_c the mean loss of the batch's examples of cell c, and 0 where it has none, q_c is multiplied by
-    exp(step size * l_c), q normalised, and sum_c q_c l_c is the loss. q starts uniform over the cells that train has.
+    exp(step size * l_c), q normalised, and sum_c q_c l_c is the loss. q starts uniform over the cells that are kept.
     """
 
-    def __init__(self, cells: np.ndarray, step_size: float) -> None:
-        """`cells` is [N], of the whole train set."""
-        names, members = np.unique(cells, return_inverse=True)
-        self.members = members
+    def __init__(self, cells: np.ndarray, kept: np.ndarray, step_size: float) -> None:
+        """`cells` is [N], of the full train split; `kept` are the positions that the fit has of it."""
+        names = np.unique(cells[kept])
+        self.members = np.searchsorted(names, cells)
         self.step_size = step_size
         self.log_weights = torch.zeros(len(names)).log_softmax(dim=0)  # log: a large loss must not overflow
 

@@ -6,7 +6,7 @@ Shapes: N train examples, B examples of a batch.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,12 @@ from scipy.special import expit
 from torch import nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from d3m_ray.batching import TokenizedExamples, budget_batches, training_batches
+from d3m_ray.batching import TokenizedExamples, budget_batches
 from d3m_ray.config import FinalModel, TrainingConfig
 from d3m_ray.metrics import worst_group_accuracy
 from d3m_ray.model import BaseModel, autocast, draw_new_modules, load_weights, logits_of, margins_of
 from d3m_ray.records import Predictions
+from d3m_ray.training_steps import Step, can_cut, seed_step, step_logits, steps_per_epoch, training_steps
 
 PREDICTION_TOKENS = 4096  # padded tokens of a prediction batch: keeps the activations of a small model in cache
 
@@ -70,52 +71,47 @@ def fine_tune(
     val: TokenizedExamples,
     config: TrainingConfig,
     seed: int,
-    num_full: int | None = None,
+    kept: np.ndarray | None = None,
     objective: Objective = ERM_OBJECTIVE,
 ) -> Fit:
-    """Fine-tune `model` from the base weights on `train`; it ends in evaluation mode with the chosen weights.
+    """Fine-tune `model` from the base weights; it ends in evaluation mode with the chosen weights.
 
-    AdamW with linear decay to zero and gradient clipping. The seed decides the weights of new modules, the order of
-    the examples and dropout; on one machine, device and thread count the result is the same to the bit. `num_full` is
-    the size of the full train split, of which `train` is what is kept (left out, all of it): where the configuration
-    is step-matched, an epoch has as many steps as a pass over the full split, whatever the number of passes.
-    Raises ValueError where no train example is left, FloatingPointError where the loss is not finite.
+    AdamW with linear decay to zero and gradient clipping. `train` is the full train split and `kept` the ascending
+    positions that the fit has of it, left out all; `training_steps` says what pairs it with the full split's fit. The
+    seed decides the weights of new modules, the order of the examples and dropout; on one machine, device and thread
+    count the result is the same to the bit. Raises ValueError where no train example is left, FloatingPointError where
+    the loss is not finite.
     """
-    if len(train) == 0:
+    kept = np.arange(len(train)) if kept is None else kept
+    if len(kept) == 0:
         raise ValueError("fine-tuning takes at least one train example, received none: lower --num-removed")
     start = time.perf_counter()
-    device = model.device
-    with seeded(seed, device):
+    with seeded(seed, model.device):
+        load_weights(model, base.weights)
+        cuts = config.pairing == "common" and len(kept) < len(train) and can_cut(model, train)
         load_weights(model, base.weights)
         draw_new_modules(model, base)
-        num_counted = num_full if config.step_matched and num_full is not None else len(train)
-        steps_per_epoch = -(-num_counted // config.batch_size)
+        num_steps = steps_per_epoch(len(train), len(kept), config)
         optimizer = build_optimizer(model, config)
-        schedule = get_linear_schedule_with_warmup(optimizer, 0, steps_per_epoch * config.num_epochs)
+        schedule = get_linear_schedule_with_warmup(optimizer, 0, num_steps * config.num_epochs)
         choice = _Choice(config.final_model, config.num_epochs)
-        batches = _endless_batches(train.lengths, config.batch_size, seed, objective.sampling_weights)
+        steps = training_steps(train.lengths, kept, config, seed, objective.sampling_weights)
         for epoch in range(config.num_epochs):
-            epoch_batches = itertools.islice(batches, steps_per_epoch)
-            _train_epoch(model, train, epoch_batches, config, objective, optimizer, schedule)
+            model.train()
+            total_loss = torch.zeros((), device=model.device)
+            for step in itertools.islice(steps, num_steps):
+                seed_step(seed, step.number)
+                logits, labels = step_logits(model, train, step, config.precision, cuts)
+                total_loss += _descend(model, _loss(logits, labels, step, objective), config, optimizer)
+                schedule.step()
+            if not torch.isfinite(total_loss):  # once an epoch: reading it at each step would make a GPU wait
+                raise FloatingPointError(
+                    "the training loss is not finite: lower --learning-rate or use --precision float32"
+                )
             choice.consider(epoch + 1, model, val, config)
         chosen_epoch = choice.restore(model)
     model.eval()
-    return Fit(steps_per_epoch * config.num_epochs, chosen_epoch, time.perf_counter() - start)
-
-
-def _endless_batches(
-    lengths: np.ndarray, batch_size: int, seed: int, sampling_weights: np.ndarray | None
-) -> Iterator[np.ndarray]:
-    """Positions [B] of one batch after another, in passes without end; pass i has a random stream of its own."""
-    num_examples = len(lengths)
-    shares = None if sampling_weights is None else sampling_weights / sampling_weights.sum()
-    for number in itertools.count():
-        rng = np.random.default_rng([seed, number])
-        if shares is None:
-            yield from training_batches(lengths, batch_size, rng)
-        else:
-            drawn = rng.choice(num_examples, size=num_examples, p=shares)
-            yield from (drawn[batch] for batch in training_batches(lengths[drawn], batch_size, rng))
+    return Fit(num_steps * config.num_epochs, chosen_epoch, time.perf_counter() - start)
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
@@ -126,34 +122,24 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def _train_epoch(
-    model: PreTrainedModel,
-    train: TokenizedExamples,
-    batches: Iterable[np.ndarray],
-    config: TrainingConfig,
-    objective: Objective,
-    optimizer: torch.optim.AdamW,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-) -> None:
-    model.train()
-    total_loss = torch.zeros((), device=model.device)
-    for positions in batches:
-        batch = train.batch(positions, model.device)
-        with autocast(model.device, config.precision):
-            logits = logits_of(model, batch)
-        if objective.batch_loss is None:
-            loss = nn.functional.cross_entropy(logits, batch.labels)
-        else:
-            losses = nn.functional.cross_entropy(logits, batch.labels, reduction="none")
-            loss = objective.batch_loss(losses, positions)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        total_loss += loss.detach()
-    if not torch.isfinite(total_loss):  # once an epoch: reading it at each step would make a GPU wait
-        raise FloatingPointError("the training loss is not finite: lower --learning-rate or use --precision float32")
+def _loss(logits: torch.Tensor, labels: torch.Tensor, step: Step, objective: Objective) -> torch.Tensor:
+    """The scalar that a step goes down on; zero of a batch that keeps nothing, and the optimiser goes on as it was."""
+    if not len(labels):
+        return logits.sum()
+    if objective.batch_loss is None:
+        return nn.functional.cross_entropy(logits, labels)
+    return objective.batch_loss(nn.functional.cross_entropy(logits, labels, reduction="none"), step.positions)
+
+
+def _descend(
+    model: PreTrainedModel, loss: torch.Tensor, config: TrainingConfig, optimizer: torch.optim.Optimizer
+) -> torch.Tensor:
+    """Take one step of the optimiser; the loss, without its history."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.detach()
 
 
 class _Choice:

@@ -23,6 +23,7 @@ from d3m_ray.store import PlannedTrial, Store
 from d3m_ray.training import Fit, predict
 
 EVALUATED_SPLITS = ("val", "test")
+TRAINING_VERSION = "2"  # raised when the same settings train to other weights: older fits are not taken for new ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +45,17 @@ class TrialContext:
     def fit_key(self, removed: np.ndarray, seed: int, objective: str = ERM) -> str:
         """Hash of the data, the kept ids, the training configuration, the model and the seed; nothing else.
 
-        Another objective than the plain one adds its name and settings.
+        Another objective than the plain one adds its name and settings. How a fit is paired with that of the full split
+        enters where something is removed: the full split's fit is the same under either pairing.
         """
         kept = np.delete(self.splits.train.example_ids, removed)
         otherwise = () if objective == ERM else (objective, asdict(self.robust))
+        settings = asdict(self.training)
+        paired = {name: settings.pop(name) for name in ("pairing", "step_matched")}
+        if len(removed):
+            settings["pairing"] = paired if self.training.pairing == "independent" else "common"
         return content_hash(
-            self.data_hash, kept.tolist(), asdict(self.training), self.model_hash, str(seed), *otherwise
+            TRAINING_VERSION, self.data_hash, kept.tolist(), settings, self.model_hash, str(seed), *otherwise
         )
 
     def trial_key(self, fit_key: str, method: str, num_removed: int) -> str:
@@ -95,11 +101,11 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
     inputs = FitInputs(
         model=model,
         base=context.base,
-        train=context.tokens["train"].take(kept),
+        train=context.tokens["train"],
+        kept=kept,
         val=context.tokens["val"],
         config=context.training,
         seed=spec.seed,
-        num_full=len(context.splits.train),
         robust=context.robust,
     )
     fit = OBJECTIVES[spec.objective](inputs)

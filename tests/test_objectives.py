@@ -22,7 +22,7 @@ ROBUST = RobustConfig()
 
 def _trained(name, base, train, val, config=CONFIG, robust=ROBUST, seed=3):
     model = build_classifier(base)
-    fit = OBJECTIVES[name](FitInputs(model, base, train, val, config, seed, len(train), robust))
+    fit = OBJECTIVES[name](FitInputs(model, base, train, np.arange(len(train)), val, config, seed, robust))
     return model, fit
 
 
@@ -58,7 +58,7 @@ def test_erm_is_plain_fine_tuning(tiny_base, made_tokens):
 
 def test_balanced_weights_give_every_cell_the_same_share():
     cells = np.array([5, 0, 0, 5, 5, 5, 2])
-    weights = balanced_weights(cells)
+    weights = balanced_weights(cells, np.arange(7))
     np.testing.assert_allclose([weights[cells == cell].sum() for cell in (0, 2, 5)], 1)
     assert len(np.unique(weights[cells == 5])) == 1
 
@@ -85,7 +85,7 @@ def test_group_dro_is_algorithm_1():
     cells = rng.choice([0, 1, 3, 6], size=30)
     batches = [(rng.exponential(size=8), rng.choice(30, size=8, replace=False)) for _ in range(5)]
     batches.append((np.array([2.0, 3.0]), np.flatnonzero(cells == 3)[:2]))  # a batch that lacks cells
-    loss = CellWeightedLoss(cells, step_size=0.3)
+    loss = CellWeightedLoss(cells, np.arange(30), step_size=0.3)
     for (losses, positions), (expected, q) in zip(batches, _group_dro_by_hand(batches, cells, 0.3), strict=True):
         computed = loss(torch.tensor(losses), positions)
         assert float(computed) == pytest.approx(expected)
@@ -95,14 +95,14 @@ def test_group_dro_is_algorithm_1():
 def test_group_dro_goes_down_on_each_cells_mean_by_its_weight():
     cells = np.array([0, 0, 1])
     losses = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64, requires_grad=True)
-    loss = CellWeightedLoss(cells, step_size=1.0)
+    loss = CellWeightedLoss(cells, np.arange(3), step_size=1.0)
     loss(losses, np.arange(3)).backward()
     q = softmax([2.0, 5.0])  # after the step, and no gradient flows through it
     np.testing.assert_allclose(losses.grad.numpy(), [q[0] / 2, q[0] / 2, q[1]])
 
 
 def test_group_dro_survives_a_loss_that_would_overflow():
-    loss = CellWeightedLoss(np.array([0, 1]), step_size=1.0)
+    loss = CellWeightedLoss(np.array([0, 1]), np.arange(2), step_size=1.0)
     for _ in range(5):
         computed = loss(torch.tensor([1e4, 1.0]), np.arange(2))
     assert float(computed) == pytest.approx(1e4)
@@ -116,9 +116,9 @@ def trained_on(monkeypatch):
     """The (train examples, configuration) of every call of fine_tune."""
     calls = []
 
-    def recording(model, base, train, val, config, seed, num_full=None, *rest):
+    def recording(model, base, train, val, config, *rest):
         calls.append((train, config))
-        return fine_tune(model, base, train, val, config, seed, num_full, *rest)
+        return fine_tune(model, base, train, val, config, *rest)
 
     monkeypatch.setattr(objectives, "fine_tune", recording)
     return calls

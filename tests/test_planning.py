@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -55,3 +56,17 @@ def test_what_was_read_is_told_in_one_line(tmp_path):
         "toxigen: 4 train, 4 val, 4 test examples of 1 groups; labels 0, 1, of which 1 is the positive one; left out: "
         "1 train row repeats another; 1 val row repeats another; 1 test row repeats another"
     )
+
+
+def test_how_fits_are_paired_enters_their_key_where_something_is_removed(tmp_path):
+    contexts = []
+    for pairing, step_matched in (("common", False), ("common", True), ("independent", False), ("independent", True)):
+        training = dataclasses.replace(CONFIG.training, pairing=pairing, step_matched=step_matched)
+        config = dataclasses.replace(CONFIG, training=training, num_removed=(0, 2))
+        contexts.append(prepare(config, Store(tmp_path), Progress()).context)
+    of_the_full_split, without_two = (
+        [context.fit_key(np.array(removed, dtype=np.int64), seed=0) for context in contexts] for removed in ([], [3, 5])
+    )
+    assert len(set(of_the_full_split)) == 1
+    assert without_two[0] == without_two[1], "steps are matched under common pairing in any case"
+    assert len({*of_the_full_split, *without_two}) == 4

@@ -186,7 +186,8 @@ def test_a_loss_that_is_not_finite_is_said(tiny_base, made_tokens):
 
 # --- step matching ----------------------------------------------------------------------------------------------------
 
-MATCHED = dataclasses.replace(CONFIG, step_matched=True)
+MATCHED = dataclasses.replace(CONFIG, step_matched=True, pairing="independent")
+KEPT = np.array([1, 4, 5, 11, 20])
 
 
 @pytest.fixture
@@ -195,9 +196,9 @@ def events(monkeypatch) -> list[tuple[str, list[int]]]:
     seen = []
     original = TokenizedExamples.batch
 
-    def spying(examples, positions, device="cpu"):
+    def spying(examples, positions, *options):
         seen.append((examples.split, positions.tolist()))
-        return original(examples, positions, device)
+        return original(examples, positions, *options)
 
     monkeypatch.setattr(TokenizedExamples, "batch", spying)
     return seen
@@ -209,30 +210,31 @@ def test_the_full_split_is_trained_alike_with_and_without_step_matching(final_mo
     model, outcomes = build_classifier(base), []
     for step_matched in (False, True):
         config = dataclasses.replace(CONFIG, num_epochs=4, final_model=final_model, step_matched=step_matched)
-        fit = fine_tune(model, base, train, val, config, seed=3, num_full=22)
+        fit = fine_tune(model, base, train, val, config, seed=3)
         outcomes.append((fit.num_steps, fit.chosen_epoch, predict(model, val, "float32").margins.tobytes()))
     assert outcomes[0] == outcomes[1]
 
 
 def test_a_small_kept_set_takes_the_full_number_of_steps_in_fresh_passes(tiny_base, made_tokens, events):
-    base, train, val = tiny_base("bert"), made_tokens("train", 5), made_tokens("val", 9)
-    fit = fine_tune(build_classifier(base), base, train, val, MATCHED, seed=3, num_full=22)
+    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
+    fit = fine_tune(build_classifier(base), base, train, val, MATCHED, seed=3, kept=KEPT)
     assert fit.num_steps == len(events) == 2 * 6
-    passes = [list(training_batches(train.lengths, 4, np.random.default_rng([3, number]))) for number in range(6)]
-    assert [positions for _, positions in events] == [batch.tolist() for batches in passes for batch in batches]
+    passes = [list(training_batches(train.lengths[KEPT], 4, np.random.default_rng([3, number]))) for number in range(6)]
+    assert [positions for _, positions in events] == [KEPT[batch].tolist() for batches in passes for batch in batches]
     assert len({str(batches) for batches in passes}) > 1
 
 
 def test_a_step_matched_epoch_ends_where_the_full_splits_would(tiny_base, made_tokens, events):
-    base, train, val = tiny_base("bert"), made_tokens("train", 5), made_tokens("val", 9)
+    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
     config = dataclasses.replace(MATCHED, num_epochs=3, final_model="val_accuracy")
-    fine_tune(build_classifier(base), base, train, val, config, seed=3, num_full=22)
+    fine_tune(build_classifier(base), base, train, val, config, seed=3, kept=KEPT)
     assert [split for split, _ in events] == (["train"] * 6 + ["val"]) * 3
 
 
 def test_the_full_number_is_for_step_matching_only(tiny_base, made_tokens):
-    base, train, val = tiny_base("bert"), made_tokens("train", 5), made_tokens("val", 9)
-    assert fine_tune(build_classifier(base), base, train, val, CONFIG, seed=3, num_full=22).num_steps == 4
+    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
+    config = dataclasses.replace(MATCHED, step_matched=False)
+    assert fine_tune(build_classifier(base), base, train, val, config, seed=3, kept=KEPT).num_steps == 4
 
 
 # --- objectives -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from d3m_ray.config.attribution import (
 )
 from d3m_ray.config.execution import ExecutionConfig
 from d3m_ray.config.experiment import MAX_NAME_LENGTH, ExperimentConfig, LdsConfig, Protocol
-from d3m_ray.config.training import FinalModel, Precision, RobustConfig, TrainingConfig
+from d3m_ray.config.training import FinalModel, Pairing, Precision, RobustConfig, TrainingConfig
 
 __all__ = [
     "DEFAULT_TARGET",
@@ -23,6 +23,7 @@ __all__ = [
     "FinalModel",
     "GroupWeights",
     "LdsConfig",
+    "Pairing",
     "Precision",
     "Protocol",
     "QueryTarget",

@@ -7,6 +7,7 @@ from d3m_ray.config.checks import check
 
 Precision = Literal["auto", "float32", "bfloat16"]
 FinalModel = Literal["last", "val_accuracy", "val_wga"]
+Pairing = Literal["common", "independent"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,13 @@ class TrainingConfig:
     """Matrix products in bfloat16 where the device multiplies it fast (auto), or always one of the two."""
     final_model: FinalModel = "val_accuracy"
     """The weights after the last epoch, or those of the epoch with the best val accuracy or val WGA."""
+    pairing: Pairing = "common"
+    """How a fit without some examples relates to that of the full train split under its seed. common: the same batches,
+    dropout and steps, without them, so that what differs is what was removed; independent: batches and dropout of its
+    own."""
     step_matched: bool = False
-    """Whether a small kept set takes as many optimiser steps as the full train split, in more passes over it."""
+    """Under independent pairing, whether a small kept set takes as many optimiser steps as the full train split, in
+    more passes over it; under common pairing it always takes as many."""
 
     def __post_init__(self) -> None:
         check(self.num_epochs >= 1, "--num-epochs is at least 1", self.num_epochs)

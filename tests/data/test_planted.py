@@ -96,7 +96,7 @@ def test_the_harmful_rows_make_their_group_the_worst_and_nothing_else_does() -> 
     def accuracies(removed: np.ndarray) -> dict[str, float]:
         model = build_classifier(base)
         kept = np.setdiff1d(np.arange(len(splits.train)), removed)
-        fine_tune(model, base, tokens["train"].take(kept), tokens["val"], config, seed=0)
+        fine_tune(model, base, tokens["train"], tokens["val"], config, seed=0, kept=kept)
         predictions = predict(model, tokens["test"], "float32")
         rows = group_metrics(predictions, splits.test, splits.group_names)
         return dict(zip(rows["group"], rows["accuracy"], strict=True))
