@@ -426,6 +426,22 @@ def test_score_columns_beside_an_alignment_are_left_out(finished: Store, tmp_pat
     pd.testing.assert_frame_equal(store.read_all("alignments"), finished.read_all("alignments"))
 
 
+def test_a_column_that_earlier_versions_lack_is_read_as_missing(finished: Store, tmp_path: Path) -> None:
+    store = Store(shutil.copytree(str(finished), tmp_path / "store"))
+    path, *others = sorted((tmp_path / "store").glob("trials/**/*.parquet"))
+    rewrite(path, lambda content: content.drop_columns(["margin", "soft_accuracy"]))
+    old = store.read("trials", path.stem, path.parent.name.removeprefix("method="))
+    assert old[["margin", "soft_accuracy"]].isna().all(axis=None)
+    trials = store.read_all("trials")
+    is_old = trials["trial_key"] == path.stem
+    assert trials["soft_accuracy"].isna().equals(is_old)
+    pd.testing.assert_frame_equal(
+        trials.drop(columns=["margin", "soft_accuracy"]),
+        finished.read_all("trials").drop(columns=["margin", "soft_accuracy"]),
+    )
+    assert others
+
+
 @pytest.mark.parametrize(("table", "column"), [("fits", "predicted"), ("trials", "objective"), ("scores", "query_set")])
 def test_a_file_without_a_column_is_refused(table: str, column: str, finished: Store, tmp_path: Path) -> None:
     store = Store(shutil.copytree(str(finished), tmp_path / "store"))
