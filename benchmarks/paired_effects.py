@@ -53,7 +53,10 @@ def measured(store: Path, experiments: Iterable[str]) -> pd.DataFrame:
             continue
         trials = d3m_ray.read_trials(store, name)
         settings = record.configuration
-        row = {"pairing": settings["training"].get("pairing", "independent"), "target": settings["alignment"].get("target", "margin")}
+        row = {
+            "pairing": settings["training"].get("pairing", "independent"),
+            "target": settings["alignment"].get("target", "margin"),
+        }
         columns = {
             measure: trials.query("split == @split and `group` == @group").set_index(["method", "num_removed", "seed"])[
                 metric
