@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from d3m_ray.config import AlignmentConfig, ExperimentConfig
+from d3m_ray.config import AlignmentConfig, ExperimentConfig, SelectionConfig
 from d3m_ray.data import HatexplainOptions, PlantedOptions, ToxigenOptions
 from d3m_ray.errors import InputError
 from d3m_ray.protocol import THESIS_NUM_REMOVED, follow_thesis
@@ -20,6 +20,7 @@ def test_what_was_left_at_the_default_is_the_thesis():
     assert config.alignment.group_weights == "loss"
     assert config.ekfac.modules == ("classifier",)
     assert config.protocol == "thesis"
+    assert config.selection.cell_floor == 0
 
 
 def test_what_the_user_chose_stays():
@@ -27,6 +28,8 @@ def test_what_the_user_chose_stays():
     config = follow_thesis(chosen, DEFAULTS)
     assert (config.num_removed, config.methods) == ((7,), ("bm25",))
     assert config.ekfac.modules == ("classifier",)
+    chosen = dataclasses.replace(DEFAULTS, selection=SelectionConfig(cell_floor=3))
+    assert follow_thesis(chosen, DEFAULTS).selection.cell_floor == 3
 
 
 @pytest.mark.parametrize("default", ["margin", "loss"])

@@ -27,6 +27,7 @@ from d3m_ray.planning import (
 )
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, READ_NO_QUERY
 
+AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
 WELL_COVERED = 0.9  # of the parameters: what a method leaves out is said below
 
 
@@ -176,7 +177,7 @@ def attribute(method: str, run: Run, each_query: bool = False) -> tuple[np.ndarr
 
 def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
     return {
-        **{name: value for name, value in shared_settings(run.config).items() if name != "alignment"},
+        **{name: value for name, value in shared_settings(run.config).items() if name not in AFTER_SCORES},
         "data_hash": run.context.data_hash,
         "model_hash": run.context.model_hash,
         "attribution": method,
