@@ -25,7 +25,7 @@ from d3m_ray.config import ExperimentConfig, LdsConfig, TrainingConfig, TrakConf
 from d3m_ray.data import PlantedOptions
 from d3m_ray.engine import LocalEngine
 from d3m_ray.experiment import prepare, run_experiment
-from d3m_ray.lds import prepare_lds, run_lds
+from d3m_ray.experiment.lds import prepare_lds, run_lds
 from d3m_ray.progress import Progress
 from d3m_ray.store import DamagedError, Store, StoreError, check_writable_folder
 from d3m_ray.store.reachability import reason_out_of_reach

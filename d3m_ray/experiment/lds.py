@@ -20,17 +20,10 @@ from d3m_ray.config import LdsConfig, QueryTarget
 from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
 from d3m_ray.engine import Engine
 from d3m_ray.errors import RunError
-from d3m_ray.experiment import (
-    Outcome,
-    Run,
-    base_models,
-    discard_incomplete,
-    is_scored,
-    keep_supported,
-    query_scores,
-    train,
-    unless_it_fails,
-)
+from d3m_ray.experiment.run import Outcome, Run
+from d3m_ray.experiment.scoring import is_scored, query_scores
+from d3m_ray.experiment.stages import base_models, discard_incomplete, train, unless_it_fails
+from d3m_ray.experiment.story import keep_supported
 from d3m_ray.failures import Unscored, told
 from d3m_ray.keys import content_hash
 from d3m_ray.planning import (
