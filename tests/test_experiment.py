@@ -344,6 +344,36 @@ def test_the_thesis_alone_explains_test(every_arm):
     assert splits == {"standard": {"val"}, "thesis": {"test"}}
 
 
+def test_the_worst_loss_shares_the_scores_of_the_loss_and_weighs_the_groups_itself(every_arm, monkeypatch):
+    """Over groups and pseudo-groups."""
+
+    def run_with(target: str):
+        chosen = {"num_removed": (0,), "seeds": (0,), "experiment": target, "alignment": AlignmentConfig(target=target)}
+        run(dataclasses.replace(SMALL, methods=("trak", "trak_auto", "loss"), **chosen), every_arm)
+        return every_arm.read_experiments()[target].keys
+
+    of_loss = run_with("loss")
+    with monkeypatch.context() as patch:
+        patch.delattr(scoring, "attribute")
+        of_worst = run_with("worst_loss")
+    assert of_worst["scores"] == of_loss["scores"]
+    assert len(every_arm.keys("scores", "loss")) == 1, "no target changes what reads no query"
+    for name in ("trak", "trak_auto"):
+        key = of_worst["alignments"][name]
+        configuration = every_arm.read_metadata("alignments", key, name)["configuration"]
+        assert configuration["query_target"] == "loss"
+        assert configuration["alignment"]["target"] == "worst_loss"
+        losses = np.array(configuration["group_losses"])
+        weights = np.exp(10 * losses) / np.exp(10 * losses).sum()
+        np.testing.assert_allclose(configuration["group_weights"], weights, rtol=1e-9)
+        assert len(losses) == 4
+        scores = every_arm.read("scores", configuration["scores_key"], name)
+        wide = scores.pivot(index="example_id", columns="query_set", values="score")[configuration["group_names"]]
+        found = every_arm.read("alignments", key, name).set_index("example_id")["alignment"]
+        expected = wide.astype("float64") @ weights
+        np.testing.assert_allclose(found[expected.index], expected, rtol=1e-9)
+
+
 def test_removing_all_is_refused_before_anything_is_stored(tmp_path):
     store = Store(tmp_path / "store")
     config = dataclasses.replace(SMALL, num_removed=(0, 160))
