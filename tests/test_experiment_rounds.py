@@ -14,6 +14,7 @@ from d3m_ray.config import ExperimentConfig, SelectionConfig, TrainingConfig, Tr
 from d3m_ray.data import PlantedOptions
 from d3m_ray.engine import LocalEngine
 from d3m_ray.experiment import Outcome, prepare, run_experiment
+from d3m_ray.export_command import ExportRequest, export_train
 from d3m_ray.metrics import group_losses
 from d3m_ray.planning import Prepared
 from d3m_ray.pool import LocalPool
@@ -150,3 +151,20 @@ def test_what_fails_in_a_round_ends_its_own_arms_alone(tmp_path, monkeypatch: py
     assert run(config, store).failed == []
     assert store.read_all("failures").empty
     assert pd.unique(store.read_all("trials")["num_removed"]).size == 3
+
+
+def test_what_went_is_exported_with_the_round_in_which_it_went(store: Store, tmp_path) -> None:
+    request = ExportRequest("trak", str(tmp_path / "clean.csv"), num_removed=17)
+    assert export_train(store, request) == 0
+    removed = pd.read_csv(tmp_path / "clean.removed.csv")
+    ids, selection = removed_by(store, "trak", 17)
+    assert set(removed["example_id"]) == ids
+    assert removed["round"].tolist() == [1] * 8 + [2] * 9
+    assert removed["num_ranked"].tolist() == [96] * 8 + [88] * 9
+    for number, told in enumerate(selection["rounds"], start=1):
+        alignment = store.read("alignments", told["alignment_key"], "trak").set_index("example_id")["alignment"]
+        of_round = removed[removed["round"] == number]
+        assert of_round["alignment"].tolist() == pytest.approx(alignment[of_round["example_id"]].tolist())
+        assert of_round["rank"].tolist() == list(range(1, len(of_round) + 1))
+        assert of_round["reason"].str.contains(f" from the lowest in round {number}; lowest score ").all()
+    assert len(pd.read_csv(tmp_path / "clean.csv")) == 79
