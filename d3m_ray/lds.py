@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from d3m_ray.alignment import group_scores
-from d3m_ray.attribution.targets import target_values
-from d3m_ray.config import LdsConfig, QueryTarget
+from d3m_ray.config import LdsConfig
 from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
 from d3m_ray.engine import Engine
 from d3m_ray.errors import RunError
@@ -28,6 +26,7 @@ from d3m_ray.experiment import (
     is_scored,
     keep_supported,
     query_scores,
+    targets_of,
     train,
     unless_it_fails,
 )
@@ -46,7 +45,7 @@ from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
 from d3m_ray.selection import Evidence
 from d3m_ray.store import Store
-from d3m_ray.trial import TrialContext, TrialSpec, stored_predictions
+from d3m_ray.trial import TrialSpec, stored_predictions
 from d3m_ray.waiting import announced
 
 
@@ -95,7 +94,7 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     if len(trained) < MIN_SUBSETS:
         reasons = "; ".join(told(failed, ()))
         raise RunError(f"an LDS takes at least {MIN_SUBSETS} subsets, {len(trained)} could be trained: {reasons}")
-    kept, outputs = _retrained(context, trained, config.experiment.alignment.query_target)
+    kept, outputs = _retrained(run, trained)
     fit_keys = [trial.fit.fit_key for trial in trained]
     unscored: list[Unscored] = []
     for method in config.experiment.methods:
@@ -137,16 +136,15 @@ def _record(method: str, run: Run, rows: pd.DataFrame, fit_keys: Sequence[str]) 
     context.store.write("lds", key, rows.assign(lds_key=key, experiment=context.experiment), configuration, method)
 
 
-def _retrained(
-    context: TrialContext, trials: Sequence[TrialSpec], query_target: QueryTarget
-) -> tuple[np.ndarray, np.ndarray]:
+def _retrained(run: Run, trials: Sequence[TrialSpec]) -> tuple[np.ndarray, np.ndarray]:
     """[M, N] whether a subset keeps a train example, and [M, Q] the targets in val of the model retrained on it."""
+    context = run.context
     kept = np.ones((len(trials), len(context.splits.train)), dtype=bool)
     for row, trial in zip(kept, trials, strict=True):
         row[trial.fit.removed] = False
     val = context.splits.val
     margins = np.stack([stored_predictions(context.store, trial.fit.fit_key, val).margins for trial in trials])
-    return kept, target_values(torch.from_numpy(margins), query_target).numpy()
+    return kept, targets_of(margins, run)
 
 
 def _rows(kind: str, targets: Sequence[str] | np.ndarray, scores: DatamodelingScores) -> pd.DataFrame:

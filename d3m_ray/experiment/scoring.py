@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
 from d3m_ray.attribution.support import coverage
+from d3m_ray.attribution.targets import target_values
 from d3m_ray.experiment.run import Run
 from d3m_ray.metrics import group_losses
 from d3m_ray.planning import (
@@ -136,6 +138,11 @@ def query_scores(method: str, run: Run) -> tuple[np.ndarray, float]:
     """[N, Q] float32 scores of every query, from the store or made and stored, and the seconds that making took."""
     scores, configuration = _scores("query_scores", method, run.queries.example_ids, run)
     return scores, configuration["scoring_seconds"]
+
+
+def targets_of(margins: np.ndarray, run: Run) -> np.ndarray:
+    """What the target asks of queries with these margins, of any shape: what scores foretell the change of."""
+    return target_values(torch.from_numpy(margins), run.config.alignment.query_target).numpy()
 
 
 def _scores(table: str, method: str, names: Sequence[str] | np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
