@@ -2,14 +2,14 @@
 
 import json
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from d3m_ray.analysis.choice import chosen_numbers
-from d3m_ray.analysis.contrasts import Row
 from d3m_ray.analysis.export import Export, evidence_of, evidence_of_rounds, split_train
 from d3m_ray.analysis.results import PLAIN_OBJECTIVE, Results, newest_trials
 from d3m_ray.arguments import check_known, checked_file
@@ -18,6 +18,8 @@ from d3m_ray.errors import InputError
 from d3m_ray.selection import ARMS
 from d3m_ray.store import Store, StoreError, check_writable_folder, write_file
 from d3m_ray.terminal import EXIT_FAILED, say
+
+Row = Mapping[Hashable, Any]  # of a frame, by column
 
 REASONS: Mapping[str, str] = {
     "random": "drawn at random",

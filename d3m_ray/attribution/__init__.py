@@ -18,9 +18,9 @@ class Method:
     """How a method scores. The second argument is its settings: see `selection.ATTRIBUTION_SETTINGS`."""
 
     score_groups: Score
-    """[N, G] float32: how much each train example raises the mean margin of each group's queries."""
+    """[N, G] float32: how much each train example raises the mean target of each group's queries."""
     score_queries: Score
-    """[N, Q] float32: how much each train example raises the margin of each query."""
+    """[N, Q] float32: how much each train example raises the target of each query."""
 
 
 METHODS: Mapping[str, Method] = {
