@@ -16,7 +16,7 @@ from d3m_ray.model import device_name
 from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
-from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence, removal_counts
+from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, READ_NO_QUERY, Evidence, removal_counts
 from d3m_ray.store import PlannedTrial, Store, current_provenance
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
@@ -199,10 +199,11 @@ def checkpoint_keys(config: ExperimentConfig, context: TrialContext) -> list[str
 
 
 def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> str:
-    """Hash of an attribution method, the checkpoints and queries that it reads, and its settings."""
+    """Hash of an attribution method, the checkpoints and queries that it reads, what it explains, and its settings."""
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
-    return content_hash(method, *checkpoint_keys(config, context), query_split(config), own)
+    explained = () if method in READ_NO_QUERY else (config.alignment.query_target,)
+    return content_hash(method, *checkpoint_keys(config, context), query_split(config), *explained, own)
 
 
 def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
@@ -224,5 +225,5 @@ def attribution_method(alignment: str) -> str:
 
 
 def query_split(config: ExperimentConfig) -> str:
-    """The split whose margins are explained and whose losses weigh the groups: val, but for the thesis's protocol."""
+    """The split whose examples are explained and whose losses weigh the groups: val, but for the thesis's protocol."""
     return "test" if config.protocol == "thesis" else "val"

@@ -24,6 +24,9 @@ ATTRIBUTION_SETTINGS: Mapping[str, str | None] = {
 }
 """The attribution methods, and the field of `ExperimentConfig` that holds each one's settings."""
 
+READ_NO_QUERY = ("loss", "random")
+"""Attribution methods whose scores are the same whatever is explained: no target changes them."""
+
 SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
 AUTO_SUFFIX = "_auto"
@@ -160,7 +163,7 @@ def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
     return Arm(lambda e, k, seed: balancing(parts(e), seed, stream), chooses_number=True)
 
 
-_SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in ("loss", "random"))
+_SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in READ_NO_QUERY)
 
 ARMS: Mapping[str, Arm] = {
     **{name: arm for method in _SIGNED for name, arm in _alignment_arms(method).items()},
