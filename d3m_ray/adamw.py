@@ -36,9 +36,11 @@ class RootedAdamW(torch.optim.Optimizer):
         for parameter in parameters:
             if not self.state[parameter]:
                 zeros = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                self.state[parameter] = dict(zip(("step", "exp_avg", "exp_avg_sq"), (torch.zeros(()), *zeros), strict=True))
+                self.state[parameter] = dict(
+                    zip(("step", "exp_avg", "exp_avg_sq"), (torch.zeros(()), *zeros), strict=True)
+                )
             self.state[parameter]["step"] += 1
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         firsts, seconds = ([self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_sq"))
         numbers = [float(self.state[p]["step"]) for p in parameters]
         torch._foreach_lerp_(firsts, gradients, 1 - BETA1)

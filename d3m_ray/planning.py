@@ -16,7 +16,15 @@ from d3m_ray.model import device_name
 from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
 from d3m_ray.records import Splits
-from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, READ_NO_QUERY, Evidence, removal_counts
+from d3m_ray.selection import (
+    ARMS,
+    ATTRIBUTION_SETTINGS,
+    AUTO_SUFFIX,
+    READ_NO_QUERY,
+    SCORE_NO_QUERY,
+    Evidence,
+    removal_counts,
+)
 from d3m_ray.store import PlannedTrial, Store, current_provenance
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
@@ -97,7 +105,10 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
 
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """What all trials of one experiment have in common, besides data and model."""
-    settings = {name: asdict(getattr(config, name)) for name in ("training", "robust", "trak", "ekfac", "alignment")}
+    settings = {
+        name: asdict(getattr(config, name))
+        for name in ("training", "robust", "trak", "ekfac", "metagradient", "alignment")
+    }
     return {**settings, "num_checkpoints": config.num_checkpoints, "protocol": config.protocol}
 
 
@@ -199,11 +210,20 @@ def checkpoint_keys(config: ExperimentConfig, context: TrialContext) -> list[str
 
 
 def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> str:
-    """Hash of an attribution method, the checkpoints and queries that it reads, what it explains, and its settings."""
+    """Hash of an attribution method, the checkpoints and queries that it reads, what it explains, and its settings.
+
+    How the groups are weighed enters where the method scores their weighed sum.
+    """
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
     explained = () if method in READ_NO_QUERY else (config.alignment.query_target,)
-    return content_hash(method, *checkpoint_keys(config, context), query_split(config), *explained, own)
+    weighed = (asdict(config.alignment),) if scores_weighed_groups(method, config) else ()
+    return content_hash(method, *checkpoint_keys(config, context), query_split(config), *explained, own, *weighed)
+
+
+def scores_weighed_groups(method: str, config: ExperimentConfig) -> bool:
+    """Whether a method scores the weighed sum of the groups' targets, and no group alone."""
+    return method in SCORE_NO_QUERY and not config.metagradient.per_group
 
 
 def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:

@@ -17,12 +17,18 @@ ATTRIBUTION_SETTINGS: Mapping[str, str | None] = {
     "ekfac": "ekfac",
     "traker": "trak",
     "kronfluence": "ekfac",
+    "metagradient": "metagradient",
+    "tracin": "metagradient",
+    "gradcos": "trak",
     "bm25": None,
     "embedding": None,
     "loss": None,
     "random": None,
 }
 """The attribution methods, and the field of `ExperimentConfig` that holds each one's settings."""
+
+SCORE_NO_QUERY = ("metagradient", "tracin")
+"""Attribution methods whose cost is per target: they score groups, or at once the weighed sum of all, but no query."""
 
 READ_NO_QUERY = ("loss", "random")
 """Attribution methods whose scores are the same whatever is explained: no target changes them."""
@@ -164,10 +170,11 @@ def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
 
 
 _SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in READ_NO_QUERY)
+_BY_QUERY = tuple(method for method in _SIGNED if method not in SCORE_NO_QUERY)  # what Auto-D3M finds its groups in
 
 ARMS: Mapping[str, Arm] = {
     **{name: arm for method in _SIGNED for name, arm in _alignment_arms(method).items()},
-    **{name: arm for method in _SIGNED for name, arm in _alignment_arms(f"{method}{AUTO_SUFFIX}").items()},
+    **{name: arm for method in _BY_QUERY for name, arm in _alignment_arms(f"{method}{AUTO_SUFFIX}").items()},
     "loss": Arm(lambda e, k, seed: lowest(e.alignments["loss"], k), "loss"),
     "random": Arm(lambda e, k, seed: random_subset(len(e), k, seed)),
     "random_majority": Arm(random_majority, reads_cell_losses=True),

@@ -149,7 +149,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate
 
 
-def loss_of(logits: torch.Tensor, labels: torch.Tensor, step: Step, objective: Objective = ERM_OBJECTIVE) -> torch.Tensor:
+def loss_of(
+    logits: torch.Tensor, labels: torch.Tensor, step: Step, objective: Objective = ERM_OBJECTIVE
+) -> torch.Tensor:
     """The scalar that a step goes down on; zero of a batch that keeps nothing, and the optimiser goes on as it was."""
     if not len(labels):
         return logits.sum()
