@@ -21,6 +21,7 @@ from d3m_ray.terminal import EXIT_FAILED, say
 
 REASONS: Mapping[str, str] = {
     "random": "drawn at random",
+    "random_best": "drawn at random",
     "random_majority": "drawn at random from the cells of lowest val loss",
     "balanced": "drawn at random, so that its cell is as large as the smallest",
     "balanced_group": "drawn at random, so that its group is as large as the smallest",
@@ -131,6 +132,8 @@ def _number(results: Results, request: ExportRequest) -> tuple[int, str]:
             )
         return request.num_removed, "as asked for"
     chosen = chosen_numbers(results).get(request.method, 0)
+    if request.method in ARMS and ARMS[request.method].best_of is not None:
+        return chosen, "the number of highest val target"
     num_choices = sum(number > 0 for number in numbers)
     if num_choices > 1:
         return chosen, f"of highest mean val worst-group accuracy among {num_choices} numbers"

@@ -1,6 +1,7 @@
 """What an experiment asks for: every input checked, its context, its plan, and the trials that can be run already."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,10 +13,11 @@ from d3m_ray.corpus import store_corpus
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
+from d3m_ray.metrics import CELL_SEPARATOR
 from d3m_ray.model import device_name
 from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
-from d3m_ray.records import Splits
+from d3m_ray.records import Splits, cells_of
 from d3m_ray.selection import (
     ARMS,
     ATTRIBUTION_SETTINGS,
@@ -23,7 +25,10 @@ from d3m_ray.selection import (
     READ_NO_QUERY,
     SCORE_NO_QUERY,
     Evidence,
+    can_select,
+    cell_floors,
     removal_counts,
+    selection_of,
 )
 from d3m_ray.store import PlannedTrial, Store, current_provenance
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
@@ -31,6 +36,7 @@ from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
 FOLLOW_FROM_DATA = ("corpus", "label_names", "notes", "num_dropped", "warnings")  # the same data are the same data
+SHARED_SETTINGS = ("training", "robust", "trak", "ekfac", "metagradient", "alignment", "selection")  # config's fields
 FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
@@ -85,6 +91,7 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     most = max(removal_counts(config.num_removed, len(splits.train)))
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
+    _check_floor_leaves_enough(config, splits, most)
     prepared = prepare_model(config.model, splits, config.training.max_length)
     data_hash, model_hash = splits.content_hash(), prepared.content_hash
     settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
@@ -103,12 +110,33 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     )
 
 
+def floors_of(config: ExperimentConfig, splits: Splits) -> np.ndarray | None:
+    """[G * L] int64: how many train examples each cell keeps at least, where an arm goes by alignment."""
+    if config.selection.cell_floor == 0:
+        return None
+    num_cells = len(splits.group_names) * splits.num_labels
+    cells = cells_of(splits.train.groups, splits.train.labels, splits.num_labels)
+    return cell_floors(cells, num_cells, config.selection.cell_floor)
+
+
+def _check_floor_leaves_enough(config: ExperimentConfig, splits: Splits, most: int) -> None:
+    """Raises InputError where an arm that goes by alignment cannot remove as many as it is asked to."""
+    floors = floors_of(config, splits)
+    guarded = [m for m in config.methods if ARMS[m].alignment is not None and not ARMS[m].chooses_number]
+    if floors is None or not guarded:
+        return
+    num_free = len(splits.train) - int(floors.sum())
+    if most > num_free:
+        raise InputError(
+            f"--num-removed leaves each cell what --cell-floor {config.selection.cell_floor} keeps, "
+            f"{int(floors.sum())} of {len(splits.train)} train examples in all; received {most}, of which "
+            f"{guarded[0]} can remove {num_free}: lower one of the two"
+        )
+
+
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """What all trials of one experiment have in common, besides data and model."""
-    settings = {
-        name: asdict(getattr(config, name))
-        for name in ("training", "robust", "trak", "ekfac", "metagradient", "alignment")
-    }
+    settings = {name: asdict(getattr(config, name)) for name in SHARED_SETTINGS}
     return {**settings, "num_checkpoints": config.num_checkpoints, "protocol": config.protocol}
 
 
@@ -186,12 +214,28 @@ def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evide
     trials = []
     for method, number, seed in asked_trials(config, context):
         arm = ARMS[method]
+        if arm.best_of is not None:
+            continue  # a stage of its own: it takes the fits of another arm
         if number == 0:
             trials.append(plan_trial(context, method, NOTHING, seed))
-        elif arm.can_select(evidence):
-            removed = arm.select(evidence, number or 0, seed)
-            trials.append(plan_trial(context, method, removed, seed, arm.objective))
+        elif can_select(method, evidence, number):
+            chosen = selection_of(method, evidence, number or 0, seed)
+            trial = plan_trial(context, method, chosen.removed, seed, arm.objective)
+            told = _of_spared(chosen.spared, config, context) | ({"rounds": chosen.rounds} if chosen.rounds else {})
+            trials.append(replace(trial, selection=told))
     return trials
+
+
+def _of_spared(spared: np.ndarray, config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
+    """What a trial's metadata say where the cell floors changed its selection: how many of which cell they kept."""
+    if not len(spared):
+        return {}
+    splits = context.splits
+    cells = Counter(
+        f"{splits.group_names[group]}{CELL_SEPARATOR}{splits.label_names[label]}"
+        for group, label in zip(splits.train.groups[spared], splits.train.labels[spared], strict=True)
+    )
+    return {"cell_floor": config.selection.cell_floor, "num_spared": len(spared), "spared_cells": dict(cells)}
 
 
 def alignment_names(config: ExperimentConfig) -> list[str]:
@@ -204,21 +248,24 @@ def reads_base_models(config: ExperimentConfig) -> bool:
     return any(ARMS[method].alignment or ARMS[method].reads_cell_losses for method in config.methods)
 
 
-def checkpoint_keys(config: ExperimentConfig, context: TrialContext) -> list[str]:
-    """The fit keys of the base models."""
-    return [context.fit_key(NOTHING, seed) for seed in range(config.num_checkpoints)]
+def checkpoint_keys(config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> list[str]:
+    """The fit keys of the base models, or of those that are trained without what earlier rounds removed."""
+    return [context.fit_key(removed, seed) for seed in range(config.num_checkpoints)]
 
 
-def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> str:
+def scores_key(method: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
     """Hash of an attribution method, the checkpoints and queries that it reads, what it explains, and its settings.
 
-    How the groups are weighed enters where the method scores their weighed sum.
+    A checkpoint's key is of the train examples that are left too, which are those that are scored. How the
+    groups are weighed enters where the method scores their weighed sum.
     """
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
     explained = () if method in READ_NO_QUERY else (config.alignment.query_target,)
     weighed = (asdict(config.alignment),) if scores_weighed_groups(method, config) else ()
-    return content_hash(method, *checkpoint_keys(config, context), query_split(config), *explained, own, *weighed)
+    return content_hash(
+        method, *checkpoint_keys(config, context, removed), query_split(config), *explained, own, *weighed
+    )
 
 
 def scores_weighed_groups(method: str, config: ExperimentConfig) -> bool:
@@ -226,16 +273,16 @@ def scores_weighed_groups(method: str, config: ExperimentConfig) -> bool:
     return method in SCORE_NO_QUERY and not config.metagradient.per_group
 
 
-def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
+def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
     """Hash of what the scores of an alignment's groups, or pseudo-groups, are made from; their weights do not enter."""
     method = attribution_method(name)
-    of_queries = scores_key(method, config, context)
+    of_queries = scores_key(method, config, context, removed)
     return of_queries if name == method else content_hash(name, of_queries)
 
 
-def alignment_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
+def alignment_key(name: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
     """Hash of an alignment's name, of the scores that it weighs, and how it weighs them."""
-    scores = scores_key(attribution_method(name), config, context)
+    scores = scores_key(attribution_method(name), config, context, removed)
     return content_hash(name, scores, asdict(config.alignment))
 
 

@@ -24,9 +24,9 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
     """The thesis's settings in the place of each that was left at the sweep's default.
 
     Its numbers removed, three runs, one checkpoint, groups weighed by their loss, EK-FAC on the classifier layer alone,
-    and TRAK, EK-FAC and random removal compared. That test stands in the place of val is told by `config.protocol`.
-    It knew margins only: the target is the margin whatever the sweep's default is. Raises InputError where the user
-    asked for another.
+    no cell floor, and TRAK, EK-FAC and random removal compared. That test stands in the place of val is told by
+    `config.protocol`. It knew margins only: the target is the margin whatever the sweep's default is. Raises InputError
+    where the user asked for another.
     """
     if config.alignment.target not in (defaults.alignment.target, "margin"):
         raise InputError(
@@ -45,4 +45,7 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
         "ekfac": dataclasses.replace(config.ekfac, modules=("classifier",)),
     }
     untouched = {name: value for name, value in thesis.items() if getattr(config, name) == getattr(defaults, name)}
+    selection = config.selection
+    if selection.cell_floor == defaults.selection.cell_floor:
+        untouched["selection"] = dataclasses.replace(selection, cell_floor=0)
     return dataclasses.replace(config, **untouched)

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from d3m_ray.config import ExperimentConfig
+from d3m_ray.config import AlignmentConfig, ExperimentConfig, MetagradientConfig
 from d3m_ray.data import PlantedOptions, ToxigenOptions, load_splits
 from d3m_ray.experiment import prepare
-from d3m_ray.planning import describe, numbers_that_fit, record_plan
+from d3m_ray.planning import (
+    alignment_key,
+    describe,
+    group_scores_key,
+    numbers_that_fit,
+    record_plan,
+    scores_key,
+)
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 
@@ -48,6 +55,26 @@ def test_shares_are_stored_as_counts(tmp_path):
     assert sorted(experiment.plan) == [("random", 0, 0), ("random", 8, 0)]
 
 
+def test_what_reads_no_query_has_one_scores_key_and_each_target_its_alignment(tmp_path):
+    config = dataclasses.replace(CONFIG, methods=("trak", "trak_auto", "loss"), num_removed=(5,))
+    context = prepare(config, Store(tmp_path), Progress()).context
+    targets = ("margin", "loss", "probability", "worst_loss")
+    of_targets = {t: dataclasses.replace(config, alignment=AlignmentConfig(target=t)) for t in targets}
+    sharper = AlignmentConfig(target="worst_loss", worst_loss_beta=20.0)
+    of_targets["sharper"] = dataclasses.replace(config, alignment=sharper)
+
+    def keys(key, name: str) -> dict[str, str]:
+        return {target: key(name, config, context) for target, config in of_targets.items()}
+
+    for name in ("trak", "trak_auto"):
+        scores = keys(group_scores_key, name)
+        assert scores["loss"] == scores["worst_loss"] == scores["sharper"]
+        assert len({*scores.values()}) == 3, "margin, loss, probability"
+    assert len({*keys(scores_key, "loss").values()}) == len({*keys(scores_key, "random").values()}) == 1
+    for name in ("trak", "trak_auto", "loss"):
+        assert len({*keys(alignment_key, name).values()}) == len(of_targets)
+
+
 def test_what_was_read_is_told_in_one_line(tmp_path):
     for split in ("train", "val", "test"):
         rows = "".join(f"{split} {i},{i % 2},amber\n" for i in range(4))
@@ -70,3 +97,15 @@ def test_how_fits_are_paired_enters_their_key_where_something_is_removed(tmp_pat
     assert len(set(of_the_full_split)) == 1
     assert without_two[0] == without_two[1], "steps are matched under common pairing in any case"
     assert len({*of_the_full_split, *without_two}) == 4
+
+
+def test_how_groups_are_weighed_enters_the_scores_of_their_weighed_sum_alone(tmp_path):
+    context = prepare(CONFIG, Store(tmp_path), Progress()).context
+    sharper = dataclasses.replace(CONFIG, alignment=AlignmentConfig(beta=2.0))
+    for method, per_group, is_weighed in (("tracin", False, True), ("tracin", True, False), ("trak", False, False)):
+        settings = MetagradientConfig(per_group=per_group)
+        keys = {
+            scores_key(method, dataclasses.replace(config, metagradient=settings), context)
+            for config in (CONFIG, sharper)
+        }
+        assert len(keys) == 1 + is_weighed

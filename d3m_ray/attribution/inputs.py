@@ -19,14 +19,16 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """Which run of `training.fine_tune` on the train split gave a checkpoint: all that a replay needs besides."""
+    """Which run of `training.fine_tune` gave a checkpoint: all that a replay needs besides the base model."""
 
     config: TrainingConfig
     seed: int
     chosen_epoch: int
     """1-based epoch whose weights are the checkpoint's."""
-    kept: np.ndarray | None = None
-    """Ascending positions of what the run had of the train split; None for all of it."""
+    train: TokenizedExamples
+    """The full train split."""
+    kept: np.ndarray
+    """[N] ascending positions of what the run had of it: the train examples that scores go to."""
 
 
 @dataclass(frozen=True, eq=False)

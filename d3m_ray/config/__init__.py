@@ -12,6 +12,7 @@ from d3m_ray.config.attribution import (
 )
 from d3m_ray.config.execution import ExecutionConfig
 from d3m_ray.config.experiment import MAX_NAME_LENGTH, ExperimentConfig, LdsConfig, Protocol
+from d3m_ray.config.selection import SelectionConfig
 from d3m_ray.config.training import FinalModel, Pairing, Precision, RobustConfig, TrainingConfig
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Protocol",
     "QueryTarget",
     "RobustConfig",
+    "SelectionConfig",
     "Target",
     "TrainingConfig",
     "TrakConfig",

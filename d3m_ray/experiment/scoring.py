@@ -29,12 +29,13 @@ from d3m_ray.planning import (
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, READ_NO_QUERY
 
 WEIGHED_GROUPS = "weighed groups"  # the query set of a method that scores the weighed sum of the groups' targets
+AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
 WELL_COVERED = 0.9  # of the parameters: what a method leaves out is said below
 
 
 def is_scored(table: str, method: str, run: Run) -> bool:
     """Whether a method's scores of each group (table `scores`) or query (`query_scores`) are stored."""
-    key = scores_key(method, run.config, run.context)
+    key = scores_key(method, run.config, run.context, run.removed)
     return run.context.store.has_whole(table, key, method, run.progress.stage)
 
 
@@ -45,11 +46,11 @@ def table_scored_for(name: str) -> str:
 
 def is_aligned(name: str, run: Run) -> bool:
     """Whether an alignment and the scores that it was made from are stored. Damaged files are deleted, and said."""
-    key, say = group_scores_key(name, run.config, run.context), run.progress.stage
+    key, say = group_scores_key(name, run.config, run.context, run.removed), run.progress.stage
     made_from = [run.context.store.has_whole("scores", key, name, say)]
     if table_scored_for(name) != "scores":
         made_from.append(is_scored(table_scored_for(name), attribution_method(name), run))
-    return name in run.stored_alignments() and all(made_from)
+    return run.stored_alignment(name) is not None and all(made_from)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +81,10 @@ def attribute_and_align(name: str, run: Run) -> None:
     is_weighed = scores_weighed_groups(name, config)
     alignment = scored.scores[:, 0].astype(np.float64) if is_weighed else group_alignment(scored.scores, weights)
     _check_finite(alignment)
-    train_split = context.splits.train
+    train_split = run.train
     rows = pd.DataFrame(
         {
-            "alignment_key": alignment_key(name, config, context),
+            "alignment_key": alignment_key(name, config, context, run.removed),
             "example_id": train_split.example_ids,
             "group": np.array(context.splits.group_names)[train_split.groups],
             "label": train_split.labels,
@@ -93,12 +94,12 @@ def attribute_and_align(name: str, run: Run) -> None:
     configuration = {
         **scored.configuration,
         "alignment": asdict(config.alignment),
-        "scores_key": group_scores_key(name, config, context),
+        "scores_key": group_scores_key(name, config, context, run.removed),
         "group_names": list(scored.names),
         "group_losses": losses.tolist(),
         "group_weights": weights.tolist(),
     }
-    context.store.write("alignments", alignment_key(name, config, context), rows, configuration, name)
+    context.store.write("alignments", alignment_key(name, config, context, run.removed), rows, configuration, name)
     seconds = scored.configuration["scoring_seconds"]
     run.progress.stage(
         f"{name}: {len(rows)} train examples aligned with {len(weights)} groups; scores took {seconds:.1f} s"
@@ -136,7 +137,7 @@ def _score_pseudo_groups(name: str, run: Run) -> ScoredGroups:
     groups = pseudo_groups(matrix, queries.labels)
     names = [f"pseudo_{number}" for number in range(int(groups.max()) + 1)]
     scores = group_scores(matrix, groups, len(names)).astype(np.float32)
-    key, ids = group_scores_key(name, run.config, context), context.splits.train.example_ids
+    key, ids = group_scores_key(name, run.config, context, run.removed), run.train.example_ids
     configuration = {**made_with, "query_ids": queries.example_ids.tolist(), "query_groups": groups.tolist()}
     context.store.write_scores("scores", key, scores, ids, names, configuration, name)
     return ScoredGroups(names, groups, scores, made_with)
@@ -150,8 +151,8 @@ def query_scores(method: str, run: Run) -> tuple[np.ndarray, float]:
 
 def _scores(table: str, method: str, names: Sequence[str] | np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
     """[N, S] float32 scores for each group or query named, from the store or made and stored, and what made them."""
-    store, key = run.context.store, scores_key(method, run.config, run.context)
-    ids = run.context.splits.train.example_ids
+    store, key = run.context.store, scores_key(method, run.config, run.context, run.removed)
+    ids = run.train.example_ids
     if not is_scored(table, method, run):
         findings: dict[str, Any] = {}
         scores, seconds = attribute(method, run, each_query=table == "query_scores", record=findings.__setitem__)
@@ -171,7 +172,7 @@ def attribute(
     context, config = run.context, run.config
     inputs = AttributionInputs(
         checkpoints=_checkpoints(run),
-        train=context.tokens["train"],
+        train=context.tokens["train"].take(run.kept) if len(run.removed) else context.tokens["train"],
         queries=context.tokens[query_split(config)],
         num_groups=len(context.splits.group_names),
         precision=config.training.precision,
@@ -210,21 +211,21 @@ def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
     """The base models, with the runs that they come from."""
     context = run.context
     checkpoints = []
-    for seed, key in enumerate(checkpoint_keys(run.config, context)):
+    for seed, key in enumerate(checkpoint_keys(run.config, context, run.removed)):
         chosen_epoch = context.store.read_metadata("fits", key)["configuration"]["chosen_epoch"]
-        training_run = TrainingRun(context.training, seed, chosen_epoch)
+        training_run = TrainingRun(context.training, seed, chosen_epoch, context.tokens["train"], run.kept)
         checkpoints.append(Checkpoint(key, context.base, context.store.read_checkpoint(key), training_run))
     return tuple(checkpoints)
 
 
 def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
     return {
-        **{name: value for name, value in shared_settings(run.config).items() if name != "alignment"},
+        **{name: value for name, value in shared_settings(run.config).items() if name not in AFTER_SCORES},
         "data_hash": run.context.data_hash,
         "model_hash": run.context.model_hash,
         "attribution": method,
         "coverage": coverage(method, run.context.base, run.config.ekfac),
-        "checkpoints": checkpoint_keys(run.config, run.context),
+        "checkpoints": checkpoint_keys(run.config, run.context, run.removed),
         "query_split": query_split(run.config),
         "query_target": None if method in READ_NO_QUERY else run.config.alignment.query_target,
         "scoring_seconds": seconds,

@@ -15,6 +15,8 @@ class TableSpec:
     """The columns of every file; those not nullable hold neither null nor NaN."""
     by_method: bool = True
     """Whether files lie in `method=<name>/`."""
+    added: tuple[str, ...] = ()
+    """Nullable columns that files of earlier versions lack: read as null."""
 
     @property
     def key(self) -> str:
@@ -50,9 +52,12 @@ TABLES: Mapping[str, TableSpec] = {
                 "num_examples": _COUNT,
             }
             | {"accuracy": _REAL, "loss": _REAL, "fpr": _REAL, "fnr": _REAL, "auc": _REAL, "macro_f1": _REAL}
+            | {"margin": _REAL, "soft_accuracy": _REAL}
             | {"train_seconds": _REAL, "num_train": _COUNT, "num_steps": _COUNT, "created_at": _TIME},
-            nullable=("fpr", "fnr", "auc", "macro_f1"),  # undefined where the rows have one label only
-        )
+            # Some are undefined where the rows have one label only; of the last two see below.
+            nullable=("fpr", "fnr", "auc", "macro_f1", "margin", "soft_accuracy"),
+        ),
+        added=("margin", "soft_accuracy"),
     ),
     "examples": TableSpec(
         _schema(
@@ -112,9 +117,13 @@ def to_arrow(table: str, frame: pd.DataFrame) -> pa.Table:
 def under_schema(table: str, content: pa.Table) -> pa.Table:
     """The columns of the table's schema; others, of an earlier layout, are left out.
 
-    Raises ValueError where one is missing, lacks values, or is of another type.
+    Raises ValueError where one that no version lacked is missing, or one lacks values or is of another type.
     """
     schema = table_spec(table).schema
+    for name in table_spec(table).added:
+        if name not in content.column_names:
+            field = schema.field(name)
+            content = content.append_column(field, pa.nulls(len(content), field.type))
     missing = [name for name in schema.names if name not in content.column_names]
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}")

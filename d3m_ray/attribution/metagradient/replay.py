@@ -27,7 +27,6 @@ class ReplayTask:
     """What every step of a replay shares: it travels to each machine once."""
 
     checkpoints: tuple[Checkpoint, ...]
-    train: TokenizedExamples
     queries: TokenizedExamples
     precision: ScoringPrecision
     query_target: QueryTarget
@@ -68,27 +67,26 @@ def run_of(checkpoint: Checkpoint) -> TrainingRun:
     return checkpoint.run
 
 
-def num_steps_to(checkpoint: Checkpoint, num_train: int) -> int:
+def num_steps_to(checkpoint: Checkpoint) -> int:
     """The steps from the start of the run to the weights that it chose."""
     run = run_of(checkpoint)
-    num_kept = num_train if run.kept is None else len(run.kept)
-    return run.chosen_epoch * steps_per_epoch(num_train, num_kept, run.config)
+    return run.chosen_epoch * steps_per_epoch(len(run.train), len(run.kept), run.config)
 
 
 class Trainee:
     """A model that takes the steps of a run again. `parameters` are those that the run moves, matrices first."""
 
-    def __init__(self, model: PreTrainedModel, base: BaseModel, train: TokenizedExamples, run: TrainingRun) -> None:
+    def __init__(self, model: PreTrainedModel, base: BaseModel, run: TrainingRun) -> None:
         self.model = model.requires_grad_(True)
-        self.base, self.train, self.run = base, train, run
+        self.base, self.run = base, run
         self.precision = "float32" if model.dtype == torch.float64 else run.config.precision
-        self.kept = np.arange(len(train)) if run.kept is None else run.kept
-        per_epoch = steps_per_epoch(len(train), len(self.kept), run.config)
+        train = run.train
+        per_epoch = steps_per_epoch(len(train), len(run.kept), run.config)
         self.num_steps = per_epoch * run.config.num_epochs
-        steps = training_steps(train.lengths, self.kept, run.config, run.seed)
+        steps = training_steps(train.lengths, run.kept, run.config, run.seed)
         self.steps = list(itertools.islice(steps, self.num_steps))
         with seeded(run.seed, model.device):
-            self.cuts = begin_fit(model, base, train, self.kept, run.config)
+            self.cuts = begin_fit(model, base, train, run.kept, run.config)
         moved = parameters_with_gradients(model, train)
         self.parameters = [p for p in moved if p.ndim >= 2] + [p for p in moved if p.ndim < 2]
         self.num_decayed = sum(p.numel() for p in self.parameters if p.ndim >= 2)
@@ -96,7 +94,7 @@ class Trainee:
     def first_state(self) -> State:
         """Before the first step: the base weights, with new modules from the run's seed."""
         with seeded(self.run.seed, self.model.device):
-            begin_fit(self.model, self.base, self.train, self.kept, self.run.config)
+            begin_fit(self.model, self.base, self.run.train, self.run.kept, self.run.config)
         weights = self.weights()
         return State(0, weights, np.zeros_like(weights), np.zeros_like(weights))
 
@@ -130,7 +128,7 @@ class Trainee:
         """
         self.model.train()
         seed_step(self.run.seed, step.number)
-        return step_logits(self.model if model is None else model, self.train, step, self.precision, self.cuts)
+        return step_logits(self.model if model is None else model, self.run.train, step, self.precision, self.cuts)
 
     def losses(self, step: Step, model: PreTrainedModel | None = None) -> torch.Tensor:
         """[K] losses of what a step keeps, as `logits`."""
@@ -173,9 +171,7 @@ def trainee_of(task: ReplayTask, index: int) -> Trainee:
     """The trainee of a checkpoint, kept by the worker from the last call for the same."""
     checkpoint = task.checkpoints[index]
     run = run_of(checkpoint)
-    _, trainee = loaded_model(
-        checkpoint, "replay", task.precision, lambda model: Trainee(model, checkpoint.base, task.train, run)
-    )
+    _, trainee = loaded_model(checkpoint, "replay", task.precision, lambda model: Trainee(model, checkpoint.base, run))
     found: Trainee = trainee
     return found
 

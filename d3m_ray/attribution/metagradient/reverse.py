@@ -1,6 +1,6 @@
 """Back along a replayed run: the derivatives of targets by the weights of the train examples in every batch.
 
-Shapes: N train examples, K of a step's batch that are kept, P weights that training moves, S targets.
+Shapes: N examples of the full train split, K of a step's batch that are kept, P weights that training moves, S targets.
 
 With example weights w the batch loss is L = sum_i w_i l_i / sum_i w_i, the mean over what is kept where a weight is 1
 or 0, so that a derivative at 1 is the slope toward the fit without the example under common pairing. Of a step with the
@@ -42,7 +42,7 @@ class Traced:
     moments: np.ndarray
     squares: np.ndarray
     example_slopes: np.ndarray
-    """[S, N] float64 by the weights of the train examples, of the steps so far."""
+    """[S, N] float64 by the weights of the examples of the full train split, of the steps so far."""
     growth: np.ndarray
     """[S] the largest norm that `weights` had, in those that it began with."""
     first_norms: np.ndarray
@@ -55,7 +55,7 @@ def begin_trace(task: ReplayTask, index: int, state: State) -> Traced:
     trainee.load(state)
     weights = np.stack([_target_gradient(task, trainee, of_target) for of_target in task.query_weights])
     norms = np.linalg.norm(weights.astype(np.float64), axis=1)
-    slopes = np.zeros((len(weights), len(task.train)))
+    slopes = np.zeros((len(weights), len(trainee.run.train)))
     zeros = np.zeros_like(weights)
     return Traced(weights, zeros, zeros.copy(), slopes, np.ones(len(weights)), norms)
 

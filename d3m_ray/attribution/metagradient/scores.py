@@ -20,12 +20,13 @@ from d3m_ray.attribution.metagradient.replay import (
     distance_to,
     num_steps_to,
     replay_segment,
+    run_of,
     trainee_of,
 )
 from d3m_ray.attribution.metagradient.reverse import Traced, begin_trace, trace_segment
 from d3m_ray.pool import WorkerPool
 
-WARNED_GROWTH = 100.0
+WARNED_GROWTH = 30.0  # of the norm: runs that foretell retraining stay below 10
 REFUSED_GROWTH = 1e6
 REFUSED_DISTANCE = 0.01  # of the way that training went
 METAGRADIENT, TRACIN = "metagradient", "tracin"
@@ -50,7 +51,7 @@ def _scores(method: str, inputs: AttributionInputs, pool: WorkerPool, of_groups:
     query_weights = of_groups[:, groups] / np.bincount(groups, minlength=inputs.num_groups)[groups]
     task = pool.put(
         ReplayTask(
-            inputs.checkpoints, inputs.train, inputs.queries, inputs.precision, inputs.query_target, query_weights,
+            inputs.checkpoints, inputs.queries, inputs.precision, inputs.query_target, query_weights,
             has_hessian=method == METAGRADIENT,
         )
     )  # fmt: skip
@@ -75,7 +76,7 @@ def _trace_runs(
     method: str, inputs: AttributionInputs, task: Any, numbers: Sequence[int], pool: WorkerPool
 ) -> list[Traced]:
     """Each of these checkpoints' runs traced back to its start, side by side; `task` is a handle to the ReplayTask."""
-    ends = {n: segment_ends(num_steps_to(inputs.checkpoints[n], len(inputs.train))) for n in numbers}
+    ends = {n: segment_ends(num_steps_to(inputs.checkpoints[n])) for n in numbers}
     most = max(map(len, ends.values()))
     states: dict[int, list[Any]] = {n: [None] for n in numbers}  # handles; None is the start of a run
     for place in range(most):
@@ -97,7 +98,7 @@ def _trace_runs(
         kept = pool.map_kept(label, trace_segment, task, at, before, stops, [traced[n] for n in at])
         traced.update(zip(at, kept, strict=True))
         _check_growth(method, max(pool.map(label, growth_of, None, kept)))
-    return list(pool.map(f"{method}, slopes", without_cotangents, None, [traced[n] for n in numbers]))
+    return list(pool.map(f"{method}, slopes", without_cotangents, task, numbers, [traced[n] for n in numbers]))
 
 
 def segment_ends(num_steps: int) -> list[int]:
@@ -116,10 +117,11 @@ def growth_of(_: None, traced: Traced) -> float:
     return float(traced.growth.max())
 
 
-def without_cotangents(_: None, traced: Traced) -> Traced:
-    """What the driver reads of it, which is small."""
+def without_cotangents(task: ReplayTask, index: int, traced: Traced) -> Traced:
+    """What the driver reads of it, which is small: of the examples that the run had."""
     nothing = np.zeros((len(traced.growth), 0))
-    return Traced(nothing, nothing, nothing, traced.example_slopes, traced.growth, traced.first_norms)
+    slopes = traced.example_slopes[:, run_of(task.checkpoints[index]).kept]
+    return Traced(nothing, nothing, nothing, slopes, traced.growth, traced.first_norms)
 
 
 def _check_replays(method: str, inputs: AttributionInputs, distances: list[float]) -> None:
