@@ -23,6 +23,7 @@ from d3m_ray.selection import (
     ATTRIBUTION_SETTINGS,
     AUTO_SUFFIX,
     READ_NO_QUERY,
+    SCORE_NO_QUERY,
     Evidence,
     can_select,
     cell_floors,
@@ -35,7 +36,7 @@ from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
 FOLLOW_FROM_DATA = ("corpus", "label_names", "notes", "num_dropped", "warnings")  # the same data are the same data
-SHARED_SETTINGS = ("training", "robust", "trak", "ekfac", "alignment", "selection")  # fields of `ExperimentConfig`
+SHARED_SETTINGS = ("training", "robust", "trak", "ekfac", "metagradient", "alignment", "selection")  # config's fields
 FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
@@ -255,12 +256,21 @@ def checkpoint_keys(config: ExperimentConfig, context: TrialContext, removed: np
 def scores_key(method: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
     """Hash of an attribution method, the checkpoints and queries that it reads, what it explains, and its settings.
 
-    A checkpoint's key is of the train examples that are left too, which are those that are scored.
+    A checkpoint's key is of the train examples that are left too, which are those that are scored. How the
+    groups are weighed enters where the method scores their weighed sum.
     """
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
     explained = () if method in READ_NO_QUERY else (config.alignment.query_target,)
-    return content_hash(method, *checkpoint_keys(config, context, removed), query_split(config), *explained, own)
+    weighed = (asdict(config.alignment),) if scores_weighed_groups(method, config) else ()
+    return content_hash(
+        method, *checkpoint_keys(config, context, removed), query_split(config), *explained, own, *weighed
+    )
+
+
+def scores_weighed_groups(method: str, config: ExperimentConfig) -> bool:
+    """Whether a method scores the weighed sum of the groups' targets, and no group alone."""
+    return method in SCORE_NO_QUERY and not config.metagradient.per_group
 
 
 def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:

@@ -20,12 +20,18 @@ ATTRIBUTION_SETTINGS: Mapping[str, str | None] = {
     "ekfac": "ekfac",
     "traker": "trak",
     "kronfluence": "ekfac",
+    "metagradient": "metagradient",
+    "tracin": "metagradient",
+    "gradcos": "trak",
     "bm25": None,
     "embedding": None,
     "loss": None,
     "random": None,
 }
 """The attribution methods, and the field of `ExperimentConfig` that holds each one's settings."""
+
+SCORE_NO_QUERY = ("metagradient", "tracin")
+"""Attribution methods whose cost is per target: they score groups, or at once the weighed sum of all, but no query."""
 
 READ_NO_QUERY = ("loss", "random")
 """Attribution methods whose scores are the same whatever is explained: no target changes them."""
@@ -238,7 +244,8 @@ def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
 
 
 _SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in READ_NO_QUERY)
-_ALIGNMENTS = (*_SIGNED, *(f"{method}{AUTO_SUFFIX}" for method in _SIGNED))
+_BY_QUERY = tuple(method for method in _SIGNED if method not in SCORE_NO_QUERY)  # what Auto-D3M finds its groups in
+_ALIGNMENTS = (*_SIGNED, *(f"{method}{AUTO_SUFFIX}" for method in _BY_QUERY))
 
 ARMS: Mapping[str, Arm] = {
     **{name: arm for alignment in _ALIGNMENTS for name, arm in _alignment_arms(alignment).items()},

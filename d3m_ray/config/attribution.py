@@ -47,6 +47,14 @@ class EkfacConfig:
 
 
 @dataclass(frozen=True)
+class MetagradientConfig:
+    """Settings of the metagradient and of TracIn, which replay training. They enter the alignment keys of these two."""
+
+    per_group: Annotated[bool, arg(name="metagradient-per-group")] = False
+    """Whether they score each group, one reverse pass each, or the weighed groups at once, by one."""
+
+
+@dataclass(frozen=True)
 class AlignmentConfig:
     """How scores become group alignment. All of it enters the alignment key."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, TrakConfig
+from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, MetagradientConfig, TrakConfig
 from d3m_ray.config.checks import check, check_best_arms, check_methods, check_numbers, check_removals, check_rounds
 from d3m_ray.config.execution import ExecutionConfig
 from d3m_ray.config.selection import SelectionConfig
@@ -57,6 +57,7 @@ class ExperimentConfig:
     robust: RobustConfig = RobustConfig()
     trak: TrakConfig = TrakConfig()
     ekfac: EkfacConfig = EkfacConfig()
+    metagradient: MetagradientConfig = MetagradientConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     selection: SelectionConfig = SelectionConfig()
     execution: ExecutionConfig = ExecutionConfig()
