@@ -74,8 +74,16 @@ TABLES: Mapping[str, TableSpec] = {
     "lds": TableSpec(
         _schema(
             {"lds_key": _TEXT, "experiment": _TEXT, "kind": _TEXT, "target": _TEXT}
-            | {"lds": _REAL, "lds_low": _REAL, "lds_high": _REAL, "num_subsets": _COUNT, "scoring_seconds": _REAL},
-            nullable=("lds", "lds_low", "lds_high"),  # undefined where scores or margins are all alike
+            | {"lds": _REAL, "lds_low": _REAL, "lds_high": _REAL, "num_subsets": _COUNT, "scoring_seconds": _REAL}
+            | {"keep_share": _REAL, "subset_seeds": _TEXT, "fits_per_subset": _COUNT}
+            | {"fit_correlation": _REAL, "fit_correlation_low": _REAL, "fit_correlation_high": _REAL}
+            | {"ceiling": _REAL, "ceiling_low": _REAL, "ceiling_high": _REAL},
+            nullable=(
+                *("lds", "lds_low", "lds_high"),  # undefined where scores or outcomes are all alike
+                *("keep_share", "subset_seeds", "fits_per_subset"),  # an earlier version's: one fit of each half
+                *("fit_correlation", "fit_correlation_low", "fit_correlation_high"),  # of one fit there is none
+                *("ceiling", "ceiling_low", "ceiling_high"),
+            ),
         )
     ),
     "removals": TableSpec(_schema({"trial_key": _TEXT, "example_id": _TEXT})),
@@ -112,12 +120,16 @@ def to_arrow(table: str, frame: pd.DataFrame) -> pa.Table:
 def under_schema(table: str, content: pa.Table) -> pa.Table:
     """The columns of the table's schema; others, of an earlier layout, are left out.
 
-    Raises ValueError where one is missing, lacks values, or is of another type.
+    One that may be null and that an earlier layout lacks is null. Raises ValueError where another one is missing, lacks
+    values, or is of another type.
     """
     schema = table_spec(table).schema
     missing = [name for name in schema.names if name not in content.column_names]
-    if missing:
-        raise ValueError(f"it has no column {', '.join(missing)}")
+    needed = [name for name in missing if not schema.field(name).nullable]
+    if needed:
+        raise ValueError(f"it has no column {', '.join(needed)}")
+    for name in missing:
+        content = content.append_column(schema.field(name), pa.nulls(len(content), schema.field(name).type))
     try:
         return content.select(schema.names).cast(schema)
     except pa.ArrowException as error:
