@@ -13,6 +13,7 @@ from d3m_ray import results_command
 from d3m_ray.analysis.status import render_status, status_document
 from d3m_ray.errors import InputError
 from d3m_ray.examples_command import ExamplesRequest, Format, show_examples
+from d3m_ray.export_command import ExportRequest, export_train
 from d3m_ray.flags import parsed
 from d3m_ray.results_command import TableFormat
 from d3m_ray.store import Store, StoreError
@@ -123,6 +124,35 @@ def examples(
     """
     request = ExamplesRequest(method, worst, best, group, label, experiment, format, out)
     return lambda: show_examples(Store(store), request)
+
+
+@COMMANDS.command
+def export(
+    store: StoreArgument,
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")],
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")],
+    num_removed: Number = None,
+    seed: Number = None,
+    experiment: Name = None,
+    overwrite: bool = False,
+    debug: bool = False,
+) -> Command:
+    """Write the train split without what an arm removed, as a corpus, and beside it the removed rows with the reason.
+
+    Args:
+        store: Where the results are.
+        method: Arm that removes examples: trak, trak_heuristic, random and so on.
+        out: File of the kept rows, FILE.csv or FILE.jsonl (JSON lines), with the columns example_id, text, label and
+            group, which sweeps/own.py reads. The removed rows go to FILE.removed.csv or FILE.removed.jsonl beside it.
+        num_removed: How many train examples the arm removed, one of those of its trials; left out, the number of
+            highest mean val worst-group accuracy.
+        seed: Seed of the removal; needed where the arm removes other examples under each seed.
+        experiment: Experiment to read; needed where several of the store have the arm.
+        overwrite: Replace the files where they exist.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    request = ExportRequest(method, out, num_removed, seed, experiment, overwrite)
+    return lambda: export_train(Store(store), request)
 
 
 def _path(out: str | None) -> Path | None:

@@ -14,8 +14,12 @@ def group_weights(losses: np.ndarray, config: AlignmentConfig) -> np.ndarray:
     """[G] float64 weights from the groups' mean val losses [G], in nats.
 
     `softmax` is exp(beta * loss), normalised to sum to 1 (Jain et al. 2024, arXiv 2406.16846, section 4); `loss` is the
-    loss itself, as in that paper's code; `uniform` is 1 / G.
+    loss itself, as in that paper's code; `uniform` is 1 / G. Under the target `worst_loss` the weights are
+    exp(worst_loss_beta * loss), normalised: the gradient by the losses L_g of their smooth maximum
+    log(sum_g exp(worst_loss_beta L_g)) / worst_loss_beta, which alignment then has minus the gradient of.
     """
+    if config.target == "worst_loss":
+        return softmax(config.worst_loss_beta * losses.astype(np.float64))
     if config.group_weights == "uniform":
         return np.full(len(losses), 1 / len(losses))
     if config.group_weights == "loss":

@@ -78,7 +78,7 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
 def _lds_sweep(config: LdsConfig) -> int:
     experiment = config.experiment
     store = _open(experiment)
-    from d3m_ray.lds import prepare_lds, run_lds
+    from d3m_ray.experiment.lds import prepare_lds, run_lds
     from d3m_ray.progress import Progress
 
     with Progress() as progress:

@@ -3,9 +3,8 @@
 import io
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +14,9 @@ from rich.console import Console
 from d3m_ray.analysis.corpus import named
 from d3m_ray.analysis.examples import NUM_EXAMPLES, examples_table, render_examples, scores_of
 from d3m_ray.analysis.results import Results, newest_trials
+from d3m_ray.arguments import check_known, checked_file
 from d3m_ray.errors import InputError
-from d3m_ray.store import Experiment, Store, StoreError, expanded, refused, write_file
+from d3m_ray.store import Experiment, Store, StoreError, write_file
 from d3m_ray.terminal import EXIT_FAILED, on_standard_output, say
 
 Format = Literal["table", "csv", "parquet", "json"]
@@ -66,7 +66,7 @@ def show_examples(store: Store, request: ExamplesRequest) -> int:
     Raises InputError where the store knows no such method, group or label, or knows the method of several experiments
     and none is named; StoreError where it has no such experiment, or the alignment is not made yet.
     """
-    out = None if request.out is None else _checked_file(request.out)
+    out = None if request.out is None else checked_file(request.out)
     damaged: dict[str, None] = {}  # each line once, in order
     try:
         table, title = _find(store, request, damaged.setdefault)
@@ -91,7 +91,7 @@ def _find(store: Store, request: ExamplesRequest, tell: Callable[[str], None]) -
     for flag, known in (("group", aligned["group"]), ("label", named(results, aligned["label"]))):
         wanted = getattr(request, flag)
         if wanted is not None:
-            _check_known(f"--{flag}", wanted, dict.fromkeys(sorted(known)))
+            check_known(f"--{flag}", wanted, dict.fromkeys(sorted(known)))
     table = examples_table(
         results, method, request.num_examples, request.best is not None, request.group, request.label
     )
@@ -116,28 +116,19 @@ def _experiment_of(records: Mapping[str, Experiment], store: Store, request: Exa
     if not records:
         raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
     if request.experiment is not None:
-        _check_known("--experiment", request.experiment, records)
+        check_known("--experiment", request.experiment, records)
         records = {request.experiment: records[request.experiment]}
     aligned = {name: record.keys.get("alignments", {}) for name, record in records.items()}
     known = sorted({method for methods in aligned.values() for method in methods})
     if not known:
         raise StoreError(f"{store} holds no alignment of {', '.join(records)}: no attribution method was asked for")
-    _check_known("--method", request.method, known)
+    check_known("--method", request.method, known)
     having = [name for name, methods in aligned.items() if request.method in methods]
     if len(having) > 1:
         raise InputError(
             f"{len(having)} experiments of {store} have {request.method}: {', '.join(having)}; name one by --experiment"
         )
     return records[having[0]]
-
-
-def _check_known(flag: str, received: str, known: Collection[str]) -> None:
-    """Raises InputError where a name is none of those known."""
-    if received in known:
-        return
-    close = get_close_matches(received, known, 1) or [name for name in known if received.startswith(f"{name}_")]
-    hint = f" (did you mean {close[-1]!r}?)" if close else ""
-    raise InputError(f"{flag} is one of {', '.join(map(repr, known))}; received {received!r}{hint}")
 
 
 def _cautions(results: Results, method: str, table: pd.DataFrame) -> list[str]:
@@ -205,14 +196,3 @@ _ENCODERS: Mapping[Format, Callable[[pd.DataFrame], bytes]] = {
     "json": _as_json,
     "parquet": _as_parquet,
 }
-
-
-def _checked_file(out: str) -> Path:
-    """The path, where a file can be put in its place. Raises StoreError where something else lies there."""
-    path = expanded(Path(out), "--out").absolute()
-    with refused(f"--out {path}", "reached"):
-        is_other = path.exists() and not path.is_file()
-        path = path.resolve()
-    if is_other:
-        raise StoreError(f"--out is a file, and {path} is none; name another, or leave it out for the standard output")
-    return path

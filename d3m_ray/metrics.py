@@ -12,6 +12,8 @@ import pandas as pd
 from d3m_ray.records import BINARY_LABELS, Examples, Predictions
 
 METRICS = ("accuracy", "loss", "fpr", "fnr", "auc", "macro_f1")
+TARGET_METRICS = ("margin", "soft_accuracy")
+"""What a target of attribution other than the loss raises; beside `METRICS`, which figures and tables show."""
 SUMMARY_GROUPS = ("all", "worst", "worst_cell")
 CELL_SEPARATOR = "/"
 
@@ -26,7 +28,8 @@ def group_metrics(
 
     Columns: `group`, `num_examples`, `accuracy`, `loss` (mean cross-entropy in nats), `fpr` (share of label 0 answered
     1), `fnr` (share of label 1 answered 0), `auc` (of the probabilities of label 1, in the order of the margins, which
-    round to no 1) and `macro_f1` (the mean of the F1 scores of the labels that occur, as true or as predicted ones).
+    round to no 1), `macro_f1` (the mean of the F1 scores of the labels that occur, as true or as predicted ones),
+    `margin` (the mean margin) and `soft_accuracy` (the mean probability of the true label).
     `fpr` and `fnr` are NaN where the label they need is absent, `auc` and `macro_f1` where the rows have one label
     only, and the first three wherever there are more than two labels. A cell without examples has no row. `worst`
     repeats the row of the identity with the lowest accuracy, `worst_cell` that of the cell; the first in order wins a
@@ -51,7 +54,9 @@ def group_metrics(
         min(identity_rows, key=lambda row: row["accuracy"]) | {"group": "worst"},
         min(cell_rows, key=lambda row: row["accuracy"]) | {"group": "worst_cell"},
     ]
-    return pd.DataFrame(identity_rows + cell_rows + summary_rows, columns=["group", "num_examples", *METRICS])
+    return pd.DataFrame(
+        identity_rows + cell_rows + summary_rows, columns=["group", "num_examples", *METRICS, *TARGET_METRICS]
+    )
 
 
 def group_losses(predictions: Predictions, groups: np.ndarray, num_groups: int) -> np.ndarray:
@@ -112,6 +117,8 @@ def _row(name: str, rows: np.ndarray, predictions: Predictions, is_binary: bool)
         "fnr": _mean(~is_correct[labels == 1]) if is_binary else float("nan"),
         "auc": _auc(labels, log_odds) if is_binary and of_several else float("nan"),
         "macro_f1": _macro_f1(labels, predicted) if of_several else float("nan"),
+        "margin": float(margins.mean()),
+        "soft_accuracy": float(np.exp(-predictions.losses[rows]).mean()),
     }
 
 

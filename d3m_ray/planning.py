@@ -1,6 +1,7 @@
 """What an experiment asks for: every input checked, its context, its plan, and the trials that can be run already."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,17 +13,27 @@ from d3m_ray.corpus import store_corpus
 from d3m_ray.data import load_splits
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
+from d3m_ray.metrics import CELL_SEPARATOR
 from d3m_ray.model import device_name
 from d3m_ray.preparation import prepare_model
 from d3m_ray.progress import Progress
-from d3m_ray.records import Splits
-from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, AUTO_SUFFIX, Evidence, removal_counts
+from d3m_ray.records import Splits, cells_of
+from d3m_ray.selection import (
+    ARMS,
+    ATTRIBUTION_SETTINGS,
+    AUTO_SUFFIX,
+    READ_NO_QUERY,
+    Evidence,
+    cell_floors,
+    removal_counts,
+)
 from d3m_ray.store import PlannedTrial, Store, current_provenance
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
 FOLLOW_FROM_DATA = ("corpus", "label_names", "notes", "num_dropped", "warnings")  # the same data are the same data
+SHARED_SETTINGS = ("training", "robust", "trak", "ekfac", "alignment", "selection")  # fields of `ExperimentConfig`
 FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
@@ -77,6 +88,7 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     most = max(removal_counts(config.num_removed, len(splits.train)))
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
+    _check_floor_leaves_enough(config, splits, most)
     prepared = prepare_model(config.model, splits, config.training.max_length)
     data_hash, model_hash = splits.content_hash(), prepared.content_hash
     settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
@@ -95,9 +107,33 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     )
 
 
+def floors_of(config: ExperimentConfig, splits: Splits) -> np.ndarray | None:
+    """[G * L] int64: how many train examples each cell keeps at least, where an arm goes by alignment."""
+    if config.selection.cell_floor == 0:
+        return None
+    num_cells = len(splits.group_names) * splits.num_labels
+    cells = cells_of(splits.train.groups, splits.train.labels, splits.num_labels)
+    return cell_floors(cells, num_cells, config.selection.cell_floor)
+
+
+def _check_floor_leaves_enough(config: ExperimentConfig, splits: Splits, most: int) -> None:
+    """Raises InputError where an arm that goes by alignment cannot remove as many as it is asked to."""
+    floors = floors_of(config, splits)
+    guarded = [m for m in config.methods if ARMS[m].alignment is not None and not ARMS[m].chooses_number]
+    if floors is None or not guarded:
+        return
+    num_free = len(splits.train) - int(floors.sum())
+    if most > num_free:
+        raise InputError(
+            f"--num-removed leaves each cell what --cell-floor {config.selection.cell_floor} keeps, "
+            f"{int(floors.sum())} of {len(splits.train)} train examples in all; received {most}, of which "
+            f"{guarded[0]} can remove {num_free}: lower one of the two"
+        )
+
+
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """What all trials of one experiment have in common, besides data and model."""
-    settings = {name: asdict(getattr(config, name)) for name in ("training", "robust", "trak", "ekfac", "alignment")}
+    settings = {name: asdict(getattr(config, name)) for name in SHARED_SETTINGS}
     return {**settings, "num_checkpoints": config.num_checkpoints, "protocol": config.protocol}
 
 
@@ -179,8 +215,22 @@ def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evide
             trials.append(plan_trial(context, method, NOTHING, seed))
         elif arm.can_select(evidence):
             removed = arm.select(evidence, number or 0, seed)
-            trials.append(plan_trial(context, method, removed, seed, arm.objective))
+            trial = plan_trial(context, method, removed, seed, arm.objective)
+            spared = arm.spared(evidence, number or 0, seed)
+            trials.append(replace(trial, selection=_of_spared(spared, config, context)))
     return trials
+
+
+def _of_spared(spared: np.ndarray, config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
+    """What a trial's metadata say where the cell floors changed its selection: how many of which cell they kept."""
+    if not len(spared):
+        return {}
+    splits = context.splits
+    cells = Counter(
+        f"{splits.group_names[group]}{CELL_SEPARATOR}{splits.label_names[label]}"
+        for group, label in zip(splits.train.groups[spared], splits.train.labels[spared], strict=True)
+    )
+    return {"cell_floor": config.selection.cell_floor, "num_spared": len(spared), "spared_cells": dict(cells)}
 
 
 def alignment_names(config: ExperimentConfig) -> list[str]:
@@ -199,10 +249,11 @@ def checkpoint_keys(config: ExperimentConfig, context: TrialContext) -> list[str
 
 
 def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> str:
-    """Hash of an attribution method, the checkpoints and queries that it reads, and its settings."""
+    """Hash of an attribution method, the checkpoints and queries that it reads, what it explains, and its settings."""
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
-    return content_hash(method, *checkpoint_keys(config, context), query_split(config), own)
+    explained = () if method in READ_NO_QUERY else (config.alignment.query_target,)
+    return content_hash(method, *checkpoint_keys(config, context), query_split(config), *explained, own)
 
 
 def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
@@ -224,5 +275,5 @@ def attribution_method(alignment: str) -> str:
 
 
 def query_split(config: ExperimentConfig) -> str:
-    """The split whose margins are explained and whose losses weigh the groups: val, but for the thesis's protocol."""
+    """The split whose examples are explained and whose losses weigh the groups: val, but for the thesis's protocol."""
     return "test" if config.protocol == "thesis" else "val"

@@ -6,6 +6,7 @@ from typing import Any
 
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import CORPORA
+from d3m_ray.errors import InputError
 
 THESIS_NUM_REMOVED: Mapping[str, tuple[int, ...]] = {
     "toxigen": (0, 50, 100, 200, 300, 400, 500, 1000, 3000, 5000, 7000),
@@ -23,8 +24,18 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
     """The thesis's settings in the place of each that was left at the sweep's default.
 
     Its numbers removed, three runs, one checkpoint, groups weighed by their loss, EK-FAC on the classifier layer alone,
-    and TRAK, EK-FAC and random removal compared. That test stands in the place of val is told by `config.protocol`.
+    no cell floor, and TRAK, EK-FAC and random removal compared. That test stands in the place of val is told by
+    `config.protocol`. It knew margins only: the target is the margin whatever the sweep's default is. Raises InputError
+    where the user asked for another.
     """
+    if config.alignment.target not in (defaults.alignment.target, "margin"):
+        raise InputError(
+            f"--protocol thesis explains margins, received --target {config.alignment.target}: leave one out"
+        )
+    config, defaults = (
+        dataclasses.replace(each, alignment=dataclasses.replace(each.alignment, target="margin"))
+        for each in (config, defaults)
+    )
     thesis: dict[str, Any] = {
         "methods": ("trak", "ekfac", "random"),
         "num_removed": THESIS_NUM_REMOVED.get(CORPORA[type(config.corpus_options)], defaults.num_removed),
@@ -34,4 +45,7 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
         "ekfac": dataclasses.replace(config.ekfac, modules=("classifier",)),
     }
     untouched = {name: value for name, value in thesis.items() if getattr(config, name) == getattr(defaults, name)}
+    selection = config.selection
+    if selection.cell_floor == defaults.selection.cell_floor:
+        untouched["selection"] = dataclasses.replace(selection, cell_floor=0)
     return dataclasses.replace(config, **untouched)

@@ -6,7 +6,9 @@ positions in the train split, ascending. An arm looks at train and val only.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import ceil
 
 import numpy as np
 
@@ -23,6 +25,9 @@ ATTRIBUTION_SETTINGS: Mapping[str, str | None] = {
     "random": None,
 }
 """The attribution methods, and the field of `ExperimentConfig` that holds each one's settings."""
+
+READ_NO_QUERY = ("loss", "random")
+"""Attribution methods whose scores are the same whatever is explained: no target changes them."""
 
 SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
@@ -48,6 +53,9 @@ class Evidence:
     """[N] float64 by alignment name, those that were made already."""
     cell_losses: np.ndarray | None = None
     """[G, L] mean val loss under the base models, NaN where val has no such cell; None before they are trained."""
+    cell_floors: np.ndarray | None = None
+    """[G * L] int64: how many train examples each cell keeps at least, where an arm goes by alignment; None for no
+    guard."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,6 +64,20 @@ class Evidence:
     def cells(self) -> np.ndarray:
         """[N] int64: each train example's cell."""
         return cells_of(self.groups, self.labels, self.num_labels)
+
+    def may_go(self, alignment: np.ndarray) -> np.ndarray:
+        """[N] bool: which examples can be removed, by ascending alignment, so that each cell keeps its floor.
+
+        Of each cell all but the highest, as many as its floor; of equals, the last in train order stay.
+        """
+        if self.cell_floors is None:
+            return np.ones(len(self), dtype=bool)
+        by_cell = np.lexsort((alignment, self.cells))  # stable: of equals, the first in train order
+        sizes = np.bincount(self.cells, minlength=len(self.cell_floors))
+        places = np.arange(len(self)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of each within its cell
+        free = np.zeros(len(self), dtype=bool)
+        free[by_cell] = places < np.repeat(sizes - self.cell_floors, sizes)
+        return free
 
 
 def is_removal(number: int | str) -> bool:
@@ -77,14 +99,27 @@ def _count(number: int | str, num_train: int) -> int:
     return max(1, round(share * num_train)) if share else 0
 
 
-def lowest(alignment: np.ndarray, num_removed: int) -> np.ndarray:
-    """The `num_removed` examples of lowest alignment; of equals, the first in train order."""
-    return np.sort(np.argsort(alignment, kind="stable")[:num_removed])
+def cell_floors(cells: np.ndarray, num_cells: int, floor: int | str) -> np.ndarray:
+    """[C] int64: how many examples each cell keeps at least, of a count or a share such as `10%`, rounded up.
+
+    `cells` is [N]. A cell of fewer examples than the count keeps all that it has.
+    """
+    sizes = np.bincount(cells, minlength=num_cells)
+    if isinstance(floor, int):
+        return np.minimum(floor, sizes)
+    share = Fraction(floor.removesuffix("%")) / 100  # exact: 0.1 * 30 is above 3
+    return np.array([ceil(share * size) for size in sizes.tolist()], dtype=np.int64)
 
 
-def below_zero(alignment: np.ndarray) -> np.ndarray:
-    """Every example whose alignment is negative (the D3M heuristic, Jain et al. 2024, section 4)."""
-    return np.flatnonzero(alignment < 0)
+def lowest(evidence: Evidence, alignment: np.ndarray, num_removed: int) -> np.ndarray:
+    """The `num_removed` examples of lowest alignment that may go; of equals, the first in train order."""
+    order = np.argsort(alignment, kind="stable")
+    return np.sort(order[evidence.may_go(alignment)[order]][:num_removed])
+
+
+def below_zero(evidence: Evidence, alignment: np.ndarray) -> np.ndarray:
+    """Every example whose alignment is negative (the D3M heuristic, Jain et al. 2024, section 4) and that may go."""
+    return np.flatnonzero((alignment < 0) & evidence.may_go(alignment))
 
 
 def random_subset(num_train: int, num_removed: int, seed: int) -> np.ndarray:
@@ -140,15 +175,22 @@ class Arm:
         has_alignment = self.alignment is None or self.alignment in evidence.alignments
         return has_alignment and (not self.reads_cell_losses or evidence.cell_losses is not None)
 
+    def spared(self, evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:
+        """The examples that would go but for the cell floors, and stay: positions, ascending."""
+        if self.alignment is None or evidence.cell_floors is None:
+            return np.zeros(0, dtype=np.int64)
+        unguarded = self.select(replace(evidence, cell_floors=None), num_removed, seed)
+        return np.setdiff1d(unguarded, self.select(evidence, num_removed, seed))
+
 
 def _alignment_arms(alignment: str) -> dict[str, Arm]:
     """The lowest, those below zero, and the mirror: the most helpful, whose removal should hurt."""
     return {
-        alignment: Arm(lambda e, k, seed: lowest(e.alignments[alignment], k), alignment),
+        alignment: Arm(lambda e, k, seed: lowest(e, e.alignments[alignment], k), alignment),
         f"{alignment}_heuristic": Arm(
-            lambda e, k, seed: below_zero(e.alignments[alignment]), alignment, chooses_number=True
+            lambda e, k, seed: below_zero(e, e.alignments[alignment]), alignment, chooses_number=True
         ),
-        f"{alignment}_helpful": Arm(lambda e, k, seed: lowest(-e.alignments[alignment], k), alignment),
+        f"{alignment}_helpful": Arm(lambda e, k, seed: lowest(e, -e.alignments[alignment], k), alignment),
     }
 
 
@@ -160,12 +202,12 @@ def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
     return Arm(lambda e, k, seed: balancing(parts(e), seed, stream), chooses_number=True)
 
 
-_SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in ("loss", "random"))
+_SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in READ_NO_QUERY)
 
 ARMS: Mapping[str, Arm] = {
     **{name: arm for method in _SIGNED for name, arm in _alignment_arms(method).items()},
     **{name: arm for method in _SIGNED for name, arm in _alignment_arms(f"{method}{AUTO_SUFFIX}").items()},
-    "loss": Arm(lambda e, k, seed: lowest(e.alignments["loss"], k), "loss"),
+    "loss": Arm(lambda e, k, seed: lowest(e, e.alignments["loss"], k), "loss"),
     "random": Arm(lambda e, k, seed: random_subset(len(e), k, seed)),
     "random_majority": Arm(random_majority, reads_cell_losses=True),
     "balanced": _balanced_arm(lambda e: e.cells, _CELL_STREAM),

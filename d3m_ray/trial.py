@@ -4,7 +4,7 @@ A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,6 +87,8 @@ class TrialSpec:
     seed: int
     """The fit's seed; of a draw that has a number of its own, this."""
     fit: FitSpec
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    """What its metadata say of how its selection came about: JSON values; enters no key."""
 
 
 def plan_trial(
@@ -159,7 +161,12 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
         created_at=datetime.now(UTC),
         **configuration["fit"],
     )
-    trial_configuration = {**configuration, "experiment": context.experiment, "method": trial.method}
+    trial_configuration = {
+        **configuration,
+        "experiment": context.experiment,
+        "method": trial.method,
+        "selection": dict(trial.selection),
+    }
     if trial.num_removed:
         ids = pd.DataFrame({"example_id": context.splits.train.example_ids[trial.fit.removed]})
         ids.insert(0, "trial_key", trial.trial_key)

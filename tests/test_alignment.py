@@ -21,6 +21,34 @@ def test_group_weights(rule, beta, expected):
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
 
 
+def test_worst_loss_weighs_the_groups_by_the_slopes_of_their_smooth_maximum():
+    """Against central differences of log(sum exp(beta L)) / beta; sharp enough, it is the maximum's own slope."""
+    losses, step = np.array([0.5, 0.7, 0.62]), 1e-6
+
+    def smooth_maximum(values: np.ndarray, beta: float) -> float:
+        return float(np.log(np.exp(beta * values).sum()) / beta)
+
+    for beta in (AlignmentConfig().worst_loss_beta, 30.0):
+        weights = group_weights(losses, AlignmentConfig(target="worst_loss", worst_loss_beta=beta))
+        slopes = [
+            (smooth_maximum(losses + move, beta) - smooth_maximum(losses - move, beta)) / (2 * step)
+            for move in step * np.eye(3)
+        ]
+        np.testing.assert_allclose(weights, slopes, rtol=1e-6)
+    sharp, flat = (
+        group_weights(losses, AlignmentConfig(target="worst_loss", worst_loss_beta=beta)) for beta in (1e4, 0.0)
+    )
+    np.testing.assert_allclose(sharp, [0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(flat, 1 / 3)
+
+
+def test_the_other_targets_leave_the_weights_to_the_losses():
+    losses = np.array([0.1, 2.0, 0.5])
+    for target in ("loss", "probability"):
+        weights = group_weights(losses, AlignmentConfig(target=target))
+        np.testing.assert_array_equal(weights, group_weights(losses, AlignmentConfig(target="margin")))
+
+
 def test_alignment_weighs_the_groups():
     scores = np.array([[1.0, -2.0], [0.5, 0.5]], dtype=np.float32)
     np.testing.assert_allclose(group_alignment(scores, np.array([0.25, 0.75])), [-1.25, 0.5])

@@ -1,6 +1,7 @@
 """The whole story on planted text: what it stores, that it goes on where it stopped, and that it keeps its promise."""
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,15 @@ import pytest
 from d3m_ray import engine as engine_module
 from d3m_ray.analysis.status import experiment_status
 from d3m_ray.attribution import METHODS
-from d3m_ray.config import AlignmentConfig, EkfacConfig, ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
+from d3m_ray.config import (
+    AlignmentConfig,
+    EkfacConfig,
+    ExecutionConfig,
+    ExperimentConfig,
+    SelectionConfig,
+    TrainingConfig,
+    TrakConfig,
+)
 from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import FailedFit, LocalEngine
 from d3m_ray.errors import InputError
@@ -335,12 +344,72 @@ def test_the_thesis_alone_explains_test(every_arm):
     assert splits == {"standard": {"val"}, "thesis": {"test"}}
 
 
+def test_the_worst_loss_shares_the_scores_of_the_loss_and_weighs_the_groups_itself(every_arm, monkeypatch):
+    """Over groups and pseudo-groups."""
+
+    def run_with(target: str):
+        chosen = {"num_removed": (0,), "seeds": (0,), "experiment": target, "alignment": AlignmentConfig(target=target)}
+        run(dataclasses.replace(SMALL, methods=("trak", "trak_auto", "loss"), **chosen), every_arm)
+        return every_arm.read_experiments()[target].keys
+
+    of_loss = run_with("loss")
+    with monkeypatch.context() as patch:
+        patch.delattr(scoring, "attribute")
+        of_worst = run_with("worst_loss")
+    assert of_worst["scores"] == of_loss["scores"]
+    assert len(every_arm.keys("scores", "loss")) == 1, "no target changes what reads no query"
+    for name in ("trak", "trak_auto"):
+        key = of_worst["alignments"][name]
+        configuration = every_arm.read_metadata("alignments", key, name)["configuration"]
+        assert configuration["query_target"] == "loss"
+        assert configuration["alignment"]["target"] == "worst_loss"
+        losses = np.array(configuration["group_losses"])
+        weights = np.exp(10 * losses) / np.exp(10 * losses).sum()
+        np.testing.assert_allclose(configuration["group_weights"], weights, rtol=1e-9)
+        assert len(losses) == 4
+        scores = every_arm.read("scores", configuration["scores_key"], name)
+        wide = scores.pivot(index="example_id", columns="query_set", values="score")[configuration["group_names"]]
+        found = every_arm.read("alignments", key, name).set_index("example_id")["alignment"]
+        expected = wide.astype("float64") @ weights
+        np.testing.assert_allclose(found[expected.index], expected, rtol=1e-9)
+
+
 def test_removing_all_is_refused_before_anything_is_stored(tmp_path):
     store = Store(tmp_path / "store")
     config = dataclasses.replace(SMALL, num_removed=(0, 160))
     with pytest.raises(InputError, match="--num-removed leaves train examples; received 160, train has 160"):
         run(config, store)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_cell_floor_changes_what_goes_and_it_is_said(undisturbed, tmp_path, capsys):
+    """With the fits and scores of the run without it, so that one fit is trained."""
+    store = Store(shutil.copytree(str(undisturbed), tmp_path / "store"))
+    selection = SelectionConfig(cell_floor="95%")
+    config = dataclasses.replace(SMALL, methods=("trak",), num_removed=(0, 5), seeds=(0,), selection=selection)
+    name = run(config, store).experiment
+    assert "trak, 5 removed: --cell-floor 95% kept " in capsys.readouterr().err
+    ours = [("experiment", "==", name), ("num_removed", "==", 5)]
+    (key,) = store.read_all("trials", filters=ours)["trial_key"].unique()
+    train = store.read_all("alignments").set_index("example_id")
+    gone = train.loc[store.read("removals", key, "trak")["example_id"]].groupby(["group", "label"]).size()
+    sizes = train.groupby(["group", "label"]).size()
+    assert (gone <= np.floor(sizes.loc[gone.index] / 20 + 1e-9)).all()
+    said = store.read_metadata("removals", key, "trak")["configuration"]["selection"]
+    assert said["cell_floor"] == "95%"
+    assert sum(said["spared_cells"].values()) == said["num_spared"] > 0
+    assert store.read_experiment(name).configuration["selection"]["cell_floor"] == "95%"
+
+
+def test_a_floor_that_leaves_too_few_is_refused_before_anything_is_stored(tmp_path):
+    selection = SelectionConfig(cell_floor="99%")
+    config = dataclasses.replace(SMALL, selection=selection)
+    with pytest.raises(
+        InputError, match="keeps, 160 of 160 train examples in all; received 10, of which trak can remove 0"
+    ):
+        run(config, Store(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
+    run(dataclasses.replace(config, methods=("random",), num_removed=(0,), seeds=(0,)), Store(tmp_path / "store"))
 
 
 def test_one_name_stands_for_one_configuration(tmp_path):

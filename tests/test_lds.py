@@ -8,11 +8,11 @@ from scipy.stats import spearmanr
 
 from d3m_ray import engine as engine_module
 from d3m_ray.attribution import METHODS
-from d3m_ray.config import ExperimentConfig, LdsConfig, TrainingConfig, TrakConfig
+from d3m_ray.config import AlignmentConfig, ExperimentConfig, LdsConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import LocalEngine
 from d3m_ray.errors import InputError, RunError
-from d3m_ray.lds import prepare_lds, run_lds
+from d3m_ray.experiment.lds import prepare_lds, run_lds
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 
@@ -72,6 +72,33 @@ def test_the_score_is_the_rank_correlation_of_foretold_and_retrained_margins(mea
     expected = spearmanr(predicted(members), actual).statistic
     assert found["group", splits.group_names[1]] == pytest.approx(expected)
     assert found["query", "mean"] == pytest.approx(found["query"].drop("mean").mean())
+
+
+def test_another_target_is_foretold_and_measured(measured):
+    """Of retrained models minus the loss, whose scores are weighed; the fits are those of the margin's LDS."""
+    splits, stored = load_splits(SMALL.experiment.corpus_options), measured.keys("fits")
+    experiment = dataclasses.replace(SMALL.experiment, methods=("embedding",), alignment=AlignmentConfig(target="loss"))
+    run(dataclasses.replace(SMALL, experiment=experiment), measured)
+    assert measured.keys("fits") == stored
+    (key,) = (
+        key
+        for key in measured.keys("lds", "embedding")
+        if measured.read_metadata("lds", key, "embedding")["configuration"]["query_target"] == "loss"
+    )
+    configuration = measured.read_metadata("lds", key, "embedding")["configuration"]
+    scores = measured.read("query_scores", configuration["scores_key"], "embedding")
+    scores = scores.pivot(index="example_id", columns="query_id", values="score")
+    removed = measured.read_all("removals").merge(
+        measured.read_all("trials")[["trial_key", "fit_key"]].drop_duplicates()
+    )
+    removed = removed.groupby("fit_key")["example_id"].apply(set)
+    fits = measured.read_all("fits").query("split == 'val'").set_index(["fit_key", "example_id"])["margin"]
+    members = splits.val.example_ids[splits.val.groups == 1]
+    total = scores[members].mean(axis=1)
+    predicted = [total[~total.index.isin(removed[key])].sum() for key in configuration["fits"]]
+    actual = [-np.log1p(np.exp(-fits[key][members])).mean() for key in configuration["fits"]]
+    found = measured.read("lds", key, "embedding").set_index(["kind", "target"])["lds"]
+    assert found["group", splits.group_names[1]] == pytest.approx(spearmanr(predicted, actual).statistic)
 
 
 def test_the_number_of_retrains_stands_beside_each_score(measured):

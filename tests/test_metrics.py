@@ -48,6 +48,8 @@ def test_every_metric_agrees_with_sklearn(random_case: tuple[Predictions, Exampl
             "fnr": false_0 / (false_0 + true_1),
             "auc": roc_auc_score(labels, probabilities),
             "macro_f1": f1_score(labels, probabilities > 0.5, average="macro"),
+            "margin": predictions.margins[rows].mean(),
+            "soft_accuracy": np.where(labels == 1, probabilities, 1 - probabilities).mean(),
         }
         np.testing.assert_allclose(table.loc[name, list(expected)].astype(float), list(expected.values()), rtol=1e-6)
 

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from d3m_ray.config import ExperimentConfig
+from d3m_ray.config import AlignmentConfig, ExperimentConfig
 from d3m_ray.data import PlantedOptions, ToxigenOptions, load_splits
 from d3m_ray.experiment import prepare
-from d3m_ray.planning import describe, numbers_that_fit, record_plan
+from d3m_ray.planning import (
+    alignment_key,
+    describe,
+    group_scores_key,
+    numbers_that_fit,
+    record_plan,
+    scores_key,
+)
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store
 
@@ -46,6 +53,26 @@ def test_shares_are_stored_as_counts(tmp_path):
     record_plan(prepare(dataclasses.replace(CONFIG, num_removed=("10%", 0, 8)), store, Progress()), Progress())
     (experiment,) = store.read_experiments().values()
     assert sorted(experiment.plan) == [("random", 0, 0), ("random", 8, 0)]
+
+
+def test_what_reads_no_query_has_one_scores_key_and_each_target_its_alignment(tmp_path):
+    config = dataclasses.replace(CONFIG, methods=("trak", "trak_auto", "loss"), num_removed=(5,))
+    context = prepare(config, Store(tmp_path), Progress()).context
+    targets = ("margin", "loss", "probability", "worst_loss")
+    of_targets = {t: dataclasses.replace(config, alignment=AlignmentConfig(target=t)) for t in targets}
+    sharper = AlignmentConfig(target="worst_loss", worst_loss_beta=20.0)
+    of_targets["sharper"] = dataclasses.replace(config, alignment=sharper)
+
+    def keys(key, name: str) -> dict[str, str]:
+        return {target: key(name, config, context) for target, config in of_targets.items()}
+
+    for name in ("trak", "trak_auto"):
+        scores = keys(group_scores_key, name)
+        assert scores["loss"] == scores["worst_loss"] == scores["sharper"]
+        assert len({*scores.values()}) == 3, "margin, loss, probability"
+    assert len({*keys(scores_key, "loss").values()}) == len({*keys(scores_key, "random").values()}) == 1
+    for name in ("trak", "trak_auto", "loss"):
+        assert len({*keys(alignment_key, name).values()}) == len(of_targets)
 
 
 def test_what_was_read_is_told_in_one_line(tmp_path):

@@ -2,8 +2,11 @@
 
 import dataclasses
 
-from d3m_ray.config import ExperimentConfig
+import pytest
+
+from d3m_ray.config import AlignmentConfig, ExperimentConfig, SelectionConfig
 from d3m_ray.data import HatexplainOptions, PlantedOptions, ToxigenOptions
+from d3m_ray.errors import InputError
 from d3m_ray.protocol import THESIS_NUM_REMOVED, follow_thesis
 
 DEFAULTS = ExperimentConfig(HatexplainOptions(), num_removed=(0, 50), seeds=(0, 1, 2, 3))
@@ -17,6 +20,7 @@ def test_what_was_left_at_the_default_is_the_thesis():
     assert config.alignment.group_weights == "loss"
     assert config.ekfac.modules == ("classifier",)
     assert config.protocol == "thesis"
+    assert config.selection.cell_floor == 0
 
 
 def test_what_the_user_chose_stays():
@@ -24,6 +28,21 @@ def test_what_the_user_chose_stays():
     config = follow_thesis(chosen, DEFAULTS)
     assert (config.num_removed, config.methods) == ((7,), ("bm25",))
     assert config.ekfac.modules == ("classifier",)
+    chosen = dataclasses.replace(DEFAULTS, selection=SelectionConfig(cell_floor=3))
+    assert follow_thesis(chosen, DEFAULTS).selection.cell_floor == 3
+
+
+@pytest.mark.parametrize("default", ["margin", "loss"])
+def test_it_explains_margins_whatever_the_default(default):
+    defaults = dataclasses.replace(DEFAULTS, alignment=AlignmentConfig(target=default))
+    chosen = (defaults.alignment, AlignmentConfig(target="margin"), dataclasses.replace(defaults.alignment, beta=2.0))
+    for alignment, weights in zip(chosen, ("loss", "loss", "softmax"), strict=True):
+        config = dataclasses.replace(defaults, protocol="thesis", alignment=alignment)
+        followed = follow_thesis(config, defaults).alignment
+        assert (followed.target, followed.group_weights) == ("margin", weights)
+    asked = dataclasses.replace(defaults, protocol="thesis", alignment=AlignmentConfig(target="probability"))
+    with pytest.raises(InputError, match="--protocol thesis explains margins, received --target probability"):
+        follow_thesis(asked, defaults)
 
 
 def test_each_corpus_has_its_numbers():

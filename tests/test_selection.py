@@ -1,5 +1,7 @@
 """Selections: the lowest, those below zero, random subsets of their own, the best-served cells, balanced parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from d3m_ray.selection import (
     Evidence,
     balancing,
     below_zero,
+    cell_floors,
     is_removal,
     lowest,
     random_majority,
@@ -28,13 +31,61 @@ def evidence(**fields) -> Evidence:
 
 
 def test_the_lowest_are_taken_first_of_equals_first():
-    assert lowest(ALIGNMENT, 2).tolist() == [1, 3]
-    assert lowest(ALIGNMENT, 3).tolist() == [1, 3, 4]
-    assert lowest(ALIGNMENT, 0).tolist() == []
+    assert lowest(evidence(), ALIGNMENT, 2).tolist() == [1, 3]
+    assert lowest(evidence(), ALIGNMENT, 3).tolist() == [1, 3, 4]
+    assert lowest(evidence(), ALIGNMENT, 0).tolist() == []
 
 
 def test_below_zero_takes_the_negative_ones_alone():
-    assert below_zero(ALIGNMENT).tolist() == [1, 3, 4]
+    assert below_zero(evidence(), ALIGNMENT).tolist() == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("floor", "floors"),
+    [(0, [0, 0, 0, 0]), (1, [1, 1, 0, 1]), (25, [25, 10, 0, 1]), ("10%", [3, 1, 0, 1]), ("99.9%", [30, 10, 0, 1])],
+)
+def test_a_floor_is_a_count_or_a_share_rounded_up(floor, floors):
+    cells = np.repeat([0, 1, 3], [30, 10, 1])
+    assert cell_floors(cells, 4, floor).tolist() == floors
+
+
+def _one_after_the_other(alignment: np.ndarray, cells: np.ndarray, floors: np.ndarray) -> list[int]:
+    """Every example that may go, the lowest first, each only while its cell has more than its floor."""
+    left = np.bincount(cells, minlength=len(floors))
+    gone = []
+    for example in sorted(range(len(alignment)), key=lambda i: (alignment[i], i)):
+        if left[cells[example]] > floors[cells[example]]:
+            left[cells[example]] -= 1
+            gone.append(example)
+    return gone
+
+
+@pytest.mark.parametrize("floor", [0, 1, 3, "10%", "40%"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_guarded_lowest_are_those_taken_one_after_the_other(floor, seed):
+    rng = np.random.default_rng(seed)
+    labels, groups = rng.integers(0, 2, 80), rng.choice(3, 80, p=[0.8, 0.15, 0.05])
+    alignment = rng.integers(-9, 9, 80) / 4.0  # with equals
+    plain = Evidence(labels, groups, alignments={"trak": alignment})
+    given = replace(plain, cell_floors=cell_floors(plain.cells, 6, floor))
+    gone = _one_after_the_other(alignment, given.cells, given.cell_floors)
+    for number in (0, 1, 20, 45):
+        removed = ARMS["trak"].select(given, number, 0)
+        assert removed.tolist() == sorted(gone[:number])
+        spared = set(ARMS["trak"].select(plain, number, 0).tolist()) - set(removed.tolist())
+        assert ARMS["trak"].spared(given, number, 0).tolist() == sorted(spared)
+    below = [example for example in gone if alignment[example] < 0]
+    assert ARMS["trak_heuristic"].select(given, 0, 0).tolist() == sorted(below)
+    upside_down = _one_after_the_other(-alignment, given.cells, given.cell_floors)
+    assert ARMS["trak_helpful"].select(given, 20, 0).tolist() == sorted(upside_down[:20])
+
+
+def test_a_floor_says_nothing_of_arms_that_read_no_alignment():
+    given = _large()
+    guarded = replace(given, cell_floors=cell_floors(given.cells, 4, "90%"))
+    for arm in ("random", "random_majority", "balanced"):
+        assert ARMS[arm].select(guarded, 300, 0).tolist() == ARMS[arm].select(given, 300, 0).tolist()
+        assert ARMS[arm].spared(guarded, 300, 0).size == 0
 
 
 def test_random_subsets_are_drawn_anew_for_each_number_and_seed():

@@ -79,7 +79,10 @@ def test_the_columns_are_the_contracts() -> None:
     cost = {"train_seconds", "num_train", "num_steps", "created_at"}
     assert (
         names["trials"]
-        == trial | {"split", "group", "num_examples", "accuracy", "loss", "fpr", "fnr", "auc", "macro_f1"} | cost
+        == trial
+        | {"split", "group", "num_examples", "accuracy", "loss", "fpr", "fnr", "auc", "macro_f1"}
+        | {"margin", "soft_accuracy"}
+        | cost
     )
     assert names["examples"] == {"data_hash", "split", "example_id", "group", "label", "label_name", "text"}
     assert names["alignments"] == {"alignment_key", "example_id", "group", "label", "alignment"}

@@ -25,7 +25,7 @@ from d3m_ray.config import ExperimentConfig, LdsConfig, TrainingConfig, TrakConf
 from d3m_ray.data import PlantedOptions
 from d3m_ray.engine import LocalEngine
 from d3m_ray.experiment import prepare, run_experiment
-from d3m_ray.lds import prepare_lds, run_lds
+from d3m_ray.experiment.lds import prepare_lds, run_lds
 from d3m_ray.progress import Progress
 from d3m_ray.store import DamagedError, Store, StoreError, check_writable_folder
 from d3m_ray.store.reachability import reason_out_of_reach
@@ -424,6 +424,22 @@ def test_score_columns_beside_an_alignment_are_left_out(finished: Store, tmp_pat
     (key,) = store.keys("alignments")
     pd.testing.assert_frame_equal(store.read("alignments", key, "trak"), finished.read("alignments", key, "trak"))
     pd.testing.assert_frame_equal(store.read_all("alignments"), finished.read_all("alignments"))
+
+
+def test_a_column_that_earlier_versions_lack_is_read_as_missing(finished: Store, tmp_path: Path) -> None:
+    store = Store(shutil.copytree(str(finished), tmp_path / "store"))
+    path, *others = sorted((tmp_path / "store").glob("trials/**/*.parquet"))
+    rewrite(path, lambda content: content.drop_columns(["margin", "soft_accuracy"]))
+    old = store.read("trials", path.stem, path.parent.name.removeprefix("method="))
+    assert old[["margin", "soft_accuracy"]].isna().all(axis=None)
+    trials = store.read_all("trials")
+    is_old = trials["trial_key"] == path.stem
+    assert trials["soft_accuracy"].isna().equals(is_old)
+    pd.testing.assert_frame_equal(
+        trials.drop(columns=["margin", "soft_accuracy"]),
+        finished.read_all("trials").drop(columns=["margin", "soft_accuracy"]),
+    )
+    assert others
 
 
 @pytest.mark.parametrize(("table", "column"), [("fits", "predicted"), ("trials", "objective"), ("scores", "query_set")])

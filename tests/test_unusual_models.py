@@ -12,7 +12,7 @@ from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import LocalEngine
 from d3m_ray.errors import InputError
 from d3m_ray.experiment import prepare, run_experiment
-from d3m_ray.lds import prepare_lds, run_lds
+from d3m_ray.experiment.lds import prepare_lds, run_lds
 from d3m_ray.model import build_classifier, load_base_model, load_weights
 from d3m_ray.progress import Progress
 from d3m_ray.store import Store

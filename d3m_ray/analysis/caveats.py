@@ -29,6 +29,7 @@ Kind = Literal[
     "identical arms",
     "identical pairs",
     "small groups",
+    "cell floor",
     "seeds",
     "pairs",
 ]
@@ -52,7 +53,7 @@ def find_caveats(results: Results) -> list[Caveat]:
 
     Looked for are base models that answer one label, are no better on val than always answering the most frequent one,
     never get a label right, or differ widely; other models that never get a label right; arms that no trial tells
-    apart; groups of few test examples; and too few seeds for an interval.
+    apart; groups of few test examples; removals that a cell floor changed; and too few seeds for an interval.
     """
     trials, label_names, identities = results.trials, results.label_names, trial_identities(results)
     is_base = trials["fit_key"].isin(list(results.base_fits.values()))
@@ -71,6 +72,7 @@ def find_caveats(results: Results) -> list[Caveat]:
         *_of_trained_models(trials[~is_base], identities, label_names),
         *_of_arms(trials),
         *_of_small_groups(trials, identities),
+        *_of_floors(results),
         *_of_seeds(trials),
         *_of_pairs(trials),
     ]
@@ -209,6 +211,27 @@ def _of_small_groups(trials: pd.DataFrame, identities: Sequence[str]) -> list[Ca
         "points of its accuracy. Intervals over seeds alone know nothing of that."
     )
     return [Caveat("small groups", sentence)]
+
+
+def _of_floors(results: Results) -> list[Caveat]:
+    """One where removals are not those of lowest alignment, since cells were to keep a floor."""
+    aligned = tuple(results.record.keys.get("alignments", {}))
+    removing = results.fits[(results.fits["num_removed"] > 0) & results.fits["method"].str.startswith(aligned)]
+    changed = {}
+    for row in removing.drop_duplicates(ARM).itertuples(index=False):  # the same under every seed
+        configuration = results.store.read_metadata("trials", str(row.trial_key), str(row.method))["configuration"]
+        spared = configuration.get("selection", {})
+        if spared.get("num_spared"):
+            changed[str(row.method), int(str(row.num_removed))] = spared
+    if not changed:
+        return []
+    arms = "; ".join(f"{_named([arm])} ({spared['num_spared']} kept)" for arm, spared in changed.items())
+    floor = next(iter(changed.values()))["cell_floor"]
+    sentence = (
+        f"Each cell keeps {floor} of its train examples at least (--cell-floor), so these do not remove the lowest "
+        f"alone: {arms}."
+    )
+    return [Caveat("cell floor", sentence, arms=tuple(changed))]
 
 
 def _how_many(some: Sequence[_Answers], models: Sequence[_Answers]) -> str:

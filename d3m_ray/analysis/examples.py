@@ -34,7 +34,7 @@ def examples_table(
     `rank` (1 is the lowest alignment of all of train, of equals the first in train order, as in removal), `example_id`,
     `group`, `label_name`, `alignment`, `smallest_num_removed` (the smallest number that a trial of the method removed
     with this example among them, missing where none did), `text` (missing where it is not stored), and `score_` and a
-    query set: the effect on its margin, positive where it raises it. Empty where the store lacks the alignment.
+    query set: the effect on its target, positive where it raises it. Empty where the store lacks the alignment.
     """
     rows = results.alignments.get(method)
     if rows is None:
@@ -79,7 +79,8 @@ def render_examples(table: pd.DataFrame, title: str) -> Table:
     rendered = Table(
         title=Text(printable(title)),
         caption="alignment: low hurts the groups that the model fails on. removed at: the smallest number that a trial "
-        "of the method removed with the example among them. below a text: its effect on each group's margin.",
+        "of the method removed with the example among them. below a text: its effect on each group's target, "
+        "which is the margin unless --target says otherwise.",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

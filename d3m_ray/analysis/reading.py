@@ -28,7 +28,8 @@ def read_trials(store: AnyStore, experiment: str | None = None, split: str | Non
     `experiment`, `dataset`, `model`, `method`, `objective` (erm is the plain one), `num_removed` (train examples),
     `seed`; `split` (val or test), `group` (an identity, an identity/label cell, all, worst or worst_cell);
     `num_examples`, and as float64 `accuracy` (0 to 1), `loss` (mean cross-entropy in nats), `fpr`, `fnr`, `auc`,
-    `macro_f1` (0 to 1, NaN where undefined), `train_seconds`; `num_train` (examples trained on), `num_steps` (of the
+    `macro_f1` (0 to 1, NaN where undefined), `margin` (mean) and `soft_accuracy` (mean probability of the true label;
+    both NaN in trials of an earlier version), `train_seconds`; `num_train` (examples trained on), `num_steps` (of the
     optimiser), `created_at` (datetime64, UTC); `trial_key`, `fit_key`. Sorted by experiment, method, num_removed, seed,
     split and group. Where a (method, num_removed, seed) of an experiment was run more than once, the newest counts.
     """
@@ -53,8 +54,8 @@ def read_scores(store: AnyStore, method: str | None = None, experiment: str | No
     """Read the attribution scores: one row per method, train example and query set, in the order of train.
 
     `experiment`, `method`, `example_id`, `query_set` (a group, or a pseudo-group of Auto-D3M), `score` (float32: how
-    much the example raises the margin of the set's val examples), `scores_key`; all texts are of dtype category. Scores
-    of two methods differ in scale. For a matrix of one experiment and method:
+    much the example raises the target, the margin by default, of the set's val examples), `scores_key`; all texts are
+    of dtype category. Scores of two methods differ in scale. For a matrix of one experiment and method:
     `scores.pivot(index="example_id", columns="query_set", values="score")`.
     """
     rows = _of_experiments(_opened(store), "scores", "scores_key", method, experiment)

@@ -15,6 +15,8 @@ from d3m_ray.store import Experiment, Store, StoreError
 
 TRIAL = ["method", "num_removed", "seed"]
 PLAIN_OBJECTIVE = "erm"
+_OF_THE_LOSS = "log likelihood (minus the loss)"
+EXPLAINED = {"probability": "probability of the true label", "loss": _OF_THE_LOSS, "worst_loss": _OF_THE_LOSS}
 FITS_AT_ONCE = 200  # so many are read at a time: one bit an example is kept of each
 
 Tell = Callable[[str], None]
@@ -78,6 +80,17 @@ class Results:
     @property
     def configuration(self) -> Mapping[str, Any]:
         return self.record.configuration
+
+    @property
+    def target(self) -> str:
+        """What removal was to raise: a name of --target. Records of earlier versions have none: it was the margin."""
+        alignment = self.configuration.get("alignment")
+        return str(alignment.get("target", "margin")) if isinstance(alignment, Mapping) else "margin"
+
+    @property
+    def explained(self) -> str:
+        """What of val examples the scores raise where they are positive, in words."""
+        return EXPLAINED.get(self.target, self.target)
 
     @property
     def label_names(self) -> tuple[str, ...]:

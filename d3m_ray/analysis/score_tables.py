@@ -1,6 +1,6 @@
 """Scores and alignments summed up: means by group, and how far they reach.
 
-Shapes: N train examples, S query sets. A score is the effect of a train example on the margin of a query set, positive
+Shapes: N train examples, S query sets. A score is the effect of a train example on the target of a query set, positive
 where it raises it. `method` is the name of an alignment, `trak` or `trak_auto`, and of the scores that it was made of.
 """
 

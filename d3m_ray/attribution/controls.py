@@ -1,6 +1,6 @@
 """Scores that attribution must beat: the train example's own loss, and chance.
 
-Shapes: N train examples, Q query examples, G groups.
+Shapes: N train examples, Q query examples, G groups. Neither reads a query, so no target changes their scores.
 """
 
 import numpy as np

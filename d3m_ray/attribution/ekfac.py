@@ -8,9 +8,10 @@ With m_q the margin of query q, L_i the loss of train example i and F the Fisher
 
     score(i, q) = -grad m_q^T (F + damping)^-1 grad L_i = (1 - p_i) grad m_q^T (F + damping)^-1 grad m_i,
 
-the mean over checkpoints. With U_S, U_A and the eigenvalues E of a layer, and Q [O, I] its part of grad m_q, that layer
-of (F + damping)^-1 grad m_q is U_S ((U_S^T Q U_A) / (E + damping)) U_A^T. Scores are linear in it: a group's score
-is that of the mean of its queries' gradients.
+the mean over checkpoints; another target than the margin weighs grad m_q by its slope (`targets`). With U_S, U_A and
+the eigenvalues E of a layer, and Q [O, I] its part of grad m_q, that layer of (F + damping)^-1 grad m_q is
+U_S ((U_S^T Q U_A) / (E + damping)) U_A^T. Scores are linear in it: a group's score is that of the mean of its queries'
+gradients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +30,10 @@ from d3m_ray.attribution.curvature import (
 )
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.shards import make_shards
+from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.batching import TokenizedExamples
-from d3m_ray.config import EkfacConfig
-from d3m_ray.model import at_least_float32, margin_slopes
+from d3m_ray.config import EkfacConfig, QueryTarget
+from d3m_ray.model import at_least_float32, margin_slopes, margins_of
 from d3m_ray.pool import WorkerPool
 
 BLOCK_BYTES = 2**30  # of directions that train examples meet in one pass; each worker holds them
@@ -39,7 +41,7 @@ EXAMPLES_AT_ONCE = 8  # train gradients [O, I] that are made and used while they
 
 
 def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
-    """[N, G] float32 scores: how much each train example raises the mean margin of each group's queries.
+    """[N, G] float32 scores: how much each train example raises the mean target of each group's queries.
 
     Raises InputError where `config.modules` names no linear layer.
     """
@@ -48,7 +50,7 @@ def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPoo
 
 
 def score_queries(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
-    """[N, Q] float32 scores: how much each train example raises the margin of each query. Raises as `score_groups`."""
+    """[N, Q] float32 scores: how much each train example raises the target of each query. Raises as `score_groups`."""
     return _score(inputs, config, pool, list(np.arange(len(inputs.queries))[:, None]))
 
 
@@ -72,6 +74,7 @@ class DirectionTask:
     """Its arrays are the eigenbases."""
     damped: Mapping[str, np.ndarray]
     """By layer [O, I]: E + damping."""
+    query_target: QueryTarget
 
 
 def _score_checkpoint(
@@ -89,7 +92,7 @@ def _score_checkpoint(
         return LayerTask(checkpoint, examples, config.modules, inputs.precision, arrays)
 
     damped = {name: values + config.damping * values.mean() for name, values in curvature.eigenvalues.items()}
-    solving = pool.put(DirectionTask(over(inputs.queries, curvature.bases), damped))
+    solving = pool.put(DirectionTask(over(inputs.queries, curvature.bases), damped, inputs.query_target))
     shards = make_shards(inputs.train)
     size = max(1, BLOCK_BYTES // sum(values.nbytes for values in damped.values()))
     blocks = []
@@ -103,11 +106,13 @@ def _score_checkpoint(
 
 
 def direction_of_target(task: DirectionTask, target: np.ndarray) -> dict[str, np.ndarray]:
-    """By layer [O * I]: (F + damping)^-1 times the mean gradient of the queries at these positions."""
+    """By layer [O * I]: (F + damping)^-1 times the mean gradient of the targets of the queries at these positions."""
     layers, bases = prepared(task.layers)
     totals: dict[str, torch.Tensor] = {}
     for _, batch in batches_of(task.layers, target, layers):
-        slopes = margin_slopes(layers.forward(batch), batch.labels) / len(target)
+        logits = layers.forward(batch)
+        weights = target_slopes(margins_of(logits, batch.labels), task.query_target)
+        slopes = weights[:, None] * margin_slopes(logits, batch.labels) / len(target)
         for name, (inputs, gradients) in layers.backward(slopes).items():
             output_basis, input_basis = bases[name]
             rotated = (gradients @ output_basis).flatten(0, 1).T @ (inputs @ input_basis).flatten(0, 1)

@@ -11,6 +11,7 @@ import torch
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
 from d3m_ray.attribution.shards import make_shards
+from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.batching import TokenizedExamples, budget_batches
 from d3m_ray.model import autocast, logits_of, margins_of
@@ -40,6 +41,14 @@ def forward_pass(
     shards = make_shards(examples)
     task = pool.put(ForwardTask(checkpoint, examples, inputs.precision))
     return np.concatenate(list(pool.map(label, step, task, shards)))[np.argsort(np.concatenate(shards))]
+
+
+def query_slopes(label: str, inputs: AttributionInputs, checkpoint: Checkpoint, pool: WorkerPool) -> np.ndarray:
+    """[Q] float64 slopes of the target at each query's margin under a checkpoint; ones where it is the margin."""
+    if inputs.query_target == "margin":
+        return np.ones(len(inputs.queries))  # without a forward pass
+    margins = forward_pass(label, margins_of_shard, inputs, checkpoint, inputs.queries, pool)
+    return target_slopes(torch.from_numpy(margins), inputs.query_target).numpy()
 
 
 def margins_of_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:

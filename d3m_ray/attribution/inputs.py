@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from d3m_ray.batching import TokenizedExamples
-from d3m_ray.config import Precision
+from d3m_ray.config import Precision, QueryTarget
 from d3m_ray.model import BaseModel
 
 ScoringPrecision = Precision | Literal["float64"]
@@ -38,6 +38,8 @@ class AttributionInputs:
     """Precision of forward and backward matrix products; sums and scores are float32 or better. float64: all of it."""
     explains_test: bool = False
     """Whether test examples may be queries: the thesis's protocol alone, for comparison, lets them."""
+    query_target: QueryTarget = "margin"
+    """What is explained of each query: the function of its margin that scores speak of."""
 
     def __post_init__(self) -> None:
         if self.train.split != "train":

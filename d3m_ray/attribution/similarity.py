@@ -3,7 +3,9 @@
 Shapes: N train examples, Q query examples, G groups, n examples of a shard, V indexed tokens, H hidden width.
 
 Similarity is positive and says nothing of the label, so it is signed: a train example that resembles a query raises the
-query's margin where the two labels agree, and lowers it where they differ.
+query's margin where the two labels agree, and lowers it where they differ. A similarity has no gradient that another
+target than the margin could change; it weighs each query by the slope that its gradient would have (`targets`), the
+mean over the checkpoints: under `loss` a query that the models answer well counts for little.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import torch
 from bm25s import BM25
 
 from d3m_ray.alignment import group_scores
-from d3m_ray.attribution.forward import FORWARD_TOKENS, ForwardTask, forward_pass
+from d3m_ray.attribution.forward import FORWARD_TOKENS, ForwardTask, forward_pass, query_slopes
 from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.attribution.inputs import AttributionInputs
 from d3m_ray.attribution.shards import make_shards
@@ -33,13 +35,15 @@ class Bm25Task:
     """[largest token id + 1] int64: a token's number in the index, -1 where it is not indexed."""
     train_labels: np.ndarray
     queries: TokenizedExamples
+    slopes: np.ndarray
+    """[Q] float32: what each query's similarities are multiplied by."""
     num_groups: int
 
 
 def bm25_groups(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:
     """[N, G] float32: the mean over each group's queries of `bm25_queries`."""
     shards = make_shards(inputs.queries)
-    sums = sum(pool.map("bm25 scores", sum_bm25_shard, pool.put(_bm25_task(inputs)), shards))
+    sums = sum(pool.map("bm25 scores", sum_bm25_shard, pool.put(_bm25_task(inputs, pool)), shards))
     return (sums / np.bincount(inputs.queries.groups, minlength=inputs.num_groups)).astype(np.float32)
 
 
@@ -48,15 +52,15 @@ def bm25_queries(inputs: AttributionInputs, settings: None, pool: WorkerPool) ->
 
     The variant is Lucene's with k1 = 1.5 and b = 0.75 (Lù 2024, arXiv 2407.03618). Words are the ids of the model's own
     tokens, as often as they stand in a text. Tokens that every train example has, the special ones above all, tell no
-    two examples apart and are left out of documents and queries. Checkpoints do not enter. Raises InputError where no
-    other token is left.
+    two examples apart and are left out of documents and queries. Checkpoints enter by the slopes of the target only,
+    those of the margin being 1. Raises InputError where no other token is left.
     """
     shards = make_shards(inputs.queries)
-    columns = list(pool.map("bm25 scores", score_bm25_shard, pool.put(_bm25_task(inputs)), shards))
+    columns = list(pool.map("bm25 scores", score_bm25_shard, pool.put(_bm25_task(inputs, pool)), shards))
     return np.concatenate(columns, axis=1)[:, np.argsort(np.concatenate(shards))]
 
 
-def _bm25_task(inputs: AttributionInputs) -> Bm25Task:
+def _bm25_task(inputs: AttributionInputs, pool: WorkerPool) -> Bm25Task:
     """Index the train examples. The index is small, a number per example and distinct token, so it is made once."""
     train = inputs.train
     numbers = np.full(max(train.flat_ids.max(), inputs.queries.flat_ids.max()) + 1, -1, dtype=np.int64)
@@ -71,7 +75,8 @@ def _bm25_task(inputs: AttributionInputs) -> Bm25Task:
     index = BM25(method="lucene")
     vocabulary = {number: number for number in range(len(telling))}
     index.index((documents, vocabulary), create_empty_token=False, show_progress=False)
-    return Bm25Task(index, numbers, train.labels, inputs.queries, inputs.num_groups)
+    slopes = np.mean([query_slopes("bm25 slopes", inputs, each, pool) for each in inputs.checkpoints], axis=0)
+    return Bm25Task(index, numbers, train.labels, inputs.queries, slopes.astype(np.float32), inputs.num_groups)
 
 
 def _indexed_rows(examples: TokenizedExamples, numbers: np.ndarray) -> list[np.ndarray]:
@@ -85,7 +90,7 @@ def score_bm25_shard(task: Bm25Task, positions: np.ndarray) -> np.ndarray:
     queries = task.queries.take(positions)
     scores = [task.index.get_scores_from_ids(row) for row in _indexed_rows(queries, task.numbers)]
     agree = task.train_labels[:, None] == queries.labels
-    return np.where(agree, 1, -1).astype(np.float32) * np.stack(scores, axis=1)
+    return np.where(agree, 1, -1).astype(np.float32) * np.stack(scores, axis=1) * task.slopes[positions]
 
 
 def sum_bm25_shard(task: Bm25Task, positions: np.ndarray) -> np.ndarray:
@@ -109,7 +114,7 @@ def embedding_queries(inputs: AttributionInputs, settings: None, pool: WorkerPoo
 
 
 def _embedding_scores(inputs: AttributionInputs, pool: WorkerPool, group_means: bool) -> np.ndarray:
-    """+- h_i . h_q by label agreement: linear in h_q, so a group's score is that of its queries' signed mean."""
+    """+- f'(m_q) h_i . h_q by label agreement: linear in h_q, so a group's is that of its queries' signed mean."""
     total = np.zeros(())
     for number, checkpoint in enumerate(inputs.checkpoints, start=1):
         label = f"embeddings, checkpoint {number} of {len(inputs.checkpoints)}"
@@ -117,6 +122,7 @@ def _embedding_scores(inputs: AttributionInputs, pool: WorkerPool, group_means: 
             forward_pass(label, embed_shard, inputs, checkpoint, examples, pool)
             for examples in (inputs.train, inputs.queries)
         )
+        queries = queries * query_slopes(label, inputs, checkpoint, pool)[:, None]
         scores = np.zeros((len(train), inputs.num_groups if group_means else len(queries)))
         for name in np.unique(inputs.train.labels):
             of_label = inputs.train.labels == name

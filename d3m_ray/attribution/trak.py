@@ -7,7 +7,8 @@ margin, and p_c [N] the probability of the correct label:
 
     score(i, q) = mean_c[ Phi_c (Phi_c^T Phi_c)^-1 phi_c(q) ]_i * mean_c[ 1 - p_c ]_i
 
-Scores are linear in phi_c(q): a group's score is that of the mean of its queries' features.
+Another target than the margin weighs phi_c(q) by its slope at the query's margin (`targets`). Scores are linear in
+phi_c(q): a group's score is that of the mean of its queries' features.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from d3m_ray.attribution.gradients import ProjectedGradients
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
 from d3m_ray.attribution.projection import SignProjection
 from d3m_ray.attribution.shards import make_shards
+from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.batching import TokenizedExamples, budget_batches
-from d3m_ray.config import TrakConfig
+from d3m_ray.config import QueryTarget, TrakConfig
 from d3m_ray.pool import WorkerPool
 
 GRADIENT_TOKENS = 2048  # padded tokens of a gradient batch: activations of a small model stay in cache
@@ -37,6 +39,8 @@ class GradientTask:
     examples: TokenizedExamples
     config: TrakConfig
     precision: ScoringPrecision
+    query_target: QueryTarget = "margin"
+    """What the gradients are of; of train examples it is always the margin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +52,12 @@ class Features:
 
 
 def score_groups(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool) -> np.ndarray:
-    """[N, G] float32 scores: how much each train example raises the mean margin of each group's queries."""
+    """[N, G] float32 scores: how much each train example raises the mean target of each group's queries."""
     return _score(inputs, config, pool, group_vectors=True)
 
 
 def score_queries(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool) -> np.ndarray:
-    """[N, Q] float32 scores: how much each train example raises the margin of each query."""
+    """[N, Q] float32 scores: how much each train example raises the target of each query."""
     return _score(inputs, config, pool, group_vectors=False)
 
 
@@ -84,7 +88,7 @@ def _query_targets(
 ) -> np.ndarray:
     """[G, d] mean features of each group's queries, or [Q, d] those of each query; float64."""
     shards = make_shards(inputs.queries)
-    task = pool.put(GradientTask(checkpoint, inputs.queries, config, inputs.precision))
+    task = pool.put(GradientTask(checkpoint, inputs.queries, config, inputs.precision, inputs.query_target))
     if not group_vectors:
         order = np.argsort(np.concatenate(shards))
         features = [shard.gradients for shard in pool.map(label, project_shard, task, shards)]
@@ -105,7 +109,8 @@ def project_shard(task: GradientTask, positions: np.ndarray) -> Features:
     margins: np.ndarray = np.zeros(len(positions), dtype=dtype)
     for batch in budget_batches(task.examples.lengths[positions], GRADIENT_TOKENS):
         features, batch_margins = gradients_of(task.examples.batch(positions[batch], model.device))
-        gradients[batch] = features.cpu().numpy()
+        weighed = features * target_slopes(batch_margins, task.query_target)[:, None]
+        gradients[batch] = weighed.cpu().numpy()
         margins[batch] = batch_margins.cpu().numpy()
     return Features(gradients, expit(-margins))
 

@@ -1,11 +1,21 @@
 """Every setting of an experiment, checked when constructed: the fields are the command line's flags."""
 
-from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, GroupWeights, TrakConfig
+from d3m_ray.config.attribution import (
+    DEFAULT_TARGET,
+    AlignmentConfig,
+    EkfacConfig,
+    GroupWeights,
+    QueryTarget,
+    Target,
+    TrakConfig,
+)
 from d3m_ray.config.execution import ExecutionConfig
 from d3m_ray.config.experiment import MAX_NAME_LENGTH, ExperimentConfig, LdsConfig, Protocol
+from d3m_ray.config.selection import SelectionConfig
 from d3m_ray.config.training import FinalModel, Pairing, Precision, RobustConfig, TrainingConfig
 
 __all__ = [
+    "DEFAULT_TARGET",
     "MAX_NAME_LENGTH",
     "AlignmentConfig",
     "EkfacConfig",
@@ -17,7 +27,10 @@ __all__ = [
     "Pairing",
     "Precision",
     "Protocol",
+    "QueryTarget",
     "RobustConfig",
+    "SelectionConfig",
+    "Target",
     "TrainingConfig",
     "TrakConfig",
 ]

@@ -1,13 +1,18 @@
 """How train examples are scored, and how scores become group alignment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from tyro.conf import arg
 
 from d3m_ray.config.checks import check
+from d3m_ray.errors import InputError
 
 GroupWeights = Literal["softmax", "loss", "uniform"]
+QueryTarget = Literal["margin", "loss", "probability"]
+"""What is asked of one val example: its margin, minus its loss, or the probability of its true label."""
+Target = Literal["margin", "loss", "probability", "worst_loss"]
+DEFAULT_TARGET: Target = "margin"
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,33 @@ class AlignmentConfig:
     group_weights: GroupWeights = "softmax"
     """softmax: exp(beta * val loss), normalised (the D3M paper); loss: the val loss (its code); uniform."""
     beta: float = 1.0
-    """Inverse temperature of softmax weights."""
+    """Inverse temperature of softmax weights, per nat."""
+    target: Target = DEFAULT_TARGET
+    """What removal should raise on val: each query's margin, minus its loss, or the probability of its true label (a
+    soft accuracy); or, for worst_loss, minus a smooth maximum over the groups' losses, which weighs the groups too."""
+    worst_loss_beta: float = 10.0
+    """Sharpness of worst_loss, per nat: a group of .1 nats more loss weighs e times as much at 10; 0 is the mean."""
 
     def __post_init__(self) -> None:
         check(self.beta >= 0, "--beta is at least 0", self.beta)
+        check(self.worst_loss_beta >= 0, "--worst-loss-beta is at least 0", self.worst_loss_beta)
+        self._check_no_contradiction()
+
+    @property
+    def query_target(self) -> QueryTarget:
+        """What the target asks of each query: worst_loss asks what loss asks, and weighs the groups otherwise."""
+        return "loss" if self.target == "worst_loss" else self.target
+
+    def _check_no_contradiction(self) -> None:
+        """Raises InputError where a setting was chosen that the target leaves without effect."""
+        if self.target == "worst_loss":
+            without_effect: tuple[str, ...] = ("group_weights", "beta")
+            mend = "leave it out, or take --target loss"
+            rule = "--target worst_loss weighs the groups by itself, as sharply as --worst-loss-beta says"
+        else:
+            without_effect, mend = ("worst_loss_beta",), "leave it out, or take --target worst_loss"
+            rule = f"--worst-loss-beta is for --target worst_loss, and this is {self.target}"
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in without_effect:
+            if (value := getattr(self, name)) != defaults[name]:
+                raise InputError(f"{rule}; received --{name.replace('_', '-')} {value}: {mend}")

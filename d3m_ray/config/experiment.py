@@ -8,6 +8,7 @@ from typing import Literal
 from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, TrakConfig
 from d3m_ray.config.checks import check, check_methods, check_numbers, check_removals
 from d3m_ray.config.execution import ExecutionConfig
+from d3m_ray.config.selection import SelectionConfig
 from d3m_ray.config.training import RobustConfig, TrainingConfig
 from d3m_ray.data import CorpusOptions
 from d3m_ray.datamodeling import MIN_SUBSETS
@@ -57,6 +58,7 @@ class ExperimentConfig:
     trak: TrakConfig = TrakConfig()
     ekfac: EkfacConfig = EkfacConfig()
     alignment: AlignmentConfig = AlignmentConfig()
+    selection: SelectionConfig = SelectionConfig()
     execution: ExecutionConfig = ExecutionConfig()
 
     def __post_init__(self) -> None:

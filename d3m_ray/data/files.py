@@ -13,6 +13,8 @@ SPLIT_STEMS = {"train": "train", "val": "val", "validation": "val", "valid": "va
 SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(?:-[0-9a-f]{8,16})?")  # a part of a split on the hub, now and once
 NO_DATA = {f"{stem}.json" for stem in ("config", "dataset_dict", "dataset_info", "dataset_infos", "state")}
 """Files that stand beside a corpus and end like tables."""
+REMOVED_SUFFIX = ".removed"
+"""What the name of a table of removed rows, which `export` writes beside a corpus, has before its ending."""
 FORMATS = "CSV, TSV, Parquet or JSON lines"
 MAX_FILES = 8  # that an error lists
 
@@ -86,7 +88,8 @@ def check_is_corpus(folder: Path, corpus: str, found: Mapping[str, bool], rule: 
 
 
 def _is_no_data(path: Path) -> bool:
-    return path.name.lower() in NO_DATA or (table_stem(path) or "").lower() in ("readme", "license")
+    stem = (table_stem(path) or "").lower()
+    return path.name.lower() in NO_DATA or stem in ("readme", "license") or stem.endswith(REMOVED_SUFFIX)
 
 
 def _split_of_stem(stem: str) -> str | None:

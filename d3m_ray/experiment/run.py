@@ -34,7 +34,7 @@ class Run:
 
     @property
     def queries(self) -> Examples:
-        """The examples whose margins are explained."""
+        """The examples that are explained."""
         return self.context.splits.by_name()[query_split(self.config)]
 
     def base_predictions(self, examples: Examples) -> list[Predictions]:

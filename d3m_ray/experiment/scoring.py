@@ -25,8 +25,9 @@ from d3m_ray.planning import (
     scores_key,
     shared_settings,
 )
-from d3m_ray.selection import ATTRIBUTION_SETTINGS
+from d3m_ray.selection import ATTRIBUTION_SETTINGS, READ_NO_QUERY
 
+AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
 WELL_COVERED = 0.9  # of the parameters: what a method leaves out is said below
 
 
@@ -160,6 +161,7 @@ def attribute(method: str, run: Run, each_query: bool = False) -> tuple[np.ndarr
         num_groups=len(context.splits.group_names),
         precision=config.training.precision,
         explains_test=query_split(config) == "test",
+        query_target=config.alignment.query_target,
     )
     share = coverage(method, context.base, config.ekfac)
     if share is not None and share < WELL_COVERED:
@@ -175,12 +177,13 @@ def attribute(method: str, run: Run, each_query: bool = False) -> tuple[np.ndarr
 
 def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
     return {
-        **{name: value for name, value in shared_settings(run.config).items() if name != "alignment"},
+        **{name: value for name, value in shared_settings(run.config).items() if name not in AFTER_SCORES},
         "data_hash": run.context.data_hash,
         "model_hash": run.context.model_hash,
         "attribution": method,
         "coverage": coverage(method, run.context.base, run.config.ekfac),
         "checkpoints": checkpoint_keys(run.config, run.context),
         "query_split": query_split(run.config),
+        "query_target": None if method in READ_NO_QUERY else run.config.alignment.query_target,
         "scoring_seconds": seconds,
     }

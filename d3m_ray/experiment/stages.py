@@ -11,7 +11,7 @@ from d3m_ray.experiment.run import Run
 from d3m_ray.experiment.scoring import is_aligned, is_scored, table_scored_for
 from d3m_ray.failures import Unscored, lost_base_models
 from d3m_ray.metrics import cell_losses
-from d3m_ray.planning import NOTHING, alignment_names, attribution_method, checkpoint_keys
+from d3m_ray.planning import NOTHING, alignment_names, attribution_method, checkpoint_keys, floors_of
 from d3m_ray.records import cells_of
 from d3m_ray.selection import Evidence
 from d3m_ray.store import StoreError
@@ -54,6 +54,7 @@ def gather_evidence(run: Run) -> Evidence:
         num_labels=run.context.splits.num_labels,
         alignments=run.stored_alignments(),
         cell_losses=_val_cell_losses(run) if stored else None,
+        cell_floors=floors_of(run.config, run.context.splits),
     )
 
 
@@ -99,6 +100,19 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
         return []
     run.progress.begin_fits(len(planned))
     return run.engine.run_fits(context, planned, run.progress.fit)
+
+
+def tell_of_spared(run: Run, trials: Sequence[TrialSpec]) -> None:
+    """Say, once for each arm and number, where the cell floors changed a selection."""
+    told = {}
+    for trial in trials:
+        if trial.selection.get("num_spared"):
+            told[trial.method, trial.num_removed] = trial.selection["spared_cells"]
+    for (method, number), cells in told.items():
+        of_cells = ", ".join(f"{count} of {cell}" for cell, count in cells.items())
+        run.progress.stage(
+            f"{method}, {number} removed: --cell-floor {run.config.selection.cell_floor} kept {of_cells}"
+        )
 
 
 def unless_it_fails(

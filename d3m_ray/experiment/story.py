@@ -12,7 +12,14 @@ from d3m_ray.config import ExperimentConfig
 from d3m_ray.engine import Engine
 from d3m_ray.experiment.run import Outcome, Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_aligned
-from d3m_ray.experiment.stages import base_models, discard_incomplete, gather_evidence, train, unless_it_fails
+from d3m_ray.experiment.stages import (
+    base_models,
+    discard_incomplete,
+    gather_evidence,
+    tell_of_spared,
+    train,
+    unless_it_fails,
+)
 from d3m_ray.failures import Unscored, settle_unselected
 from d3m_ray.planning import (
     Prepared,
@@ -74,7 +81,9 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
 
     begun = {trial.trial_key for trial in ready}
     evidence = gather_evidence(run)
-    waiting = [t for t in plan_trials(config, context, evidence) if t.trial_key not in begun]
+    trials = plan_trials(config, context, evidence)
+    tell_of_spared(run, trials)
+    waiting = [trial for trial in trials if trial.trial_key not in begun]
     if waiting:
         progress.stage("trials that remove what alignment or the base models' losses select")
         failed += train(run, waiting, ())

@@ -15,6 +15,8 @@ class TableSpec:
     """The columns of every file; those not nullable hold neither null nor NaN."""
     by_method: bool = True
     """Whether files lie in `method=<name>/`."""
+    added: tuple[str, ...] = ()
+    """Nullable columns that files of earlier versions lack: read as null."""
 
     @property
     def key(self) -> str:
@@ -28,6 +30,12 @@ def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) 
 
 _TEXT, _COUNT, _REAL, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 _FEW_TEXTS = pa.dictionary(pa.int32(), pa.string())  # a text in very many rows: readers may take it as categories
+
+_SUBSETS = ("keep_share", "subset_seeds", "fits_per_subset")
+_FIT_AGREEMENT = (
+    *("fit_correlation", "fit_correlation_low", "fit_correlation_high"),
+    *("ceiling", "ceiling_low", "ceiling_high"),
+)
 
 TABLES: Mapping[str, TableSpec] = {
     "fits": TableSpec(
@@ -50,9 +58,12 @@ TABLES: Mapping[str, TableSpec] = {
                 "num_examples": _COUNT,
             }
             | {"accuracy": _REAL, "loss": _REAL, "fpr": _REAL, "fnr": _REAL, "auc": _REAL, "macro_f1": _REAL}
+            | {"margin": _REAL, "soft_accuracy": _REAL}
             | {"train_seconds": _REAL, "num_train": _COUNT, "num_steps": _COUNT, "created_at": _TIME},
-            nullable=("fpr", "fnr", "auc", "macro_f1"),  # undefined where the rows have one label only
-        )
+            # Some are undefined where the rows have one label only; of the last two see below.
+            nullable=("fpr", "fnr", "auc", "macro_f1", "margin", "soft_accuracy"),
+        ),
+        added=("margin", "soft_accuracy"),
     ),
     "examples": TableSpec(
         _schema(
@@ -76,15 +87,11 @@ TABLES: Mapping[str, TableSpec] = {
             {"lds_key": _TEXT, "experiment": _TEXT, "kind": _TEXT, "target": _TEXT}
             | {"lds": _REAL, "lds_low": _REAL, "lds_high": _REAL, "num_subsets": _COUNT, "scoring_seconds": _REAL}
             | {"keep_share": _REAL, "subset_seeds": _TEXT, "fits_per_subset": _COUNT}
-            | {"fit_correlation": _REAL, "fit_correlation_low": _REAL, "fit_correlation_high": _REAL}
-            | {"ceiling": _REAL, "ceiling_low": _REAL, "ceiling_high": _REAL},
-            nullable=(
-                *("lds", "lds_low", "lds_high"),  # undefined where scores or outcomes are all alike
-                *("keep_share", "subset_seeds", "fits_per_subset"),  # an earlier version's: one fit of each half
-                *("fit_correlation", "fit_correlation_low", "fit_correlation_high"),  # of one fit there is none
-                *("ceiling", "ceiling_low", "ceiling_high"),
-            ),
-        )
+            | {name: _REAL for name in _FIT_AGREEMENT},
+            # Undefined where scores or outcomes are all alike, or there is one fit; of the others see below.
+            nullable=("lds", "lds_low", "lds_high", *_SUBSETS, *_FIT_AGREEMENT),
+        ),
+        added=(*_SUBSETS, *_FIT_AGREEMENT),
     ),
     "removals": TableSpec(_schema({"trial_key": _TEXT, "example_id": _TEXT})),
     "failures": TableSpec(
@@ -120,16 +127,16 @@ def to_arrow(table: str, frame: pd.DataFrame) -> pa.Table:
 def under_schema(table: str, content: pa.Table) -> pa.Table:
     """The columns of the table's schema; others, of an earlier layout, are left out.
 
-    One that may be null and that an earlier layout lacks is null. Raises ValueError where another one is missing, lacks
-    values, or is of another type.
+    Raises ValueError where one that no version lacked is missing, or one lacks values or is of another type.
     """
     schema = table_spec(table).schema
+    for name in table_spec(table).added:
+        if name not in content.column_names:
+            field = schema.field(name)
+            content = content.append_column(field, pa.nulls(len(content), field.type))
     missing = [name for name in schema.names if name not in content.column_names]
-    needed = [name for name in missing if not schema.field(name).nullable]
-    if needed:
-        raise ValueError(f"it has no column {', '.join(needed)}")
-    for name in missing:
-        content = content.append_column(schema.field(name), pa.nulls(len(content), schema.field(name).type))
+    if missing:
+        raise ValueError(f"it has no column {', '.join(missing)}")
     try:
         return content.select(schema.names).cast(schema)
     except pa.ArrowException as error:

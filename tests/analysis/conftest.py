@@ -43,6 +43,8 @@ def make_trial(method: str, num_removed: int, seed: int, gain: float, key_suffix
             "fnr": np.where(one_label, np.nan, 0.95 - accuracies),
             "auc": np.where(one_label, np.nan, 0.05 + accuracies),
             "macro_f1": np.where(one_label, np.nan, accuracies - 0.02),
+            "margin": accuracies.to_numpy() - 0.5,
+            "soft_accuracy": accuracies.to_numpy() - 0.1,
             "train_seconds": 1.5,
             "num_train": 1000 - num_removed,
             "num_steps": 30,

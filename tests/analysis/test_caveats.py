@@ -196,3 +196,21 @@ def test_they_are_written_into_the_record(store: Store) -> None:
     store.write_experiment(EXPERIMENT, CONFIGURATION, [("trak", 0, 1)])
     assert store.read_experiments()[EXPERIMENT].caveats == (), "they were about a smaller plan"
     assert store.read_experiments()[EXPERIMENT].created_at == record.created_at
+
+
+def test_removals_that_a_cell_floor_changed_are_named(store: Store, write_trial: Callable[..., None]) -> None:
+    keys = {"alignments": {"trak": "a"}}
+    store.write_experiment(EXPERIMENT, CONFIGURATION, [], keys)
+    for seed in range(5):
+        for method in ("trak", "random"):
+            write_trial(method, 50, seed, 0.01 * seed)
+        key = f"trak-50-{seed}"
+        selection = {"cell_floor": "10%", "num_spared": 7, "spared_cells": {"ant/1": 7}}
+        store.write(
+            "trials", key, store.read("trials", key, "trak").drop(columns="method"), {"selection": selection}, "trak"
+        )
+    said = [caveat for caveat in caveats_of(store) if "--cell-floor" in caveat]
+    assert said == [
+        "Each cell keeps 10% of its train examples at least (--cell-floor), so these do not remove the lowest alone: "
+        "trak, 50 removed (7 kept)."
+    ]

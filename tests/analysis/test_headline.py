@@ -230,7 +230,7 @@ def test_a_mirror_is_judged_by_what_it_should_do(tmp_path: Path, gain: float, ki
 
 @pytest.mark.parametrize("num_seeds", [3, 6])
 def test_what_was_chosen_on_test_is_said_first(tmp_path: Path, num_seeds: int) -> None:
-    results = simulate(replace(SMALL, gains=GAIN, num_seeds=num_seeds), 0, tmp_path)
+    results = simulate(Simulated(("trak",), (50,), num_seeds=num_seeds), 0, tmp_path)
     results.record.configuration["protocol"] = "thesis"  # type: ignore[index]
     assert headline(results).sentence.startswith("Chosen ON TEST, by the protocol `thesis`: ")
 

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from made_up_store import MadeUp, fill_store
 
 from d3m_ray.analysis import results as module
 from d3m_ray.analysis.choice import arms_of, chosen_numbers
+from d3m_ray.analysis.report.setting import setting
 from d3m_ray.analysis.results import TRIAL, Results, read_results
 from d3m_ray.store import Store, StoreError
 
@@ -31,6 +33,28 @@ def store(whole: Store, tmp_path: Path) -> Store:
 def results(whole: Store) -> Results:
     (found,) = read_results(whole)
     return found
+
+
+@pytest.mark.parametrize(
+    ("alignment", "target", "explained"),
+    [
+        ({"target": "margin"}, "margin", "margin"),
+        ({"target": "loss"}, "loss", "log likelihood (minus the loss)"),
+        ({"target": "worst_loss"}, "worst_loss", "log likelihood (minus the loss)"),
+        ({"target": "probability"}, "probability", "probability of the true label"),
+        ({"beta": 1.0}, "margin", "margin"),
+        ("of another version", "margin", "margin"),
+        (None, "margin", "margin"),
+    ],
+)
+def test_the_target_is_told_and_was_the_margin_before_there_was_one(
+    results: Results, alignment: object, target: str, explained: str
+) -> None:
+    record = dataclasses.replace(results.record, configuration={**results.configuration, "alignment": alignment})
+    asked = dataclasses.replace(results, record=record)
+    assert (asked.target, asked.explained) == (target, explained)
+    facts = {fact.name: fact.value for facts in setting(asked) for fact in facts.facts}
+    assert facts["target of attribution"].startswith(f"{target}: ")
 
 
 def test_every_trial_is_found_with_its_fit(results: Results) -> None:

@@ -113,7 +113,7 @@ def test_a_text_of_nothing_else_scores_zero(worded):
 
 
 def test_bm25_travels_to_another_process(worded):
-    task = pickle.loads(pickle.dumps(similarity._bm25_task(worded)))
+    task = pickle.loads(pickle.dumps(similarity._bm25_task(worded, LocalPool())))
     scores = similarity.score_bm25_shard(task, np.array([2, 0]))
     np.testing.assert_array_equal(scores, similarity.bm25_queries(worded, None, LocalPool())[:, [2, 0]])
 

@@ -67,6 +67,8 @@ class _Drawing:
     """The numbers that a method's rule came to."""
     chosen: Mapping[str, int]
     styles: Mapping[str, MethodStyle]
+    without_reference: tuple[str, ...] = ()
+    """Arms that have trials and nothing to be compared with here."""
 
     @classmethod
     def of(cls, results: Results, contrasts: pd.DataFrame, chosen: Mapping[str, int]) -> "_Drawing":
@@ -79,7 +81,8 @@ class _Drawing:
         envelope = values.groupby(spread["num_removed"]).agg(["min", "max", "count"])
         envelope = envelope[envelope["count"] > 1].rename(columns={"min": "low", "max": "high"})
         methods = method_order([*contrasts["method"].unique(), *heuristics])
-        return cls(contrasts, reference, envelope, heuristics, chosen, method_styles(methods))
+        left_out = set(trials["method"]) - {*contrasts["method"], *heuristics, BASE, REFERENCE_METHOD}
+        return cls(contrasts, reference, envelope, heuristics, chosen, method_styles(methods), tuple(sorted(left_out)))
 
     def draw(self, axes: Axes) -> None:
         rule(axes)
@@ -158,6 +161,9 @@ class _Drawing:
             )
         if self.heuristics:
             sentences.append("Dotted vertical lines: the number that a method's own rule removes.")
+        if self.without_reference:
+            names = ", ".join(map(legible, self.without_reference))
+            sentences.append(f"Not here, for there is no {ZERO_LABELS[self.reference]}: {names}.")
         return [" ".join(sentences)]
 
 

@@ -25,7 +25,7 @@ def score_heat_maps(results: Results, means: Mapping[str, pd.DataFrame]) -> Figu
     """Mean score of each train group (rows) for each query set (columns), by method; `means` as of `mean_scores`."""
     caption = (
         "Each number is the mean score of the row's train examples for the column's query set, positive where they "
-        "raise its margin. "
+        f"raise its {results.explained}. "
     )
     title = "Mean attribution score, train group by query group"
     return _heat_maps(results, means, title, "query group", "train group", caption)

@@ -71,7 +71,7 @@ def score_figure(results: Results) -> Figure:
             head(axes, f"{legible(method)} ({len(values):,} examples x {values.shape[1]:,})")
         caption = (
             "Bars and lines are shares, each of its own kind; a score is positive where the train example raises the "
-            f"margin of the query set. The vertical line is zero. No interval is shown. {TAILS_SENTENCE}"
+            f"{results.explained} of the query set. The vertical line is zero. No interval is shown. {TAILS_SENTENCE}"
         )
         return page.finish([caption])
 

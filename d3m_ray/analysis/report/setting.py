@@ -11,6 +11,12 @@ from d3m_ray.records import SPLIT_NAMES
 
 TOLD_ELSEWHERE = ("dataset", "model", "data_hash", "model_hash", "label_names", "num_dropped", "notes", "warnings")
 REFERENCE_METHOD = "random"
+TARGETS = {
+    "margin": "margin: scores are effects on margins",
+    "loss": "loss: scores are effects on minus the loss",
+    "probability": "probability: scores are effects on the probability of the true label, a soft accuracy",
+    "worst_loss": "worst_loss: scores are effects on minus the loss, weighed as the largest of the groups' losses is",
+}
 THESIS = (
     "This experiment follows the protocol `thesis`: what is removed was chosen ON TEST, the split that judges it. Its "
     "differences say nothing of new data."
@@ -104,6 +110,7 @@ def _trial_facts(results: Results) -> list[Fact]:
     seeds = sorted({trial.seed for trial in results.record.plan} | set(results.fits["seed"].tolist()))
     numbers = sorted(set(arms_of(results.fits)["num_removed"].tolist()) - {0})
     facts += [Fact("methods", ", ".join(methods))] if methods else []
+    facts.append(Fact("target of attribution", TARGETS.get(results.target, results.target)))
     facts += [Fact("seeds", _counted(seeds))] if seeds else []
     return facts + ([Fact("train examples removed", _counted(numbers))] if numbers else [])
 

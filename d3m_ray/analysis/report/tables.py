@@ -137,8 +137,9 @@ def score_tables(results: Results) -> list[TableView]:
         table_view(
             "ranges",
             "How far scores and alignments reach",
-            "One row per method and part of train. A score is the effect of a train example on the margin of a query "
-            "set: above 0 it raises it. An alignment weighs the scores of all groups: low hurts those that fail.",
+            "One row per method and part of train. A score is the effect of a train example on the "
+            f"{results.explained} of a query set: above 0 it raises it. An alignment weighs the scores of all groups: "
+            "low hurts those that fail.",
             ranges.assign(**{name: ranges[name].astype("object").fillna("all") for name in parts}),
             columns("method", "quantity", *parts, "num_values", "min", "mean", "max", "std"),
             NO_SCORES,
@@ -210,7 +211,7 @@ def _accuracy_of(group: str) -> Column:
 
 def _score_of(name: str) -> Column:
     query_set = name.removeprefix("score_")
-    explanation = f"Effect of the example on the margins of {query_set}: above 0 it raises them."
+    explanation = f"Effect of the example on {query_set}, on what the target asks of it: above 0 it raises that."
     return Column(name, f"score: {shortened(query_set, MAX_LABEL)}", explanation, FORMATS["number"])
 
 

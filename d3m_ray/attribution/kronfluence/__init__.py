@@ -7,10 +7,10 @@ et al. 2023, arXiv 2308.03296, section 3; George et al. 2018, arXiv 1806.03884),
 
     score(i, q) = mean_c[ sum_l grad_l(-m_q)^T (F_l + damping mean(eigenvalues of F_l))^-1 grad_l(L_i) ]
 
-with the margin m_q and the cross-entropy L_i: more weight on example i moves the parameters by -(F + ...)^-1 grad L_i.
-This is the library's pairwise score for the measurement -m_q, with its own sign. The labels of the Fisher matrix are
-drawn beforehand (`attribution.fisher`), so that neither partitions nor batches change them. Gradients and factors are
-float64 where the precision is, and float32 otherwise.
+with the margin m_q, or another target in its place, and the cross-entropy L_i: more weight on example i moves the
+parameters by -(F + ...)^-1 grad L_i. This is the library's pairwise score for the measurement -m_q, with its own sign.
+The labels of the Fisher matrix are drawn beforehand (`attribution.fisher`), so that neither partitions nor batches
+change them. Gradients and factors are float64 where the precision is, and float32 otherwise.
 """
 
 import dataclasses
@@ -38,7 +38,6 @@ from d3m_ray.attribution.kronfluence.steps import (
 )
 from d3m_ray.attribution.layers import tracked_linears
 from d3m_ray.attribution.shards import make_shards
-from d3m_ray.batching import TokenizedExamples
 from d3m_ray.config import EkfacConfig
 from d3m_ray.keys import content_hash
 from d3m_ray.model import build_classifier
@@ -52,7 +51,7 @@ TRAIN_PER_QUERY_TOKENS = 4  # of a scoring step at least: every step takes the g
 
 
 def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
-    """[N, G] float32 scores: how much each train example raises the mean margin of each group's queries.
+    """[N, G] float32 scores: how much each train example raises the mean target of each group's queries.
 
     The library sums the gradients of a group's queries (`aggregate_query_gradients`), then solves and multiplies once:
     G passes over the train examples, where a pairwise matrix takes one for every few queries. Scores are linear in the
@@ -65,7 +64,7 @@ def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPoo
 
 
 def score_queries(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
-    """[N, Q] float32 scores: how much each train example raises the margin of each query.
+    """[N, Q] float32 scores: how much each train example raises the target of each query.
 
     Raises InputError where `config.modules` names no linear layer.
     """
@@ -81,7 +80,7 @@ def _score(
         of = f"checkpoint {number} of {len(inputs.checkpoints)}"
         begun = _begin(inputs, config, pool, checkpoint, of)
         fitted = _fit_factors(begun, config.damping, pool, of)
-        scores.append(_score_checkpoint(fitted, inputs.queries, groups, pool, of))
+        scores.append(_score_checkpoint(fitted, inputs, groups, pool, of))
     return np.mean(scores, axis=0)
 
 
@@ -152,13 +151,13 @@ def _damped(lambdas: Factors, damping: float) -> Factors:
 
 def _score_checkpoint(
     fitted: FactorTask,
-    examples: TokenizedExamples,
+    inputs: AttributionInputs,
     groups: Sequence[np.ndarray] | None,
     pool: WorkerPool,
     of: str,
 ) -> np.ndarray:
     """[N, G] float64 scores for the sum over each group's queries, or [N, Q] for each query."""
-    queries = SortedExamples(examples, examples.labels)
+    queries = SortedExamples(inputs.queries, inputs.queries.labels)
     query_batch = _query_batch(fitted)
     if groups is None:
         starts = range(QUERY_BATCHES * query_batch, len(queries), QUERY_BATCHES * query_batch)
@@ -166,7 +165,8 @@ def _score_checkpoint(
     else:
         blocks = [np.flatnonzero(np.isin(queries.order, group)) for group in groups]
     num_partitions = _num_scored(fitted, max(int(queries.examples.lengths[block].sum()) for block in blocks))
-    task = pool.put(ScoreTask(fitted, queries, num_partitions, query_batch if groups is None else None))
+    of_step = query_batch if groups is None else None
+    task = pool.put(ScoreTask(fitted, queries, num_partitions, of_step, inputs.query_target))
     steps = zip(*itertools.product(blocks, range(num_partitions)), strict=True)
     parts = list(pool.map(f"kronfluence scores, {of}", score_partition, task, *steps))
     rows = [np.hstack(parts[start : start + num_partitions]) for start in range(0, len(parts), num_partitions)]

@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
+from d3m_ray.attribution.targets import target_values
 from d3m_ray.batching import Batch, TokenizedExamples
+from d3m_ray.config import QueryTarget
 from d3m_ray.model import logits_of, margins_of
 
 BATCH_TOKENS = 2048  # padded tokens of a batch: activations of a small model stay in cache
@@ -50,10 +52,11 @@ def collate(items: list[tuple[SortedExamples, int]]) -> dict[str, torch.Tensor]:
 
 
 class MarginTask(Task):
-    """The summed cross-entropy of true or drawn labels, and minus the summed margin, over the named layers."""
+    """The summed cross-entropy of true or drawn labels, and minus the summed target, over the named layers."""
 
-    def __init__(self, layers: Sequence[str]) -> None:
+    def __init__(self, layers: Sequence[str], query_target: QueryTarget = "margin") -> None:
         self._layers = list(layers)
+        self._query_target = query_target
 
     def compute_train_loss(
         self, batch: dict[str, torch.Tensor], model: nn.Module, sample: bool = False
@@ -62,7 +65,8 @@ class MarginTask(Task):
         return cross_entropy(_logits(batch, model), labels, reduction="sum")
 
     def compute_measurement(self, batch: dict[str, torch.Tensor], model: nn.Module) -> torch.Tensor:
-        return -margins_of(_logits(batch, model), batch["labels"]).sum()
+        margins = margins_of(_logits(batch, model), batch["labels"])
+        return -target_values(margins, self._query_target).sum()
 
     def get_influence_tracked_modules(self) -> list[str]:
         return self._layers

@@ -35,6 +35,7 @@ from torch import nn
 from d3m_ray.attribution.inputs import Checkpoint, ScoringPrecision
 from d3m_ray.attribution.kronfluence.margin_task import MarginTask, SortedExamples, collate
 from d3m_ray.attribution.worker import loaded_model
+from d3m_ray.config import QueryTarget
 from d3m_ray.keys import content_hash
 
 Factors = dict[str, dict[str, np.ndarray]]
@@ -70,6 +71,7 @@ class ScoreTask:
     num_partitions: int
     query_batch: int | None
     """Queries of a pass over the partition; None: those of a step are one query, the sum of their gradients."""
+    query_target: QueryTarget
 
 
 def fit_covariances(task: FactorTask, partition: int) -> Factors:
@@ -102,9 +104,9 @@ def fit_lambdas(task: FactorTask, partition: int) -> Factors:
 def score_partition(task: ScoreTask, queries: np.ndarray, partition: int) -> np.ndarray:
     """[q, n] scores of the partition for each of these queries, or [1, n] for the sum of them."""
     fitted = task.fitted
-    name = content_hash(fitted.name, str(task.query_batch), queries.tobytes())
+    name = content_hash(fitted.name, str(task.query_batch), task.query_target, queries.tobytes())
     query_batch = task.queries.batch_size(queries)
-    with _analyzer(fitted) as analyzer:
+    with _analyzer(fitted, task.query_target) as analyzer:
         analyzer.compute_pairwise_scores(
             name,
             fitted.name,
@@ -128,9 +130,9 @@ def score_partition(task: ScoreTask, queries: np.ndarray, partition: int) -> np.
 
 
 @contextlib.contextmanager
-def _analyzer(task: FactorTask) -> Iterator[Analyzer]:
+def _analyzer(task: FactorTask, query_target: QueryTarget = "margin") -> Iterator[Analyzer]:
     """The library over the checkpoint's model and a new folder that holds the task's factors."""
-    asked = MarginTask(task.layers)
+    asked = MarginTask(task.layers, query_target)
     key = f"kronfluence-{content_hash(*task.layers)}"
     _, model = loaded_model(task.checkpoint, key, task.precision, lambda model: prepare_model(model, asked))
     # Not by the library's own log level, which it sets for every logger of the process.

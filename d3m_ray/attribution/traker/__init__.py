@@ -10,7 +10,8 @@ probability p_c [N] of the correct label, the library gives (`TRAKer.finalize_sc
     K_c = (Phi_c^T Phi_c + lambda I)^-1 / (its mean absolute entry)
 
 This is equation 13 of Park et al. 2023 (arXiv 2303.14186) but for the scale of K_c: so scores have no unit, and a
-checkpoint enters the mean with a weight of the library's. Each checkpoint has a random projection of its own.
+checkpoint enters the mean with a weight of the library's. Each checkpoint has a random projection of its own. Another
+target than the margin is what the library differentiates of queries; of train examples it is always the margin.
 
 Arithmetic is float32, whatever precision below float64 is asked for: the library has no bfloat16. Its CUDA kernel
 projects in float16. With float64 gradients, projections and products are float64, and K_c is inverted in float32.
@@ -36,7 +37,7 @@ from d3m_ray.attribution.trak import spanned_by_features
 from d3m_ray.attribution.traker.margin_output import columns, gradient_computer
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.batching import TokenizedExamples, budget_batches
-from d3m_ray.config import TrakConfig
+from d3m_ray.config import QueryTarget, TrakConfig
 from d3m_ray.errors import InputError
 from d3m_ray.model import default_device
 from d3m_ray.pool import WorkerPool
@@ -63,6 +64,8 @@ class TrakerTask:
     config: TrakConfig
     precision: ScoringPrecision
     projector: ProjectorKind
+    query_target: QueryTarget = "margin"
+    """What the gradients are of; of train examples it is always the margin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,7 @@ def score_groups(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool
 
 
 def score_queries(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool) -> np.ndarray:
-    """[N, Q] float32 scores of the library: how much each train example raises the margin of each query.
+    """[N, Q] float32 scores of the library: how much each train example raises the target of each query.
 
     Warns once (RuntimeWarning) where the workers lack the library's CUDA kernel. Raises InputError where there is no
     ridge and the features do not span the projection, or where the workers are of several kinds.
@@ -103,7 +106,7 @@ def _score(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool, grou
     scores, out_to_loss = [], []
     for number, checkpoint in enumerate(inputs.checkpoints):
         of = f"checkpoint {number + 1} of {len(inputs.checkpoints)}"
-        task = TrakerTask(checkpoint, number, inputs.queries, config, inputs.precision, kind)
+        task = TrakerTask(checkpoint, number, inputs.queries, config, inputs.precision, kind, inputs.query_target)
         shards = make_batches(inputs.queries, checkpoint, inputs.precision)
         features = pool.map(f"traker queries, {of}", featurize_shard, pool.put(task), shards)
         targets = _in_order([shard.gradients for shard in features], shards)
@@ -183,9 +186,12 @@ def featurize_shard(task: TrakerTask, batches: list[np.ndarray]) -> TrakerFeatur
             "traker takes workers of one kind, since random numbers differ between CPU and GPU; received one that "
             f"projects by {task.projector} and one by {kind}: give all attribution workers a GPU, or none"
         )
-    key = f"traker-{task.config.projection_dim}-{task.config.projection_seed}-{task.number}"
+    key = f"traker-{task.config.projection_dim}-{task.config.projection_seed}-{task.number}-{task.query_target}"
     model, (gradients_of, projector) = loaded_model(
-        task.checkpoint, key, task.precision, lambda model: (gradient_computer(model), make_projector(model, task))
+        task.checkpoint,
+        key,
+        task.precision,
+        lambda model: (gradient_computer(model, task.query_target), make_projector(model, task)),
     )
     scale = get_num_params(model) ** 0.5  # the library divides by it instead of scaling the random matrix
     gradients, out_to_loss = [], []

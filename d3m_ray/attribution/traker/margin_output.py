@@ -1,4 +1,4 @@
-"""What the traker library asks of a project: the margin of an example as a function of the weights, and its columns.
+"""What the traker library asks of a project: an example's target as a function of the weights, and its columns.
 
 Shapes: B examples of a batch, T tokens.
 """
@@ -14,7 +14,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 
 import d3m_ray.cpu_layers as cpu_layers
+from d3m_ray.attribution.targets import target_values
 from d3m_ray.batching import Batch
+from d3m_ray.config import QueryTarget
 from d3m_ray.model import margins_of
 
 ATTENTION = "d3m_ray_vmap"
@@ -26,14 +28,15 @@ Tensors = dict[str, torch.Tensor]
 class Margin(AbstractModelOutput):
     """The library's text classification output over the three tensors of our batches, for models with `ATTENTION`.
 
-    The library calls `get_output` under vmap, one example without a batch dimension at a time.
+    The library calls `get_output` under vmap, one example without a batch dimension at a time. It is the margin, or
+    another target of queries.
     """
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, query_target: QueryTarget = "margin") -> None:
+        self._query_target = query_target
 
-    @staticmethod
     def get_output(
+        self,
         model: nn.Module,
         weights: Tensors,
         buffers: Tensors,
@@ -41,8 +44,9 @@ class Margin(AbstractModelOutput):
         attention_mask: torch.Tensor,
         label: torch.Tensor,
     ) -> torch.Tensor:
-        """The margin of one example: ids and mask [T], label []."""
-        return Margin.of_batch(model, weights, buffers, input_ids[None], attention_mask[None], label[None]).sum()
+        """The target of one example: ids and mask [T], label []."""
+        margin = Margin.of_batch(model, weights, buffers, input_ids[None], attention_mask[None], label[None])
+        return target_values(margin, self._query_target).sum()
 
     @staticmethod
     def get_out_to_loss_grad(
@@ -78,10 +82,10 @@ AttentionInterface.register(ATTENTION, cpu_layers.attention)
 AttentionMaskInterface.register(ATTENTION, full_mask)
 
 
-def gradient_computer(model: PreTrainedModel) -> FunctionalGradientComputer:
-    """The library's per-example gradients of the margin. The model's attention becomes one that vmap can follow."""
+def gradient_computer(model: PreTrainedModel, query_target: QueryTarget = "margin") -> FunctionalGradientComputer:
+    """The library's per-example gradients of the target. The model's attention becomes one that vmap can follow."""
     model.set_attn_implementation(ATTENTION)
-    return FunctionalGradientComputer(model, Margin(), get_num_params(model), model.dtype, model.device)
+    return FunctionalGradientComputer(model, Margin(query_target), get_num_params(model), model.dtype, model.device)
 
 
 def columns(batch: Batch) -> tuple[torch.Tensor, ...]:

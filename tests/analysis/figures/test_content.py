@@ -116,6 +116,15 @@ def test_differences_are_points_of_percent_with_their_seeds(plain: Results) -> N
     assert np.isclose(envelope, 100 * (values - values.mean()).max()).any()
 
 
+def test_arms_that_random_removal_cannot_be_compared_with_are_named(plain: Results, lone: Results) -> None:
+    said = [
+        " ".join(" ".join(text.get_text() for text in figure.texts).split())
+        for figure in (differences_figure(of, contrast_table(of), {}) for of in (plain, lone))
+    ]
+    assert "Not here, for there is no random removal of as many: group_dro." in said[0]
+    assert "Not here" not in said[1]
+
+
 def test_without_random_removal_the_base_model_is_zero(lone: Results) -> None:
     figure = differences_figure(lone, contrast_table(lone), chosen_numbers(lone))
     assert figure.get_suptitle().endswith("the model trained on everything")

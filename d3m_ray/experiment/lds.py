@@ -12,23 +12,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from d3m_ray.alignment import group_scores
-from d3m_ray.config import LdsConfig
+from d3m_ray.attribution.targets import target_values
+from d3m_ray.config import LdsConfig, QueryTarget
 from d3m_ray.datamodeling import MIN_SUBSETS, DatamodelingScores, linear_datamodeling_scores
 from d3m_ray.engine import Engine
 from d3m_ray.errors import RunError
-from d3m_ray.experiment import (
-    Outcome,
-    Run,
-    base_models,
-    discard_incomplete,
-    is_scored,
-    keep_supported,
-    query_scores,
-    train,
-    unless_it_fails,
-)
+from d3m_ray.experiment.run import Outcome, Run
+from d3m_ray.experiment.scoring import is_scored, query_scores
+from d3m_ray.experiment.stages import base_models, discard_incomplete, train, unless_it_fails
+from d3m_ray.experiment.story import keep_supported
 from d3m_ray.failures import Unscored, told
 from d3m_ray.keys import content_hash
 from d3m_ray.planning import (
@@ -93,29 +88,29 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     if len(trained) < MIN_SUBSETS:
         reasons = "; ".join(told(failed, ()))
         raise RunError(f"an LDS takes at least {MIN_SUBSETS} subsets, {len(trained)} could be trained: {reasons}")
-    kept, margins = _retrained(context, trained)
+    kept, outputs = _retrained(context, trained, config.experiment.alignment.query_target)
     fit_keys = [trial.fit.fit_key for trial in trained]
     unscored: list[Unscored] = []
     for method in config.experiment.methods:
-        measure = functools.partial(_measure, method, run, kept, margins, fit_keys)
+        measure = functools.partial(_measure, method, run, kept, outputs, fit_keys)
         unscored += unless_it_fails(method, run, failed, measure)
     return Outcome(context.experiment, failed, unscored)
 
 
-def _measure(method: str, run: Run, kept: np.ndarray, margins: np.ndarray, fit_keys: Sequence[str]) -> None:
+def _measure(method: str, run: Run, kept: np.ndarray, outputs: np.ndarray, fit_keys: Sequence[str]) -> None:
     """Store the LDS of one method, given what `_retrained` gives and the fits of the subsets."""
     run.progress.stage(f"attribution by {method}, for every val example")
     matrix, seconds = query_scores(method, run)
-    rows = _lds_rows(matrix, kept, margins, run.context.splits)
+    rows = _lds_rows(matrix, kept, outputs, run.context.splits)
     _record(method, run, rows.assign(scoring_seconds=seconds), fit_keys)
 
 
-def _lds_rows(matrix: np.ndarray, kept: np.ndarray, margins: np.ndarray, splits: Splits) -> pd.DataFrame:
+def _lds_rows(matrix: np.ndarray, kept: np.ndarray, outputs: np.ndarray, splits: Splits) -> pd.DataFrame:
     """The LDS of one method's scores [N, Q] for each val example and each group, given what `_retrained` gives."""
     groups, names = splits.val.groups, splits.group_names
-    scores_by_group, margins_by_group = (group_scores(values, groups, len(names)) for values in (matrix, margins))
-    of_queries = linear_datamodeling_scores(matrix, kept, margins)
-    of_groups = linear_datamodeling_scores(scores_by_group, kept, margins_by_group)
+    scores_by_group, outputs_by_group = (group_scores(values, groups, len(names)) for values in (matrix, outputs))
+    of_queries = linear_datamodeling_scores(matrix, kept, outputs)
+    of_groups = linear_datamodeling_scores(scores_by_group, kept, outputs_by_group)
     rows = [_rows("query", splits.val.example_ids, of_queries), _rows("group", names, of_groups)]
     return pd.concat(rows, ignore_index=True).assign(num_subsets=len(kept))
 
@@ -123,24 +118,28 @@ def _lds_rows(matrix: np.ndarray, kept: np.ndarray, margins: np.ndarray, splits:
 def _record(method: str, run: Run, rows: pd.DataFrame, fit_keys: Sequence[str]) -> None:
     """Store the LDS of one method over the subsets that these fits were trained on."""
     context, of_scores = run.context, scores_key(method, run.config, run.context)
-    key = content_hash(of_scores, *fit_keys)
+    query_target = run.config.alignment.query_target
+    key = content_hash(of_scores, query_target, *fit_keys)
     configuration: dict[str, Any] = {
         "data_hash": context.data_hash,
         "model_hash": context.model_hash,
         "scores_key": of_scores,
+        "query_target": query_target,
         "fits": list(fit_keys),
     }
     context.store.write("lds", key, rows.assign(lds_key=key, experiment=context.experiment), configuration, method)
 
 
-def _retrained(context: TrialContext, trials: Sequence[TrialSpec]) -> tuple[np.ndarray, np.ndarray]:
-    """[M, N] whether a subset keeps a train example, and [M, Q] the val margins of the model retrained on it."""
+def _retrained(
+    context: TrialContext, trials: Sequence[TrialSpec], query_target: QueryTarget
+) -> tuple[np.ndarray, np.ndarray]:
+    """[M, N] whether a subset keeps a train example, and [M, Q] the targets in val of the model retrained on it."""
     kept = np.ones((len(trials), len(context.splits.train)), dtype=bool)
     for row, trial in zip(kept, trials, strict=True):
         row[trial.fit.removed] = False
     val = context.splits.val
-    margins = [stored_predictions(context.store, trial.fit.fit_key, val).margins for trial in trials]
-    return kept, np.stack(margins)
+    margins = np.stack([stored_predictions(context.store, trial.fit.fit_key, val).margins for trial in trials])
+    return kept, target_values(torch.from_numpy(margins), query_target).numpy()
 
 
 def _rows(kind: str, targets: Sequence[str] | np.ndarray, scores: DatamodelingScores) -> pd.DataFrame:
