@@ -83,7 +83,7 @@ def ceiling(fit_correlation: np.ndarray, num_fits: int) -> np.ndarray:
     With r the correlation of two fits, the mean over F fits has the reliability F r / (1 + (F - 1) r) (Spearman, 1910;
     Brown, 1910), and correlates with the expected outcome as its square root. NaN where r is not above 0: the fits have
     nothing in common that could be measured. Exact for Pearson's correlation; for ranks of normal outcomes it is too
-    high by less than .015. Of a mean of r over targets it is an upper bound, the function being concave.
+    high by less than .01. Of a mean of r over targets it is an upper bound, the function being concave.
     """
     known = np.where(fit_correlation > 0, fit_correlation, np.nan)
     return np.sqrt(num_fits * known / (1 + (num_fits - 1) * known))

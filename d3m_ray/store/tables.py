@@ -87,7 +87,7 @@ TABLES: Mapping[str, TableSpec] = {
             {"lds_key": _TEXT, "experiment": _TEXT, "kind": _TEXT, "target": _TEXT}
             | {"lds": _REAL, "lds_low": _REAL, "lds_high": _REAL, "num_subsets": _COUNT, "scoring_seconds": _REAL}
             | {"keep_share": _REAL, "subset_seeds": _TEXT, "fits_per_subset": _COUNT}
-            | {name: _REAL for name in _FIT_AGREEMENT},
+            | dict.fromkeys(_FIT_AGREEMENT, _REAL),
             # Undefined where scores or outcomes are all alike, or there is one fit; of the others see below.
             nullable=("lds", "lds_low", "lds_high", *_SUBSETS, *_FIT_AGREEMENT),
         ),
