@@ -143,10 +143,14 @@ def _of_ceiling(rows: pd.DataFrame, seeds: str, is_common: bool) -> str:
     if seeds == "base":
         reads = "the fits differ from the base models by what they lack alone" if is_common else "the seeds are theirs"
         return f"{told} That is of what the seeds have in common; {reads}, so a method that reads them may go beyond."
-    reach = rows["lds_high"].fillna(rows["lds"]) >= row["ceiling"]
-    if reach.any():
-        told += f" No room is left to tell from it: {', '.join(rows.loc[reach, 'method'])}."
+    reaching = [of for of in rows.to_dict("records") if of["lds_high"] >= row["ceiling"]]
+    if reaching:
+        told += f" No room to tell from it is left to {', '.join(map(_scored, reaching))}."
     return told
+
+
+def _scored(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['method']} {row['lds']:.2f} [{row['lds_low']:.2f}, {row['lds_high']:.2f}]"
 
 
 def _of_pairs(pairs: pd.DataFrame) -> str:
