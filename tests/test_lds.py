@@ -123,7 +123,8 @@ def test_the_alignment_foretells_the_weighed_sum_of_the_groups(measured):
     removed = measured.read_all("removals").groupby("trial_key")["example_id"].apply(set)
     margins = measured.read_all("fits").query("split == 'val'").groupby(["fit_key", "group"])["margin"].mean()
     fits = np.array(configuration["fits"]).reshape(5, 2)
-    sums = [[sum(w * margins[key, name] for w, name in zip(weights, splits.group_names)) for key in of] for of in fits]
+    names = splits.group_names
+    sums = [[np.dot(weights, [margins[key, name] for name in names]) for key in of] for of in fits]
     predicted = [alignment.drop(list(removed[trials.loc[of[0], "trial_key"]])).sum() for of in fits]
     assert row["target"] == "mean"
     assert row["lds"] == pytest.approx(spearmanr(predicted, np.mean(sums, axis=1)).statistic)

@@ -188,10 +188,13 @@ def _measure(method: str, run: Run, config: LdsConfig, studies: Callable[[], lis
     run.progress.stage(f"attribution by {method}, for every val example, and group alignment")
     scores = _scores_by_kind(method, run)
     for study in studies():
-        rows, resampled = [], {}
+        rows: list[pd.DataFrame] = []
+        resampled: dict[str, list[float | None]] = {}  # None for what is not known: JSON has no NaN
         for kind, (of_kind, seconds) in scores.items():
             found = linear_datamodeling_scores(of_kind, study.kept, study.outcomes[kind].mean(axis=1))
-            resampled[kind] = found.resampled_means.round(DIGITS).tolist()
+            resampled[kind] = [
+                None if np.isnan(mean) else round(mean, DIGITS) for mean in found.resampled_means.tolist()
+            ]
             names = _target_names(kind, run)
             rows.append(_rows(kind, names, found, study, config).assign(scoring_seconds=seconds))
         _record(method, run, config, study, pd.concat(rows, ignore_index=True), resampled)
@@ -272,7 +275,7 @@ def _record(
     config: LdsConfig,
     study: Study,
     rows: pd.DataFrame,
-    resampled: Mapping[str, Sequence[float]],
+    resampled: Mapping[str, Sequence[float | None]],
 ) -> None:
     """Store the LDS of one method over the subsets of one share."""
     context, of_scores = run.context, scores_key(method, run.config, run.context)
