@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.engine import FailedFit
-from d3m_ray.planning import asked_trials, checkpoint_keys
-from d3m_ray.selection import ARMS, Evidence
+from d3m_ray.planning import NOTHING, asked_trials, checkpoint_keys
+from d3m_ray.selection import ARMS, Evidence, can_select
 from d3m_ray.trial import TrialContext, record_unselected, unselected_key
 
 
@@ -22,10 +24,13 @@ class Unscored:
 
 
 def lost_base_models(
-    config: ExperimentConfig, context: TrialContext, failed: Sequence[FailedFit]
+    config: ExperimentConfig, context: TrialContext, failed: Sequence[FailedFit], removed: np.ndarray = NOTHING
 ) -> tuple[str, str] | None:
-    """The error and traceback for what reads the base models; None where each of them could be trained."""
-    keys = checkpoint_keys(config, context)
+    """The error and traceback for what reads the base models, or those without what earlier rounds removed.
+
+    None where each of them could be trained.
+    """
+    keys = checkpoint_keys(config, context, removed)
     lost = next((failure for failure in failed if failure.fit_key in keys), None)
     if lost is None:
         return None
@@ -45,7 +50,7 @@ def settle_unselected(
     stored = context.store.keys("failures")
     for trial in asked_trials(config, context):
         arm, key = ARMS[trial.method], unselected_key(context, trial)
-        if trial.num_removed == 0 or arm.can_select(evidence):
+        if trial.num_removed == 0 or can_select(trial.method, evidence, trial.num_removed):
             if key in stored:
                 context.store.delete_failure(key, trial.method)
             continue

@@ -23,9 +23,12 @@ from d3m_ray.selection import (
     ATTRIBUTION_SETTINGS,
     AUTO_SUFFIX,
     READ_NO_QUERY,
+    SCORE_NO_QUERY,
     Evidence,
+    can_select,
     cell_floors,
     removal_counts,
+    selection_of,
 )
 from d3m_ray.store import PlannedTrial, Store, current_provenance
 from d3m_ray.trial import TrialContext, TrialSpec, plan_trial
@@ -33,7 +36,7 @@ from d3m_ray.waiting import announced
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
 FOLLOW_FROM_DATA = ("corpus", "label_names", "notes", "num_dropped", "warnings")  # the same data are the same data
-SHARED_SETTINGS = ("training", "robust", "trak", "ekfac", "alignment", "selection")  # fields of `ExperimentConfig`
+SHARED_SETTINGS = ("training", "robust", "trak", "ekfac", "metagradient", "alignment", "selection")  # config's fields
 FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
@@ -215,13 +218,15 @@ def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evide
     trials = []
     for method, number, seed in asked_trials(config, context):
         arm = ARMS[method]
+        if arm.best_of is not None:
+            continue  # a stage of its own: it takes the fits of another arm
         if number == 0:
             trials.append(plan_trial(context, method, NOTHING, seed))
-        elif arm.can_select(evidence):
-            removed = arm.select(evidence, number or 0, seed)
-            trial = plan_trial(context, method, removed, seed, arm.objective)
-            spared = arm.spared(evidence, number or 0, seed)
-            trials.append(replace(trial, selection=_of_spared(spared, config, context)))
+        elif can_select(method, evidence, number):
+            chosen = selection_of(method, evidence, number or 0, seed)
+            trial = plan_trial(context, method, chosen.removed, seed, arm.objective)
+            told = _of_spared(chosen.spared, config, context) | ({"rounds": chosen.rounds} if chosen.rounds else {})
+            trials.append(replace(trial, selection=told))
     return trials
 
 
@@ -247,29 +252,41 @@ def reads_base_models(config: ExperimentConfig) -> bool:
     return any(ARMS[method].alignment or ARMS[method].reads_cell_losses for method in config.methods)
 
 
-def checkpoint_keys(config: ExperimentConfig, context: TrialContext) -> list[str]:
-    """The fit keys of the base models."""
-    return [context.fit_key(NOTHING, seed) for seed in range(config.num_checkpoints)]
+def checkpoint_keys(config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> list[str]:
+    """The fit keys of the base models, or of those that are trained without what earlier rounds removed."""
+    return [context.fit_key(removed, seed) for seed in range(config.num_checkpoints)]
 
 
-def scores_key(method: str, config: ExperimentConfig, context: TrialContext) -> str:
-    """Hash of an attribution method, the checkpoints and queries that it reads, what it explains, and its settings."""
+def scores_key(method: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
+    """Hash of an attribution method, the checkpoints and queries that it reads, what it explains, and its settings.
+
+    A checkpoint's key is of the train examples that are left too, which are those that are scored. How the
+    groups are weighed enters where the method scores their weighed sum.
+    """
     settings = ATTRIBUTION_SETTINGS[method]
     own = {} if settings is None else asdict(getattr(config, settings))
     explained = () if method in READ_NO_QUERY else (config.alignment.query_target,)
-    return content_hash(method, *checkpoint_keys(config, context), query_split(config), *explained, own)
+    weighed = (asdict(config.alignment),) if scores_weighed_groups(method, config) else ()
+    return content_hash(
+        method, *checkpoint_keys(config, context, removed), query_split(config), *explained, own, *weighed
+    )
 
 
-def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
+def scores_weighed_groups(method: str, config: ExperimentConfig) -> bool:
+    """Whether a method scores the weighed sum of the groups' targets, and no group alone."""
+    return method in SCORE_NO_QUERY and not config.metagradient.per_group
+
+
+def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
     """Hash of what the scores of an alignment's groups, or pseudo-groups, are made from; their weights do not enter."""
     method = attribution_method(name)
-    of_queries = scores_key(method, config, context)
+    of_queries = scores_key(method, config, context, removed)
     return of_queries if name == method else content_hash(name, of_queries)
 
 
-def alignment_key(name: str, config: ExperimentConfig, context: TrialContext) -> str:
+def alignment_key(name: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
     """Hash of an alignment's name, of the scores that it weighs, and how it weighs them."""
-    scores = scores_key(attribution_method(name), config, context)
+    scores = scores_key(attribution_method(name), config, context, removed)
     return content_hash(name, scores, asdict(config.alignment))
 
 

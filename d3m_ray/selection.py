@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -19,12 +20,18 @@ ATTRIBUTION_SETTINGS: Mapping[str, str | None] = {
     "ekfac": "ekfac",
     "traker": "trak",
     "kronfluence": "ekfac",
+    "metagradient": "metagradient",
+    "tracin": "metagradient",
+    "gradcos": "trak",
     "bm25": None,
     "embedding": None,
     "loss": None,
     "random": None,
 }
 """The attribution methods, and the field of `ExperimentConfig` that holds each one's settings."""
+
+SCORE_NO_QUERY = ("metagradient", "tracin")
+"""Attribution methods whose cost is per target: they score groups, or at once the weighed sum of all, but no query."""
 
 READ_NO_QUERY = ("loss", "random")
 """Attribution methods whose scores are the same whatever is explained: no target changes them."""
@@ -33,10 +40,24 @@ SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
 AUTO_SUFFIX = "_auto"
 """What the name of an Auto-D3M alignment adds to its attribution method's."""
+BEST_SUFFIX = "_best"
+"""What the name of an arm that takes another one's best number adds to that one's."""
 
 MAJORITY_SHARE = 0.5  # of train: the best-served cells are those of lowest val loss that hold at least this much
 # The streams of random removals differ by these; numpy reads [k, seed] and [k, seed, 0] as one seed, so none is 0.
 _MAJORITY_STREAM, _CELL_STREAM, _GROUP_STREAM, _LABEL_STREAM = 1, 2, 3, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What an arm removes, and how that came about."""
+
+    removed: np.ndarray
+    """Positions, ascending."""
+    spared: np.ndarray
+    """The positions that would have gone but for the cell floors, and stay."""
+    rounds: tuple[Mapping[str, int | str], ...] = ()
+    """Of several rounds, for each that removed something: `num_removed` by then, and the `alignment_key` it read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +77,10 @@ class Evidence:
     cell_floors: np.ndarray | None = None
     """[G * L] int64: how many train examples each cell keeps at least, where an arm goes by alignment; None for no
     guard."""
+    num_rounds: int = 1
+    """In how many rounds an arm of a number goes by alignment."""
+    over_rounds: Mapping[tuple[str, int], Selection] = field(default_factory=dict)
+    """By arm and number removed, what went, of those whose rounds are all done; of several rounds only."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -167,11 +192,18 @@ class Arm:
     """Whether it waits for the base models' val losses."""
     chooses_number: bool = False
     """Whether the rule decides how many examples go, so that --num-removed does not apply."""
+    best_of: str | None = None
+    """The arm whose number of highest val target this one takes, once that one's trials are there: `best_number`."""
     objective: str = "erm"
     """How its models are trained, a name of `objectives.OBJECTIVES`."""
 
+    @property
+    def goes_in_rounds(self) -> bool:
+        """Whether it removes a number by alignment, which can be done in rounds."""
+        return self.alignment is not None and not self.chooses_number
+
     def can_select(self, evidence: Evidence) -> bool:
-        """Whether all that it reads is there."""
+        """Whether all that it reads is there; of several rounds, for the first."""
         has_alignment = self.alignment is None or self.alignment in evidence.alignments
         return has_alignment and (not self.reads_cell_losses or evidence.cell_losses is not None)
 
@@ -194,6 +226,15 @@ def _alignment_arms(alignment: str) -> dict[str, Arm]:
     }
 
 
+def _best_arm(method: str, alignment: str | None) -> Arm:
+    """The arm that takes the best number of another; the base models weigh the groups of its target."""
+    return Arm(_chosen_later, alignment, reads_cell_losses=True, chooses_number=True, best_of=method)
+
+
+def _chosen_later(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:
+    raise AssertionError("the best number is chosen by the fits of another arm")
+
+
 def _training_arm(objective: str) -> Arm:
     return Arm(lambda e, k, seed: np.zeros(0, dtype=np.int64), chooses_number=True, objective=objective)
 
@@ -203,16 +244,40 @@ def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
 
 
 _SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in READ_NO_QUERY)
+_BY_QUERY = tuple(method for method in _SIGNED if method not in SCORE_NO_QUERY)  # what Auto-D3M finds its groups in
+_ALIGNMENTS = (*_SIGNED, *(f"{method}{AUTO_SUFFIX}" for method in _BY_QUERY))
 
 ARMS: Mapping[str, Arm] = {
-    **{name: arm for method in _SIGNED for name, arm in _alignment_arms(method).items()},
-    **{name: arm for method in _SIGNED for name, arm in _alignment_arms(f"{method}{AUTO_SUFFIX}").items()},
+    **{name: arm for alignment in _ALIGNMENTS for name, arm in _alignment_arms(alignment).items()},
     "loss": Arm(lambda e, k, seed: lowest(e, e.alignments["loss"], k), "loss"),
     "random": Arm(lambda e, k, seed: random_subset(len(e), k, seed)),
     "random_majority": Arm(random_majority, reads_cell_losses=True),
     "balanced": _balanced_arm(lambda e: e.cells, _CELL_STREAM),
     "balanced_group": _balanced_arm(lambda e: e.groups, _GROUP_STREAM),
     "balanced_label": _balanced_arm(lambda e: e.labels, _LABEL_STREAM),
+    **{f"{name}{BEST_SUFFIX}": _best_arm(name, name) for name in (*_ALIGNMENTS, "loss")},
+    f"random{BEST_SUFFIX}": _best_arm("random", None),
     **{name: _training_arm(name) for name in ("balanced_sampling", "group_dro", "jtt", "dfr")},
 }
 """The arms by method name, as --methods, the store and the figures name them."""
+
+
+def can_select(method: str, evidence: Evidence, num_removed: int | None) -> bool:
+    """Whether what an arm removes can be told: by what it reads, or since its rounds are done."""
+    if ARMS[method].goes_in_rounds and evidence.num_rounds > 1:
+        return (method, num_removed) in evidence.over_rounds
+    return ARMS[method].can_select(evidence)
+
+
+def selection_of(method: str, evidence: Evidence, num_removed: int, seed: int) -> Selection:
+    """What an arm removes, where `can_select` says that it can be told."""
+    arm = ARMS[method]
+    if arm.goes_in_rounds and evidence.num_rounds > 1:
+        return evidence.over_rounds[method, num_removed]
+    return Selection(arm.select(evidence, num_removed, seed), arm.spared(evidence, num_removed, seed))
+
+
+def shares_of_rounds(num_removed: int, num_rounds: int) -> list[int]:
+    """How many examples go in each round, near a number's share of them; the last make up for what is left."""
+    gone = [num_removed * number // num_rounds for number in range(num_rounds + 1)]
+    return [after - before for before, after in pairwise(gone)]

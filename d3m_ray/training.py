@@ -13,14 +13,23 @@ import numpy as np
 import torch
 from scipy.special import expit
 from torch import nn
-from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+from transformers import PreTrainedModel
 
+from d3m_ray.adamw import RootedAdamW
 from d3m_ray.batching import TokenizedExamples, budget_batches
 from d3m_ray.config import FinalModel, TrainingConfig
 from d3m_ray.metrics import worst_group_accuracy
 from d3m_ray.model import BaseModel, autocast, draw_new_modules, load_weights, logits_of, margins_of
 from d3m_ray.records import Predictions
-from d3m_ray.training_steps import Step, can_cut, seed_step, step_logits, steps_per_epoch, training_steps
+from d3m_ray.training_steps import (
+    Step,
+    can_cut,
+    learning_rate_at,
+    seed_step,
+    step_logits,
+    steps_per_epoch,
+    training_steps,
+)
 
 PREDICTION_TOKENS = 4096  # padded tokens of a prediction batch: keeps the activations of a small model in cache
 
@@ -87,13 +96,9 @@ def fine_tune(
         raise ValueError("fine-tuning takes at least one train example, received none: lower --num-removed")
     start = time.perf_counter()
     with seeded(seed, model.device):
-        load_weights(model, base.weights)
-        cuts = config.pairing == "common" and len(kept) < len(train) and can_cut(model, train)
-        load_weights(model, base.weights)
-        draw_new_modules(model, base)
+        cuts = begin_fit(model, base, train, kept, config)
         num_steps = steps_per_epoch(len(train), len(kept), config)
         optimizer = build_optimizer(model, config)
-        schedule = get_linear_schedule_with_warmup(optimizer, 0, num_steps * config.num_epochs)
         choice = _Choice(config.final_model, config.num_epochs)
         steps = training_steps(train.lengths, kept, config, seed, objective.sampling_weights)
         for epoch in range(config.num_epochs):
@@ -102,8 +107,8 @@ def fine_tune(
             for step in itertools.islice(steps, num_steps):
                 seed_step(seed, step.number)
                 logits, labels = step_logits(model, train, step, config.precision, cuts)
-                total_loss += _descend(model, _loss(logits, labels, step, objective), config, optimizer)
-                schedule.step()
+                set_learning_rate(optimizer, learning_rate_at(step.number, num_steps * config.num_epochs, config))
+                total_loss += _descend(model, loss_of(logits, labels, step, objective), config, optimizer)
             if not torch.isfinite(total_loss):  # once an epoch: reading it at each step would make a GPU wait
                 raise FloatingPointError(
                     "the training loss is not finite: lower --learning-rate or use --precision float32"
@@ -114,15 +119,39 @@ def fine_tune(
     return Fit(num_steps * config.num_epochs, chosen_epoch, time.perf_counter() - start)
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+def begin_fit(
+    model: PreTrainedModel, base: BaseModel, train: TokenizedExamples, kept: np.ndarray, config: TrainingConfig
+) -> bool:
+    """Give the model the weights that a fit starts from; whether `step_logits` may cut its batches.
+
+    New modules come from torch's current seed, the fit's own: call it inside `seeded`.
+    """
+    load_weights(model, base.weights)
+    cuts = config.pairing == "common" and len(kept) < len(train) and can_cut(model, train)
+    load_weights(model, base.weights)
+    draw_new_modules(model, base)
+    return cuts
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW that decays matrices only: biases and normalisation weights are the vectors of a model."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if config.adam_eps_root > 0:
+        return RootedAdamW(groups, config.learning_rate, config.adam_eps_root)
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def _loss(logits: torch.Tensor, labels: torch.Tensor, step: Step, objective: Objective) -> torch.Tensor:
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """For the optimiser's next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def loss_of(
+    logits: torch.Tensor, labels: torch.Tensor, step: Step, objective: Objective = ERM_OBJECTIVE
+) -> torch.Tensor:
     """The scalar that a step goes down on; zero of a batch that keeps nothing, and the optimiser goes on as it was."""
     if not len(labels):
         return logits.sum()

@@ -52,6 +52,14 @@ def steps_per_epoch(num_train: int, num_kept: int, config: TrainingConfig) -> in
     return -(-counted // config.batch_size)
 
 
+def learning_rate_at(number: int, num_steps: int, config: TrainingConfig) -> float:
+    """The learning rate of a step, from 0, of `num_steps` in all: a linear rise over the warm-up, then to zero."""
+    num_warm_up = round(config.warmup_share * num_steps)
+    if number < num_warm_up:
+        return config.learning_rate * (number / num_warm_up)
+    return config.learning_rate * ((num_steps - number) / (num_steps - num_warm_up))
+
+
 def training_steps(
     lengths: np.ndarray,
     kept: np.ndarray,

@@ -24,6 +24,7 @@ from d3m_ray.training import Fit, predict
 
 EVALUATED_SPLITS = ("val", "test")
 TRAINING_VERSION = "2"  # raised when the same settings train to other weights: older fits are not taken for new ones
+SET_ONLY = ("warmup_share", "adam_eps_root")  # training settings that enter a fit key where they are not 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class TrialContext:
         """
         kept = np.delete(self.splits.train.example_ids, removed)
         otherwise = () if objective == ERM else (objective, asdict(self.robust))
-        settings = asdict(self.training)
+        settings = {name: value for name, value in asdict(self.training).items() if value or name not in SET_ONLY}
         paired = {name: settings.pop(name) for name in ("pairing", "step_matched")}
         if len(removed):
             settings["pairing"] = paired if self.training.pairing == "independent" else "common"

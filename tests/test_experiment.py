@@ -16,6 +16,7 @@ from d3m_ray.config import (
     EkfacConfig,
     ExecutionConfig,
     ExperimentConfig,
+    MetagradientConfig,
     SelectionConfig,
     TrainingConfig,
     TrakConfig,
@@ -446,3 +447,32 @@ def test_the_promise_removal_by_alignment_beats_random_removal(tmp_path):
     removed = set(store.read_all("removals").query("method == 'trak'")["example_id"])
     assert len(removed) == 90
     assert len(removed & harmful) > 0.6 * 90, f"{len(removed & harmful)} of {len(harmful)} harmful ones found"
+
+
+# --- methods that replay training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["metagradient", "tracin"])
+def test_what_costs_by_target_scores_the_weighed_groups_at_once(method, tmp_path):
+    config, found = dataclasses.replace(SMALL, methods=(method,), num_removed=(10,), seeds=(0,)), {}
+    for per_group in (False, True):
+        store = Store(tmp_path / str(per_group))
+        outcome = run(dataclasses.replace(config, metagradient=MetagradientConfig(per_group=per_group)), store)
+        assert (outcome.failed, outcome.unscored) == ([], [])
+        found[per_group] = store.read_all("scores"), store.read_all("alignments")["alignment"].to_numpy()
+        (key,) = store.keys("scores")
+        assert store.read_metadata("scores", key, method)["configuration"]["cotangent_growth"] == [
+            pytest.approx(1, abs=0.5)
+        ]
+    (of_sum, weighed), (of_groups, by_group) = found[False], found[True]
+    assert set(of_sum["query_set"]) == {scoring.WEIGHED_GROUPS}
+    assert of_groups["query_set"].nunique() == len(of_groups) / 160 > 1
+    np.testing.assert_array_equal(weighed, of_sum["score"].astype("float64"))
+    np.testing.assert_allclose(weighed, by_group, rtol=1e-3, atol=1e-4 * np.abs(by_group).max())
+
+
+def test_later_rounds_replay_the_base_models_that_they_refit(tmp_path):
+    config = dataclasses.replace(SMALL, methods=("tracin",), num_removed=(10,), seeds=(0,))
+    outcome = run(dataclasses.replace(config, selection=SelectionConfig(rounds=2)), Store(tmp_path))
+    assert (outcome.failed, outcome.unscored) == ([], [])
+    assert Store(tmp_path).read_all("removals")["example_id"].nunique() == 10

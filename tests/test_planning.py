@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from d3m_ray.config import AlignmentConfig, ExperimentConfig
+from d3m_ray.config import AlignmentConfig, ExperimentConfig, MetagradientConfig
 from d3m_ray.data import PlantedOptions, ToxigenOptions, load_splits
 from d3m_ray.experiment import prepare
 from d3m_ray.planning import (
@@ -97,3 +97,15 @@ def test_how_fits_are_paired_enters_their_key_where_something_is_removed(tmp_pat
     assert len(set(of_the_full_split)) == 1
     assert without_two[0] == without_two[1], "steps are matched under common pairing in any case"
     assert len({*of_the_full_split, *without_two}) == 4
+
+
+def test_how_groups_are_weighed_enters_the_scores_of_their_weighed_sum_alone(tmp_path):
+    context = prepare(CONFIG, Store(tmp_path), Progress()).context
+    sharper = dataclasses.replace(CONFIG, alignment=AlignmentConfig(beta=2.0))
+    for method, per_group, is_weighed in (("tracin", False, True), ("tracin", True, False), ("trak", False, False)):
+        settings = MetagradientConfig(per_group=per_group)
+        keys = {
+            scores_key(method, dataclasses.replace(config, metagradient=settings), context)
+            for config in (CONFIG, sharper)
+        }
+        assert len(keys) == 1 + is_weighed

@@ -11,14 +11,18 @@ from d3m_ray.selection import (
     ARMS,
     ATTRIBUTION_SETTINGS,
     Evidence,
+    Selection,
     balancing,
     below_zero,
+    can_select,
     cell_floors,
     is_removal,
     lowest,
     random_majority,
     random_subset,
     removal_counts,
+    selection_of,
+    shares_of_rounds,
 )
 
 ALIGNMENT = np.array([0.3, -0.1, 0.0, -0.5, -0.1, 2.0])
@@ -86,6 +90,27 @@ def test_a_floor_says_nothing_of_arms_that_read_no_alignment():
     for arm in ("random", "random_majority", "balanced"):
         assert ARMS[arm].select(guarded, 300, 0).tolist() == ARMS[arm].select(given, 300, 0).tolist()
         assert ARMS[arm].spared(guarded, 300, 0).size == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "rounds", "shares"),
+    [(9, 1, [9]), (9, 3, [3, 3, 3]), (10, 3, [3, 3, 4]), (2, 3, [0, 1, 1]), (1, 4, [0, 0, 0, 1]), (0, 2, [0, 0])],
+)
+def test_rounds_share_out_a_number(number, rounds, shares):
+    assert shares_of_rounds(number, rounds) == shares
+
+
+def test_an_arm_of_several_rounds_waits_for_all_of_them():
+    given = evidence(alignments={"trak": ALIGNMENT}, num_rounds=2)
+    done = Selection(np.array([0, 2]), np.array([1]))
+    assert can_select("trak_heuristic", given, None)
+    assert can_select("random", given, 2)
+    assert not can_select("trak", given, 2)
+    after = replace(given, over_rounds={("trak", 2): done})
+    assert can_select("trak", after, 2)
+    assert not can_select("trak", after, 3)
+    assert selection_of("trak", after, 2, 0) is done
+    assert selection_of("random", after, 2, 0).removed.tolist() == random_subset(6, 2, 0).tolist()
 
 
 def test_random_subsets_are_drawn_anew_for_each_number_and_seed():

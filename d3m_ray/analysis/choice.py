@@ -9,6 +9,7 @@ REFERENCE_METHOD = "random"
 BASE = "nothing removed"
 """What stands as the method of the models that were trained plainly on everything."""
 MIRROR_SUFFIX = "_helpful"
+BEST_SUFFIX = "_best"
 
 
 def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
@@ -40,6 +41,13 @@ def num_choices(results: Results) -> dict[str, int]:
 def is_mirror(method: str) -> bool:
     """Whether an arm removes the examples of highest alignment: its worst-group accuracy should fall."""
     return method.endswith(MIRROR_SUFFIX)
+
+
+def chose_nothing(results: Results) -> list[str]:
+    """The arms of a best number that took 0: val shows no gain of any, and they are the models of everything."""
+    of_best = results.fits[results.fits["method"].str.endswith(BEST_SUFFIX)]
+    most = of_best.groupby("method")["num_removed"].max()
+    return [str(method) for method in most.index[most == 0]]
 
 
 def base_of(trials: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.after_choice import choice_correlation, p_after_choice
+from d3m_ray.analysis.best_choice import best_choices, correlation_of_best
 from d3m_ray.analysis.choice import REFERENCE_METHOD, WORST, arms_of, chosen_numbers, num_choices
 from d3m_ray.analysis.power import SIGNIFICANCE, num_seeds_needed, smallest_difference
 from d3m_ray.analysis.resampling import MEASURES, Resampled, resample_test_set, shared_variance, test_set_variance
@@ -82,6 +83,11 @@ def declared_table(results: Results, reference: str | None = None) -> pd.DataFra
         return declared.reindex(columns=list(DECLARED_COLUMNS))
     declared["num_numbers"] = declared["method"].map(num_choices(results)).fillna(1).astype("int64")
     declared["choice_correlation"] = np.where(declared["num_numbers"] > 1, correlation, 0.0)
+    differences = _differences(rows)
+    for method, choice in best_choices(results).items():
+        of_best = declared["method"] == method
+        declared.loc[of_best, "num_numbers"] = len(choice.numbers)
+        declared.loc[of_best, "choice_correlation"] = correlation_of_best(choice, differences.get(choice.source, {}))
     declared["p_choice"] = [_p_choice(row) for row in declared.to_dict("records")]
     return _with_family(declared, declared["p_choice"])[list(DECLARED_COLUMNS)]
 
@@ -114,11 +120,7 @@ def _p_choice(row: Row) -> float:
 
 def _correlation(results: Results, rows: pd.DataFrame) -> float:
     """`choice_correlation` over the arms of these rows that have several numbers."""
-    differences: dict[str, dict[int, pd.Series]] = {}
-    for row in rows.to_dict("records"):
-        values = [float(value) for value in row["differences"].split()]
-        seeds = [int(seed) for seed in row["seeds"].split()]
-        differences.setdefault(row["method"], {})[row["num_removed"]] = pd.Series(values, index=seeds)
+    differences = _differences(rows)
     val = results.trials_of("val")
     accuracies = val[val["group"] == WORST].pivot(index="seed", columns=["method", "num_removed"], values="accuracy")
     methods = [method for method, by_number in differences.items() if len(by_number) > 1]
@@ -127,6 +129,16 @@ def _correlation(results: Results, rows: pd.DataFrame) -> float:
         [accuracies.reindex(columns=columns[method]).dropna() for method in methods],
         [pd.DataFrame(differences[method]) for method in methods],
     )
+
+
+def _differences(rows: pd.DataFrame) -> dict[str, dict[int, pd.Series]]:
+    """By method and number removed, the differences of these rows by seed."""
+    differences: dict[str, dict[int, pd.Series]] = {}
+    for row in rows.to_dict("records"):
+        values = [float(value) for value in row["differences"].split()]
+        seeds = [int(seed) for seed in row["seeds"].split()]
+        differences.setdefault(row["method"], {})[row["num_removed"]] = pd.Series(values, index=seeds)
+    return differences
 
 
 def _families(rows: pd.DataFrame) -> list[pd.DataFrame]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.caveats import Caveat, find_caveats
-from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of, is_mirror
+from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of, chose_nothing, is_mirror
 from d3m_ray.analysis.contrasts import Row, declared_table
 from d3m_ray.analysis.power import SIGNIFICANCE
 from d3m_ray.analysis.results import Results, once
@@ -44,6 +44,7 @@ class Headline:
 def headline(results: Results) -> Headline:
     """The finding of an experiment, whatever its store holds or lacks; it begins with the thesis's protocol."""
     found = _finding(results)
+    found = replace(found, sentence=found.sentence + _of_nothing_chosen(results))
     is_on_test = results.configuration.get("protocol") == "thesis"
     return replace(found, sentence=ON_TEST + found.sentence) if is_on_test else found
 
@@ -175,6 +176,15 @@ def _of_uncompared(results: Results, rows: Sequence[Row]) -> str:
         f" Nothing is stored to compare {_listed(without)} with: under no seed random removal of as many, or a model "
         "that was trained on everything."
     )
+
+
+def _of_nothing_chosen(results: Results) -> str:
+    """The arms of a best number whose best is 0: there is nothing to compare them with."""
+    methods = chose_nothing(results)
+    if not methods:
+        return ""
+    verb = "removes" if len(methods) == 1 else "remove"
+    return f" {_listed(methods)} {verb} nothing: on val no number is shown to raise the target."
 
 
 def _detail(row: Row, by_base: Row | None) -> str:

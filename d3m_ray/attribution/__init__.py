@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from d3m_ray.attribution import controls, ekfac, kronfluence, similarity, trak, traker
-from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution import controls, ekfac, gradcos, kronfluence, metagradient, similarity, trak, traker
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
 from d3m_ray.pool import WorkerPool
 
 Score = Callable[[AttributionInputs, Any, WorkerPool], np.ndarray]
+ScoreAlignment = Callable[[AttributionInputs, Any, WorkerPool, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,12 @@ class Method:
     """How a method scores. The second argument is its settings: see `selection.ATTRIBUTION_SETTINGS`."""
 
     score_groups: Score
-    """[N, G] float32: how much each train example raises the mean margin of each group's queries."""
-    score_queries: Score
-    """[N, Q] float32: how much each train example raises the margin of each query."""
+    """[N, G] float32: how much each train example raises the mean target of each group's queries."""
+    score_queries: Score | None
+    """[N, Q] float32: how much each train example raises the target of each query; None of `SCORE_NO_QUERY`."""
+    score_alignment: ScoreAlignment | None = None
+    """[N, 1] float32, given weights [G]: how much each train example raises the groups' mean targets, summed in these
+    weights. Of a method whose cost is per target, so that one is a G-th of `score_groups`."""
 
 
 METHODS: Mapping[str, Method] = {
@@ -28,6 +32,9 @@ METHODS: Mapping[str, Method] = {
     "ekfac": Method(ekfac.score_groups, ekfac.score_queries),
     "traker": Method(traker.score_groups, traker.score_queries),
     "kronfluence": Method(kronfluence.score_groups, kronfluence.score_queries),
+    "metagradient": Method(metagradient.score_groups, None, metagradient.score_alignment),
+    "tracin": Method(metagradient.tracin_groups, None, metagradient.tracin_alignment),
+    "gradcos": Method(gradcos.gradcos_groups, gradcos.gradcos_queries),
     "bm25": Method(similarity.bm25_groups, similarity.bm25_queries),
     "embedding": Method(similarity.embedding_groups, similarity.embedding_queries),
     "loss": Method(controls.loss_groups, controls.loss_queries),
@@ -35,4 +42,4 @@ METHODS: Mapping[str, Method] = {
 }
 """The methods by name, those of `selection.ATTRIBUTION_SETTINGS`."""
 
-__all__ = ["METHODS", "AttributionInputs", "Checkpoint", "Method"]
+__all__ = ["METHODS", "AttributionInputs", "Checkpoint", "Method", "Score", "TrainingRun"]

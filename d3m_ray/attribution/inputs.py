@@ -1,16 +1,34 @@
 """What every attribution method receives: checkpoints, train examples, and queries that are never test examples."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from d3m_ray.batching import TokenizedExamples
-from d3m_ray.config import Precision, QueryTarget
+from d3m_ray.config import Precision, QueryTarget, TrainingConfig
 from d3m_ray.model import BaseModel
 
 ScoringPrecision = Precision | Literal["float64"]
+
+
+def _ignore(*_: object) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """Which run of `training.fine_tune` gave a checkpoint: all that a replay needs besides the base model."""
+
+    config: TrainingConfig
+    seed: int
+    chosen_epoch: int
+    """1-based epoch whose weights are the checkpoint's."""
+    train: TokenizedExamples
+    """The full train split."""
+    kept: np.ndarray
+    """[N] ascending positions of what the run had of it: the train examples that scores go to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +38,8 @@ class Checkpoint:
     key: str
     base: BaseModel
     weights: Mapping[str, np.ndarray]
+    run: TrainingRun | None = None
+    """Where the weights come from; only methods that replay it ask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +60,10 @@ class AttributionInputs:
     """Whether test examples may be queries: the thesis's protocol alone, for comparison, lets them."""
     query_target: QueryTarget = "margin"
     """What is explained of each query: the function of its margin that scores speak of."""
+    say: Callable[[str], None] = _ignore
+    """Told, in a line, what a person should know of how the scores came about."""
+    record: Callable[[str, Any], None] = _ignore
+    """Given the name and the JSON value of each finding that the scores' metadata should keep."""
 
     def __post_init__(self) -> None:
         if self.train.split != "train":

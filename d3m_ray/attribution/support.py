@@ -23,6 +23,8 @@ from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.attribution.kronfluence.margin_task import MarginTask
 from d3m_ray.attribution.layers import LINEAR_LAYERS, share_of_parameters, tracked_linears
 from d3m_ray.attribution.linear_gradients import LinearGradients
+from d3m_ray.attribution.metagradient.differentials import BatchGradient, losses_along
+from d3m_ray.attribution.metagradient.replay import joined, parameters_with_gradients
 from d3m_ray.attribution.projection import SignProjection
 from d3m_ray.attribution.traker.margin_output import columns, gradient_computer
 from d3m_ray.batching import Batch, TokenizedExamples
@@ -33,6 +35,8 @@ from d3m_ray.model import BaseModel, build_classifier, load_weights, logits_of, 
 ROUNDING = 2e-4  # of the largest entry: two float32 backward passes agree to a tenth of it
 TRIED_DIM = 16  # of the projection
 JUDGED = 1
+SMALL_MOVE = 3e-3  # of the weights, whose differences of gradients are held against second derivatives, in float64
+DIFFERENCING = 5e-3  # of the largest entry: norms that compute in float32 whatever the model leave a tenth of it
 Gradients = Mapping[str, torch.Tensor]
 """Of one example's margin, by parameter; zero where it does not depend on one."""
 
@@ -88,7 +92,7 @@ def reasons_against(
 
 def coverage(method: str, base: BaseModel, ekfac: EkfacConfig) -> float | None:
     """The share of the model's parameters whose gradients a method reads; None where it reads no gradient."""
-    if method in ("trak", "traker"):
+    if method in ("trak", "traker", "gradcos", "metagradient", "tracin"):
         return 1.0  # or it refuses the model
     if method not in ("ekfac", "kronfluence"):
         return None
@@ -138,6 +142,43 @@ def _try_linears(trying: Trying, kinds: tuple[type[nn.Module], ...]) -> list[str
     return names
 
 
+def _try_metagradient(trying: Trying) -> None:
+    model, parameters, direction = _doubled(trying)
+
+    def gradient(moved: float) -> BatchGradient:
+        with torch.no_grad():
+            for parameter, along in zip(parameters, direction, strict=True):
+                parameter.add_(along, alpha=moved)
+        return BatchGradient(parameters, lambda: _losses(model, trying.padded()))
+
+    found, _ = gradient(0).pull(direction)
+    ahead, behind = (joined(gradient(moved).gradients) for moved in (SMALL_MOVE, -2 * SMALL_MOVE))
+    expected = (ahead - behind) / (2 * SMALL_MOVE)
+    _compare(joined(found), expected, "second derivatives", float(expected.abs().max()), DIFFERENCING)
+
+
+def _try_tracin(trying: Trying) -> None:
+    model, parameters, direction = _doubled(trying)
+    found = losses_along(model, parameters, direction, lambda moved: _losses(moved, trying.padded()))[JUDGED]
+    gradients = torch.autograd.grad(_losses(model, trying.padded())[JUDGED], parameters)
+    expected = joined(gradients) @ joined(direction)
+    _compare(found, expected, "derivatives along a direction", float(expected.abs()))
+
+
+def _doubled(trying: Trying) -> tuple[PreTrainedModel, list[nn.Parameter], list[torch.Tensor]]:
+    """The model in float64, its parameters that logits depend on, and a direction of length 1 in their shapes."""
+    model = trying.model().double()
+    parameters = parameters_with_gradients(model, trying.examples)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+    length = float(joined(drawn).norm())
+    return model, parameters, [part / length for part in drawn]
+
+
+def _losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits_of(model, batch), batch.labels, reduction="none")
+
+
 def _try_kronfluence(trying: Trying) -> None:
     names = _try_linears(trying, _KINDS["kronfluence"])  # what the library's own hooks see
     model, batch = prepare_model(trying.model(), MarginTask(names)), trying.padded()
@@ -164,14 +205,16 @@ def _largest(gradients: Gradients) -> float:
     return max(float(gradient.abs().max()) for gradient in gradients.values())
 
 
-def _compare(found: torch.Tensor, expected: torch.Tensor, what: str, largest_of_all: float) -> None:
+def _compare(
+    found: torch.Tensor, expected: torch.Tensor, what: str, largest_of_all: float, rounding: float = ROUNDING
+) -> None:
     """Raises ValueError where they differ by more than rounding, of themselves or of what the example has elsewhere.
 
     Some gradients are zero but for rounding, as those of the biases of keys.
     """
     apart = float((found - expected).abs().max())
     largest = max(float(expected.abs().max()), largest_of_all / 100)
-    if not apart <= ROUNDING * largest:
+    if not apart <= rounding * largest:
         raise ValueError(f"its {what} are not those of a plain backward pass, by {apart:.2g} of {largest:.2g}")
 
 
@@ -182,4 +225,7 @@ _CHECKS: Mapping[str, Callable[[Trying], object]] = {
     "traker": _try_traker,
     "kronfluence": _try_kronfluence,
     "embedding": _try_embedding,
+    "metagradient": _try_metagradient,
+    "tracin": _try_tracin,
+    "gradcos": _try_trak,
 }

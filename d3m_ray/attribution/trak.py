@@ -45,10 +45,16 @@ class GradientTask:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Projected gradients [n, d] and 1 - p [n] of one shard, float32, or float64 where the precision is."""
+    """Projected gradients [n, d] and margins [n] of one shard, float32, or float64 where the precision is."""
 
     gradients: np.ndarray
-    loss_slopes: np.ndarray
+    margins: np.ndarray
+
+    @property
+    def loss_slopes(self) -> np.ndarray:
+        """[n] 1 - p."""
+        slopes: np.ndarray = expit(-self.margins)
+        return slopes
 
 
 def score_groups(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool) -> np.ndarray:
@@ -112,7 +118,7 @@ def project_shard(task: GradientTask, positions: np.ndarray) -> Features:
         weighed = features * target_slopes(batch_margins, task.query_target)[:, None]
         gradients[batch] = weighed.cpu().numpy()
         margins[batch] = batch_margins.cpu().numpy()
-    return Features(gradients, expit(-margins))
+    return Features(gradients, margins)
 
 
 def sum_shard_by_group(task: GradientTask, positions: np.ndarray) -> np.ndarray:

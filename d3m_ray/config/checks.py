@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from d3m_ray.errors import InputError
-from d3m_ray.selection import is_removal
+from d3m_ray.selection import ARMS, is_removal
 
 MAX_SEED = 2**32 - 1  # what the generators of numpy, torch and scikit-learn all take
 MAX_COUNT = 2**31 - 1
@@ -49,6 +49,36 @@ def check_removals(numbers: Sequence[int | str]) -> None:
             if re.fullmatch(r"0?\.\d+", str(number)):
                 mend = f"; did you mean {100 * float(number):g}%?"
             raise InputError(f"{rule}, received {number!r}{mend}")
+
+
+def check_best_arms(methods: Sequence[str], numbers: Sequence[int | str], seeds: Sequence[int], protocol: str) -> None:
+    """Raises InputError where an arm that takes another one's best number would lack what it chooses by."""
+    asked = [method for method in methods if ARMS[method].best_of is not None]
+    if not asked:
+        return
+    first = asked[0]
+    for method in asked:
+        of = ARMS[method].best_of
+        if of not in methods:
+            raise InputError(f"{method} chooses among the trials of {of}: --methods names both; add {of}")
+    rule = f"{first} compares removing some with removing nothing: --num-removed has 0 and another number"
+    check(any(_is_zero(n) for n in numbers) and not all(_is_zero(n) for n in numbers), rule, numbers)
+    check(len(set(seeds)) > 1, f"{first} compares over seeds: --seeds are two or more", seeds)
+    if protocol == "thesis":
+        raise InputError(f"{first} decides on val, and --protocol thesis aligns on test; leave one out")
+
+
+def check_rounds(methods: Sequence[str], rounds: int) -> None:
+    """Raises InputError where a number is to go in rounds that an arm chooses by itself, by an alignment."""
+    ruled = [m for m in methods if ARMS[m].alignment is not None and ARMS[m].chooses_number and ARMS[m].best_of is None]
+    if rounds > 1 and ruled:
+        raise InputError(
+            f"--rounds divides --num-removed, and {', '.join(ruled)} chooses its own number; leave it out, or --rounds"
+        )
+
+
+def _is_zero(number: int | str) -> bool:
+    return number == 0 if isinstance(number, int) else float(number.removesuffix("%")) == 0
 
 
 def check_numbers(config: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, TrakConfig
-from d3m_ray.config.checks import check, check_methods, check_numbers, check_removals
+from d3m_ray.config.attribution import AlignmentConfig, EkfacConfig, MetagradientConfig, TrakConfig
+from d3m_ray.config.checks import check, check_best_arms, check_methods, check_numbers, check_removals, check_rounds
 from d3m_ray.config.execution import ExecutionConfig
 from d3m_ray.config.selection import SelectionConfig
 from d3m_ray.config.training import RobustConfig, TrainingConfig
@@ -62,6 +62,7 @@ class ExperimentConfig:
     robust: RobustConfig = RobustConfig()
     trak: TrakConfig = TrakConfig()
     ekfac: EkfacConfig = EkfacConfig()
+    metagradient: MetagradientConfig = MetagradientConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     selection: SelectionConfig = SelectionConfig()
     execution: ExecutionConfig = ExecutionConfig()
@@ -72,6 +73,8 @@ class ExperimentConfig:
         check(bool(self.seeds), "--seeds is one or more whole numbers", self.seeds)
         check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
         check_numbers(self)
+        check_best_arms(self.methods, self.num_removed, self.seeds, self.protocol)
+        check_rounds(self.methods, self.selection.rounds)
         name_ok = self.experiment is None or _NAME.fullmatch(self.experiment) is not None
         rule = "--experiment is letters, digits, '.', '_' and '-', a letter or digit first"
         check(name_ok, rule, self.experiment)
@@ -125,6 +128,8 @@ class LdsConfig:
             )
         if self.experiment.protocol != "standard":
             raise InputError("an LDS is measured on val; leave out --protocol")
+        if self.experiment.selection.rounds != 1:
+            raise InputError("an LDS judges scores of the base models, before any round; leave out --rounds")
         for name in ("keep_shares", "removal_shares", "removal_seeds"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 

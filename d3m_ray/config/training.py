@@ -17,13 +17,18 @@ class TrainingConfig:
     num_epochs: int = 10
     """Passes over the kept train examples."""
     learning_rate: float = 1e-5
-    """AdamW's learning rate at the first step; it falls linearly to zero."""
+    """AdamW's largest learning rate; it falls linearly to zero."""
+    warmup_share: float = 0
+    """Share of the optimiser steps over which the learning rate first rises linearly from zero."""
     batch_size: int = 32
     """Examples in an optimiser step."""
     max_length: int = 128
     """Tokens of a text, special ones included; the rest is cut off."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay of every weight but biases and normalisation."""
+    adam_eps_root: float = 0
+    """Added to AdamW's second moment inside the square root, which makes the fit a smoother function of its data
+    (1e-8 does); 0 is plain AdamW."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this L2 norm."""
     precision: Precision = "auto"
@@ -44,6 +49,8 @@ class TrainingConfig:
         check(self.batch_size >= 1, "--batch-size is at least 1", self.batch_size)
         check(self.max_length >= 3, "--max-length is at least 3 (two special tokens and a word)", self.max_length)
         check(self.weight_decay >= 0, "--weight-decay is at least 0", self.weight_decay)
+        check(0 <= self.warmup_share < 1, "--warmup-share is at least 0 and below 1", self.warmup_share)
+        check(self.adam_eps_root >= 0, "--adam-eps-root is at least 0", self.adam_eps_root)
         check(self.max_grad_norm > 0, "--max-grad-norm is above 0", self.max_grad_norm)
 
 

@@ -192,9 +192,8 @@ def _measure(method: str, run: Run, config: LdsConfig, studies: Callable[[], lis
         resampled: dict[str, list[float | None]] = {}  # None for what is not known: JSON has no NaN
         for kind, (of_kind, seconds) in scores.items():
             found = linear_datamodeling_scores(of_kind, study.kept, study.outcomes[kind].mean(axis=1))
-            resampled[kind] = [
-                None if np.isnan(mean) else round(mean, DIGITS) for mean in found.resampled_means.tolist()
-            ]
+            means = found.resampled_means.tolist()
+            resampled[kind] = [None if np.isnan(mean) else round(mean, DIGITS) for mean in means]
             names = _target_names(kind, run)
             rows.append(_rows(kind, names, found, study, config).assign(scoring_seconds=seconds))
         _record(method, run, config, study, pd.concat(rows, ignore_index=True), resampled)

@@ -1,14 +1,15 @@
 """What every stage of an experiment needs, and what a run leaves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.engine import Engine, FailedFit
 from d3m_ray.failures import Unscored
-from d3m_ray.planning import alignment_key, alignment_names, checkpoint_keys, query_split
+from d3m_ray.planning import NOTHING, alignment_key, alignment_names, checkpoint_keys, query_split
 from d3m_ray.progress import Progress
 from d3m_ray.records import Examples, Predictions
 from d3m_ray.trial import TrialContext, stored_predictions
@@ -31,6 +32,23 @@ class Run:
     context: TrialContext
     engine: Engine
     progress: Progress
+    removed: np.ndarray = field(default_factory=lambda: NOTHING)
+    """Positions of the train examples that earlier rounds removed: what is scored, and with which models, is without
+    them."""
+
+    def without(self, removed: np.ndarray) -> "Run":
+        """The next round's."""
+        return replace(self, removed=removed)
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """[N left] positions of the train examples that are scored."""
+        return np.delete(np.arange(len(self.context.splits.train)), self.removed)
+
+    @cached_property
+    def train(self) -> Examples:
+        """The train examples that are scored, in train order."""
+        return self.context.splits.train.take(self.kept) if len(self.removed) else self.context.splits.train
 
     @property
     def queries(self) -> Examples:
@@ -39,14 +57,17 @@ class Run:
 
     def base_predictions(self, examples: Examples) -> list[Predictions]:
         """What each base model says of the examples."""
-        keys = checkpoint_keys(self.config, self.context)
+        keys = checkpoint_keys(self.config, self.context, self.removed)
         return [stored_predictions(self.context.store, key, examples) for key in keys]
 
     def stored_alignments(self) -> dict[str, np.ndarray]:
         """[N] alignments by name, those that the store has."""
-        alignments = {}
-        for name in alignment_names(self.config):
-            key = alignment_key(name, self.config, self.context)
-            if self.context.store.has_whole("alignments", key, name, self.progress.stage):
-                alignments[name] = self.context.store.read("alignments", key, name)["alignment"].to_numpy()
-        return alignments
+        found = {name: self.stored_alignment(name) for name in alignment_names(self.config)}
+        return {name: alignment for name, alignment in found.items() if alignment is not None}
+
+    def stored_alignment(self, name: str) -> np.ndarray | None:
+        """[N] one alignment, if the store has it."""
+        key = alignment_key(name, self.config, self.context, self.removed)
+        if not self.context.store.has_whole("alignments", key, name, self.progress.stage):
+            return None
+        return self.context.store.read("alignments", key, name)["alignment"].to_numpy()

@@ -4,7 +4,7 @@ Shapes: N train examples, G groups or pseudo-groups, Q queries.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
+from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, Score, TrainingRun
 from d3m_ray.attribution.support import coverage
 from d3m_ray.experiment.run import Run
 from d3m_ray.metrics import group_losses
@@ -23,17 +23,19 @@ from d3m_ray.planning import (
     group_scores_key,
     query_split,
     scores_key,
+    scores_weighed_groups,
     shared_settings,
 )
 from d3m_ray.selection import ATTRIBUTION_SETTINGS, READ_NO_QUERY
 
+WEIGHED_GROUPS = "weighed groups"  # the query set of a method that scores the weighed sum of the groups' targets
 AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
 WELL_COVERED = 0.9  # of the parameters: what a method leaves out is said below
 
 
 def is_scored(table: str, method: str, run: Run) -> bool:
     """Whether a method's scores of each group (table `scores`) or query (`query_scores`) are stored."""
-    key = scores_key(method, run.config, run.context)
+    key = scores_key(method, run.config, run.context, run.removed)
     return run.context.store.has_whole(table, key, method, run.progress.stage)
 
 
@@ -44,11 +46,11 @@ def table_scored_for(name: str) -> str:
 
 def is_aligned(name: str, run: Run) -> bool:
     """Whether an alignment and the scores that it was made from are stored. Damaged files are deleted, and said."""
-    key, say = group_scores_key(name, run.config, run.context), run.progress.stage
+    key, say = group_scores_key(name, run.config, run.context, run.removed), run.progress.stage
     made_from = [run.context.store.has_whole("scores", key, name, say)]
     if table_scored_for(name) != "scores":
         made_from.append(is_scored(table_scored_for(name), attribution_method(name), run))
-    return name in run.stored_alignments() and all(made_from)
+    return run.stored_alignment(name) is not None and all(made_from)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ class ScoredGroups:
     query_groups: np.ndarray
     """[Q] int64 indices into `names`: the group of each query."""
     scores: np.ndarray
-    """[N, G] float32, as stored."""
+    """[N, G] float32, as stored; [N, 1] of their weighed sum where the method scores that."""
     configuration: Mapping[str, Any]
     """What they were made with."""
 
@@ -74,15 +76,15 @@ def attribute_and_align(name: str, run: Run) -> None:
     run.progress.stage(f"attribution by {attribution_method(name)}, and group alignment")
     score = _score_groups if name == attribution_method(name) else _score_pseudo_groups
     scored = score(name, run)
-    predictions = run.base_predictions(run.queries)
-    losses = np.mean([group_losses(p, scored.query_groups, len(scored.names)) for p in predictions], axis=0)
+    losses = _losses_of_groups(scored.query_groups, len(scored.names), run)
     weights = group_weights(losses, config.alignment)
-    alignment = group_alignment(scored.scores, weights)
+    is_weighed = scores_weighed_groups(name, config)
+    alignment = scored.scores[:, 0].astype(np.float64) if is_weighed else group_alignment(scored.scores, weights)
     _check_finite(alignment)
-    train_split = context.splits.train
+    train_split = run.train
     rows = pd.DataFrame(
         {
-            "alignment_key": alignment_key(name, config, context),
+            "alignment_key": alignment_key(name, config, context, run.removed),
             "example_id": train_split.example_ids,
             "group": np.array(context.splits.group_names)[train_split.groups],
             "label": train_split.labels,
@@ -92,16 +94,23 @@ def attribute_and_align(name: str, run: Run) -> None:
     configuration = {
         **scored.configuration,
         "alignment": asdict(config.alignment),
-        "scores_key": group_scores_key(name, config, context),
+        "scores_key": group_scores_key(name, config, context, run.removed),
         "group_names": list(scored.names),
         "group_losses": losses.tolist(),
         "group_weights": weights.tolist(),
     }
-    context.store.write("alignments", alignment_key(name, config, context), rows, configuration, name)
+    context.store.write("alignments", alignment_key(name, config, context, run.removed), rows, configuration, name)
     seconds = scored.configuration["scoring_seconds"]
     run.progress.stage(
         f"{name}: {len(rows)} train examples aligned with {len(weights)} groups; scores took {seconds:.1f} s"
     )
+
+
+def _losses_of_groups(query_groups: np.ndarray, num_groups: int, run: Run) -> np.ndarray:
+    """[G] mean losses of the queries' groups [Q], the mean over the base models."""
+    predictions = run.base_predictions(run.queries)
+    losses: np.ndarray = np.mean([group_losses(p, query_groups, num_groups) for p in predictions], axis=0)
+    return losses
 
 
 def _check_finite(values: np.ndarray) -> None:
@@ -114,9 +123,10 @@ def _check_finite(values: np.ndarray) -> None:
 
 
 def _score_groups(method: str, run: Run) -> ScoredGroups:
-    """The scores of every group, from the store or made and stored."""
+    """The scores of every group, or of their weighed sum, from the store or made and stored."""
     names = run.context.splits.group_names
-    scores, configuration = _scores("scores", method, names, run)
+    columns = [WEIGHED_GROUPS] if scores_weighed_groups(method, run.config) else names
+    scores, configuration = _scores("scores", method, columns, run)
     return ScoredGroups(names, run.queries.groups, scores, configuration)
 
 
@@ -127,7 +137,7 @@ def _score_pseudo_groups(name: str, run: Run) -> ScoredGroups:
     groups = pseudo_groups(matrix, queries.labels)
     names = [f"pseudo_{number}" for number in range(int(groups.max()) + 1)]
     scores = group_scores(matrix, groups, len(names)).astype(np.float32)
-    key, ids = group_scores_key(name, run.config, context), context.splits.train.example_ids
+    key, ids = group_scores_key(name, run.config, context, run.removed), run.train.example_ids
     configuration = {**made_with, "query_ids": queries.example_ids.tolist(), "query_groups": groups.tolist()}
     context.store.write_scores("scores", key, scores, ids, names, configuration, name)
     return ScoredGroups(names, groups, scores, made_with)
@@ -141,38 +151,71 @@ def query_scores(method: str, run: Run) -> tuple[np.ndarray, float]:
 
 def _scores(table: str, method: str, names: Sequence[str] | np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
     """[N, S] float32 scores for each group or query named, from the store or made and stored, and what made them."""
-    store, key = run.context.store, scores_key(method, run.config, run.context)
-    ids = run.context.splits.train.example_ids
+    store, key = run.context.store, scores_key(method, run.config, run.context, run.removed)
+    ids = run.train.example_ids
     if not is_scored(table, method, run):
-        scores, seconds = attribute(method, run, each_query=table == "query_scores")
+        findings: dict[str, Any] = {}
+        scores, seconds = attribute(method, run, each_query=table == "query_scores", record=findings.__setitem__)
         _check_finite(scores)
-        store.write_scores(table, key, scores, ids, names, _scoring_configuration(run, method, seconds), method)
+        configuration = {**_scoring_configuration(run, method, seconds), **findings}
+        store.write_scores(table, key, scores, ids, names, configuration, method)
     return store.read_scores(table, key, ids, names, method), store.read_metadata(table, key, method)["configuration"]
 
 
-def attribute(method: str, run: Run, each_query: bool = False) -> tuple[np.ndarray, float]:
-    """[N, G] float32 scores of every group, or [N, Q] of each query, and the seconds that they took."""
+def attribute(
+    method: str, run: Run, each_query: bool = False, record: Callable[[str, Any], None] = lambda name, value: None
+) -> tuple[np.ndarray, float]:
+    """[N, S] float32 scores of every group, of their weighed sum, or of each query, and the seconds that they took.
+
+    `record` gets by name what the method found out about them. Raises ValueError where the method scores no query.
+    """
     context, config = run.context, run.config
-    keys = checkpoint_keys(config, context)
     inputs = AttributionInputs(
-        checkpoints=tuple(Checkpoint(key, context.base, context.store.read_checkpoint(key)) for key in keys),
-        train=context.tokens["train"],
+        checkpoints=_checkpoints(run),
+        train=context.tokens["train"].take(run.kept) if len(run.removed) else context.tokens["train"],
         queries=context.tokens[query_split(config)],
         num_groups=len(context.splits.group_names),
         precision=config.training.precision,
         explains_test=query_split(config) == "test",
         query_target=config.alignment.query_target,
+        say=run.progress.stage,
+        record=record,
     )
     share = coverage(method, context.base, config.ekfac)
     if share is not None and share < WELL_COVERED:
         run.progress.stage(f"{method} reads the gradients of linear layers, {share:.0%} of the model's parameters")
     field = ATTRIBUTION_SETTINGS[method]
     settings = None if field is None else getattr(config, field)
-    score = METHODS[method].score_queries if each_query else METHODS[method].score_groups
+    score = _score_of(method, run, each_query)
     start = time.perf_counter()
     with run.engine.pool(run.progress.shards) as pool:
         scores = score(inputs, settings, pool)
     return scores, time.perf_counter() - start
+
+
+def _score_of(method: str, run: Run, each_query: bool) -> Score:
+    """How the method scores what is asked for."""
+    of = METHODS[method]
+    if each_query:
+        if of.score_queries is None:
+            raise ValueError(f"{method} scores groups, each at the cost of a training run, and no query")
+        return of.score_queries
+    if of.score_alignment is None or not scores_weighed_groups(method, run.config):
+        return of.score_groups
+    losses = _losses_of_groups(run.queries.groups, len(run.context.splits.group_names), run)
+    weights, score = group_weights(losses, run.config.alignment), of.score_alignment
+    return lambda inputs, settings, pool: score(inputs, settings, pool, weights)
+
+
+def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
+    """The base models, with the runs that they come from."""
+    context = run.context
+    checkpoints = []
+    for seed, key in enumerate(checkpoint_keys(run.config, context, run.removed)):
+        chosen_epoch = context.store.read_metadata("fits", key)["configuration"]["chosen_epoch"]
+        training_run = TrainingRun(context.training, seed, chosen_epoch, context.tokens["train"], run.kept)
+        checkpoints.append(Checkpoint(key, context.base, context.store.read_checkpoint(key), training_run))
+    return tuple(checkpoints)
 
 
 def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
@@ -182,7 +225,7 @@ def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, A
         "model_hash": run.context.model_hash,
         "attribution": method,
         "coverage": coverage(method, run.context.base, run.config.ekfac),
-        "checkpoints": checkpoint_keys(run.config, run.context),
+        "checkpoints": checkpoint_keys(run.config, run.context, run.removed),
         "query_split": query_split(run.config),
         "query_target": None if method in READ_NO_QUERY else run.config.alignment.query_target,
         "scoring_seconds": seconds,

@@ -1,5 +1,6 @@
 """Training as stages: the base models, the trials that can run, and what the arms may look at by then."""
 
+import functools
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -7,11 +8,12 @@ import numpy as np
 
 from d3m_ray.engine import FailedFit, PlannedFit, reason
 from d3m_ray.errors import RunError
+from d3m_ray.experiment.rounds import done_rounds, waiting_rounds
 from d3m_ray.experiment.run import Run
-from d3m_ray.experiment.scoring import is_aligned, is_scored, table_scored_for
+from d3m_ray.experiment.scoring import attribute_and_align, is_aligned, is_scored, table_scored_for
 from d3m_ray.failures import Unscored, lost_base_models
 from d3m_ray.metrics import cell_losses
-from d3m_ray.planning import NOTHING, alignment_names, attribution_method, checkpoint_keys, floors_of
+from d3m_ray.planning import alignment_names, attribution_method, checkpoint_keys, floors_of
 from d3m_ray.records import cells_of
 from d3m_ray.selection import Evidence
 from d3m_ray.store import StoreError
@@ -36,12 +38,12 @@ def discard_incomplete(run: Run) -> None:
 
 
 def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:
-    """The base models; their weights are kept where `keep_weights`, or else where scores are still to be made."""
+    """The models that scores are made with; weights are kept where `keep_weights`, or else where scores are missing."""
     if keep_weights is None:
         unaligned = [name for name in alignment_names(run.config) if not is_aligned(name, run)]
         keep_weights = not all(is_scored(table_scored_for(name), attribution_method(name), run) for name in unaligned)
-    keys = checkpoint_keys(run.config, run.context)
-    return [FitSpec(key, NOTHING, seed, keeps_weights=keep_weights) for seed, key in enumerate(keys)]
+    keys = checkpoint_keys(run.config, run.context, run.removed)
+    return [FitSpec(key, run.removed, seed, keeps_weights=keep_weights) for seed, key in enumerate(keys)]
 
 
 def gather_evidence(run: Run) -> Evidence:
@@ -55,6 +57,8 @@ def gather_evidence(run: Run) -> Evidence:
         alignments=run.stored_alignments(),
         cell_losses=_val_cell_losses(run) if stored else None,
         cell_floors=floors_of(run.config, run.context.splits),
+        num_rounds=run.config.selection.rounds,
+        over_rounds=done_rounds(run),
     )
 
 
@@ -115,11 +119,42 @@ def tell_of_spared(run: Run, trials: Sequence[TrialSpec]) -> None:
         )
 
 
+def go_through_rounds(run: Run) -> tuple[list[FailedFit], list[Unscored]]:
+    """Refit the base models without what went, and score what is left, until every arm's rounds are done.
+
+    All arms and numbers go on together, a round at a time: equal models are trained once, on the engine at once.
+    """
+    failed: list[FailedFit] = []
+    unscored: list[Unscored] = []
+    given_up: set[tuple[bytes, str]] = set()
+    num_rounds, num_models = run.config.selection.rounds, run.config.num_checkpoints
+    for number in range(2, num_rounds + 1):
+        waiting = waiting_rounds(run, given_up)
+        if not waiting:
+            break
+        run.progress.stage(
+            f"round {number} of {num_rounds}: {len(waiting)} reduced train splits, each with {num_models} base models "
+            "and their scores"
+        )
+        fits = [fit for left, names in waiting for fit in base_models(left, keep_weights=not _are_scored(names, left))]
+        failed += train(run, (), fits)
+        for left, names in waiting:
+            for name in names:
+                lost = unless_it_fails(name, left, failed, functools.partial(attribute_and_align, name, left))
+                given_up |= {(left.removed.tobytes(), each.name) for each in lost}
+                unscored += lost
+    return failed, unscored
+
+
+def _are_scored(names: Sequence[str], left: Run) -> bool:
+    return all(is_scored(table_scored_for(name), attribution_method(name), left) for name in names)
+
+
 def unless_it_fails(
     name: str, run: Run, failed: Sequence[FailedFit], score: Callable[[], None]
 ) -> tuple[Unscored, ...]:
     """Make the scores of one method; where that fails, why: it ends what reads them, the other methods go on."""
-    lost = lost_base_models(run.config, run.context, failed)
+    lost = lost_base_models(run.config, run.context, failed, run.removed)
     try:
         if lost is None:
             score()

@@ -1,8 +1,9 @@
 """THE STORY: data, base models, attribution, alignment, selection, trials; each stage skips what the store has.
 
 Data gives disjoint train, val and test examples. We fine-tune base checkpoints. Attribution gives every train example
-one score per group. Alignment weighs the groups by their val loss. Selection names the examples to remove. Trials
-retrain without them, over seeds, beside random removals of the same size. Every result lands in the store.
+one score per group. Alignment weighs the groups by their val loss. Selection names the examples to remove, in rounds if
+asked, each after models without what went before. Trials retrain without them, over seeds, beside random removals of
+the same size. Val says which number is best, if an arm asks. Every result lands in the store.
 """
 
 import functools
@@ -10,12 +11,14 @@ import functools
 from d3m_ray.compatibility import supported
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.engine import Engine
+from d3m_ray.experiment.best import record_best
 from d3m_ray.experiment.run import Outcome, Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_aligned
 from d3m_ray.experiment.stages import (
     base_models,
     discard_incomplete,
     gather_evidence,
+    go_through_rounds,
     tell_of_spared,
     train,
     unless_it_fails,
@@ -79,6 +82,10 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
         if not is_aligned(name, run):
             unscored += unless_it_fails(name, run, failed, functools.partial(attribute_and_align, name, run))
 
+    failed_in_rounds, unscored_in_rounds = go_through_rounds(run)
+    failed += failed_in_rounds
+    unscored += unscored_in_rounds
+
     begun = {trial.trial_key for trial in ready}
     evidence = gather_evidence(run)
     trials = plan_trials(config, context, evidence)
@@ -88,4 +95,5 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
         progress.stage("trials that remove what alignment or the base models' losses select")
         failed += train(run, waiting, ())
     settle_unselected(config, context, evidence, failed, unscored)
+    record_best(run, evidence)
     return Outcome(context.experiment, failed, unscored)

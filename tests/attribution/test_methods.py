@@ -9,11 +9,13 @@ from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, shards
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.data import PlantedOptions
 from d3m_ray.pool import LocalPool
-from d3m_ray.selection import ATTRIBUTION_SETTINGS
+from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, SCORE_NO_QUERY
 
 pytestmark = pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")
 
 DRAWS_BY_POSITION = ("random", "ekfac", "kronfluence")
+BY_QUERY = [name for name, method in METHODS.items() if method.score_queries is not None]
+"""The others replay a run of training, in whose batches each example has its place: see test_metagradient.py."""
 DEFAULTS = ExperimentConfig(corpus_options=PlantedOptions())
 
 
@@ -35,7 +37,7 @@ def inputs(request, tiny_base, made_tokens) -> AttributionInputs:
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BY_QUERY)
 def test_group_scores_are_means_of_query_scores(method, inputs):
     of_groups = METHODS[method].score_groups(inputs, _settings(method), LocalPool())
     of_queries = METHODS[method].score_queries(inputs, _settings(method), LocalPool())
@@ -46,7 +48,7 @@ def test_group_scores_are_means_of_query_scores(method, inputs):
     assert np.ptp(of_groups) > 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BY_QUERY)
 def test_shards_change_float64_scores_by_rounding_only(method, inputs, monkeypatch):
     whole = METHODS[method].score_groups(inputs, _settings(method), LocalPool())
     monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 50)
@@ -55,10 +57,17 @@ def test_shards_change_float64_scores_by_rounding_only(method, inputs, monkeypat
     np.testing.assert_allclose(in_parts, whole, rtol=0, atol=1e-6 * np.abs(whole).max())
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in DRAWS_BY_POSITION])
+@pytest.mark.parametrize("method", [m for m in BY_QUERY if m not in DRAWS_BY_POSITION])
 def test_the_order_of_the_train_examples_does_not_matter(method, inputs):
     order = np.random.default_rng(0).permutation(40)
     there = METHODS[method].score_groups(inputs, _settings(method), LocalPool())
     shuffled = dataclasses.replace(inputs, train=inputs.train.take(order))
     back = METHODS[method].score_groups(shuffled, _settings(method), LocalPool())
     np.testing.assert_allclose(back, there[order], rtol=0, atol=1e-5 * np.abs(there).max())
+
+
+def test_what_scores_no_query_is_what_selection_says():
+    without = {name for name, method in METHODS.items() if method.score_queries is None}
+    assert without == set(SCORE_NO_QUERY) == {name for name, method in METHODS.items() if method.score_alignment}
+    assert set(METHODS) == set(ATTRIBUTION_SETTINGS)
+    assert not {f"{name}_auto" for name in SCORE_NO_QUERY} & set(ARMS)

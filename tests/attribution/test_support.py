@@ -138,7 +138,8 @@ def test_an_arm_that_cannot_serve_is_named_with_the_reason(tiny_base, tokens):
     assert first.startswith("ekfac_auto cannot serve random (albert): EK-FAC takes layers that an example passes once")
     assert "albert_layers.0.attention.query" in first
     assert second.startswith("ekfac_helpful cannot serve")
-    assert advice == "of the methods that read the model, these can: trak, traker, bm25, embedding, loss, random, dfr"
+    can = "trak, traker, metagradient, tracin, gradcos, bm25, embedding, loss, random, dfr"
+    assert advice == f"of the methods that read the model, these can: {can}"
     assert go_on == "name those, or go on with trak, random by --skip-unsupported"
 
 

@@ -39,7 +39,10 @@ BASE_STYLES = {
 OTHER_COLOURS, OTHER_MARKERS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, BLACK, SKY), ("h", "p", "8", "d", "H")
 DASHED_METHODS = ("random", "random_majority")
 # A variant has the colour and marker of its method; how the marker is filled, and the line is drawn, tells them apart.
+# The best number's points are its method's own, so they look the same.
 VARIANTS = (
+    ("_auto_best", "left", (0, (6, 1))),
+    ("_best", "full", (0, (6, 1))),
     ("_auto_heuristic", "bottom", (0, (1, 1))),
     ("_auto_helpful", "top", (0, (1, 1, 4, 1))),
     ("_heuristic", "none", (0, (3, 1))),

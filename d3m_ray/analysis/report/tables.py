@@ -22,6 +22,7 @@ from d3m_ray.analysis.worst_group import group_table, worst_group_table
 NUM_EXAMPLES = 10  # of each end of a method's order; the command `examples` shows more
 MAX_TEXT, MAX_LABEL = 600, 40  # characters of a text, of a column's head
 METRICS = ("accuracy", "accuracy_std", "loss", "fpr", "fnr", "auc", "macro_f1")
+COMPARED = (*METRICS, "margin", "soft_accuracy")
 ARM = ("method", "num_removed", "num_seeds")
 DIFFERENCE = (
     *("num_pairs", "difference", "boot_low", "boot_high", "p_t", "p_boot", "p_flip", "p_choice", "p_holm"),
@@ -90,7 +91,7 @@ def group_tables(results: Results) -> list[TableView]:
             "Arms beside each other: every metric",
             "One row per arm (chosen as above) and group; means over seeds on test, and what was removed of the group.",
             comparison,
-            columns(*ARM, "group", "num_examples", "num_removed_of_group", *METRICS),
+            columns(*ARM, "group", "num_examples", "num_removed_of_group", *COMPARED),
             nothing,
         ),
         table_view(
@@ -106,7 +107,7 @@ def group_tables(results: Results) -> list[TableView]:
             "The models trained on everything",
             "One row per group and cell; means over seeds on test.",
             base_table(results),
-            columns("num_seeds", "group", "num_examples", *METRICS),
+            columns("num_seeds", "group", "num_examples", *COMPARED),
             "The store holds no model that was trained on everything.",
         ),
     ]

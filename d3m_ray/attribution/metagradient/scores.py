@@ -1,0 +1,149 @@
+"""Scores by metagradient and by TracIn: checkpoints side by side, each run replayed forward, then traced back.
+
+Shapes: N train examples, Q queries, G groups, S targets, T steps to a checkpoint.
+
+A run is cut into about sqrt(T) segments of about sqrt(T) steps. The first pass keeps the state before each; on the way
+back each is replayed once more, its states kept, and left behind. So a run costs two fits and its backward passes, and
+the memory of about 2 sqrt(T) states of three vectors of the weights' size, and of sqrt(T) gradients.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from d3m_ray.attribution.inputs import AttributionInputs
+from d3m_ray.attribution.metagradient.replay import (
+    ReplayTask,
+    State,
+    distance_to,
+    num_steps_to,
+    replay_segment,
+    run_of,
+    trainee_of,
+)
+from d3m_ray.attribution.metagradient.reverse import Traced, begin_trace, trace_segment
+from d3m_ray.pool import WorkerPool
+
+WARNED_GROWTH = 30.0  # of the norm: runs that foretell retraining stay below 10
+REFUSED_GROWTH = 1e6
+REFUSED_DISTANCE = 0.01  # of the way that training went
+METAGRADIENT, TRACIN = "metagradient", "tracin"
+
+
+def score_groups(method: str, inputs: AttributionInputs, pool: WorkerPool) -> np.ndarray:
+    """[N, G] float32: how much each train example's weight raises the mean target of each group's queries."""
+    return _scores(method, inputs, pool, np.eye(inputs.num_groups))
+
+
+def score_alignment(method: str, inputs: AttributionInputs, pool: WorkerPool, group_weights: np.ndarray) -> np.ndarray:
+    """[N, 1] float32: the same for the sum of the groups' mean targets in these weights [G], by one trace."""
+    return _scores(method, inputs, pool, group_weights[None, :])
+
+
+def _scores(method: str, inputs: AttributionInputs, pool: WorkerPool, of_groups: np.ndarray) -> np.ndarray:
+    """[N, S] the mean over the checkpoints, given the weight [S, G] of each group in each target.
+
+    Raises ValueError where a run cannot be replayed, FloatingPointError where its derivatives have exploded.
+    """
+    groups = inputs.queries.groups
+    query_weights = of_groups[:, groups] / np.bincount(groups, minlength=inputs.num_groups)[groups]
+    task = pool.put(
+        ReplayTask(
+            inputs.checkpoints, inputs.queries, inputs.precision, inputs.query_target, query_weights,
+            has_hessian=method == METAGRADIENT,
+        )
+    )  # fmt: skip
+    numbers = list(range(len(inputs.checkpoints)))
+    slopes, growths = [], []
+    for start in range(0, len(numbers), pool.num_workers):  # states are large: no more runs at once than can be served
+        traced = _trace_runs(method, inputs, task, numbers[start : start + pool.num_workers], pool)
+        slopes += [of_run.example_slopes.T for of_run in traced]
+        growths += [float(of_run.growth.max()) for of_run in traced]
+    inputs.record("cotangent_growth", growths)
+    inputs.say(f"{method}: going back through training, the derivatives grew {max(growths):.3g} times")
+    if max(growths) > WARNED_GROWTH:
+        inputs.say(
+            f"warning: {method}'s derivatives grew {max(growths):.3g} times on their way back through training: its "
+            "slopes hold for very small changes of the data only; lower --learning-rate, or try --adam-eps-root 1e-8 "
+            "and --warmup-share 0.1"
+        )
+    return np.mean(slopes, axis=0).astype(np.float32)
+
+
+def _trace_runs(
+    method: str, inputs: AttributionInputs, task: Any, numbers: Sequence[int], pool: WorkerPool
+) -> list[Traced]:
+    """Each of these checkpoints' runs traced back to its start, side by side; `task` is a handle to the ReplayTask."""
+    ends = {n: segment_ends(num_steps_to(inputs.checkpoints[n])) for n in numbers}
+    most = max(map(len, ends.values()))
+    states: dict[int, list[Any]] = {n: [None] for n in numbers}  # handles; None is the start of a run
+    for place in range(most):
+        at = [n for n in numbers if place < len(ends[n])]
+        label = f"{method}, forward through segment {place + 1} of {most}"
+        stops = [ends[n][place] for n in at]
+        kept = pool.map_kept(label, replay_segment, task, at, [states[n][place] for n in at], stops)
+        for n, handle in zip(at, kept, strict=True):
+            states[n].append(handle)
+    last = [states[n].pop() for n in numbers]
+    _check_replays(method, inputs, list(pool.map(f"{method}, replays compared", distance_of, task, numbers, last)))
+    begun = pool.map_kept(f"{method}, gradient of the target", begin_trace, task, numbers, last)
+    traced = dict(zip(numbers, begun, strict=True))
+    for place in reversed(range(most)):
+        at = [n for n in numbers if place < len(ends[n])]
+        label = f"{method}, back through segment {place + 1} of {most}"
+        before = [states[n].pop() for n in at]
+        stops = [ends[n][place] for n in at]
+        kept = pool.map_kept(label, trace_segment, task, at, before, stops, [traced[n] for n in at])
+        traced.update(zip(at, kept, strict=True))
+        _check_growth(method, max(pool.map(label, growth_of, None, kept)))
+    return list(pool.map(f"{method}, slopes", without_cotangents, task, numbers, [traced[n] for n in numbers]))
+
+
+def segment_ends(num_steps: int) -> list[int]:
+    """The step before which each segment ends: as many segments as steps in one, nearly."""
+    length = math.ceil(math.sqrt(num_steps))
+    return [min(start + length, num_steps) for start in range(0, num_steps, length)]
+
+
+def distance_of(task: ReplayTask, index: int, state: State) -> float:
+    """As `distance_to`, of one of the task's checkpoints."""
+    return distance_to(task.checkpoints[index], trainee_of(task, index), state)
+
+
+def growth_of(_: None, traced: Traced) -> float:
+    """The largest growth of any target's derivatives so far."""
+    return float(traced.growth.max())
+
+
+def without_cotangents(task: ReplayTask, index: int, traced: Traced) -> Traced:
+    """What the driver reads of it, which is small: of the examples that the run had."""
+    nothing = np.zeros((len(traced.growth), 0))
+    slopes = traced.example_slopes[:, run_of(task.checkpoints[index]).kept]
+    return Traced(nothing, nothing, nothing, slopes, traced.growth, traced.first_norms)
+
+
+def _check_replays(method: str, inputs: AttributionInputs, distances: list[float]) -> None:
+    """Raises ValueError where a replayed run has ended elsewhere than its checkpoint; warns where it nearly has."""
+    worst = max(distances)
+    if not worst <= REFUSED_DISTANCE:
+        raise ValueError(
+            f"{method} replays the run that a checkpoint came from, and a replay here ends {worst:.2g} of the way away "
+            "from it: run it where the base models were trained, or let it train them anew, in another --store"
+        )
+    if worst > 0:
+        inputs.say(
+            f"warning: {method} replays the run that a checkpoint came from, and a replay here ends {worst:.2g} of the "
+            "way away from it: the base models were trained on another kind of machine"
+        )
+
+
+def _check_growth(method: str, growth: float) -> None:
+    """Raises FloatingPointError where the derivatives are not finite, or so large that they say nothing."""
+    if not growth <= REFUSED_GROWTH:
+        raise FloatingPointError(
+            f"{method}'s derivatives grew {growth:.2g} times on their way back through training, where "
+            f"{REFUSED_GROWTH:.0g} is the most that says anything: lower --learning-rate, or try --adam-eps-root 1e-8 "
+            "and --warmup-share 0.1"
+        )
