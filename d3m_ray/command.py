@@ -83,7 +83,7 @@ def _lds_sweep(config: LdsConfig) -> int:
 
     with Progress() as progress:
         prepared = prepare_lds(config, store, progress)
-        _check_figures(experiment, store, prepared.subsets.context.experiment)
+        _check_figures(experiment, store, prepared.context.experiment)
         from d3m_ray.cluster.engine import connected
 
         with _failing(), connected(experiment.execution, store, progress.stage) as engine:

@@ -26,8 +26,8 @@ def test_each_target_has_the_rank_correlation_of_its_predictions():
     predicted = np.array([[scores[row, t].sum(dtype=np.float64) for t in range(NUM_TARGETS)] for row in kept])
     varying = [0, 3, 4, 5]
     expected = [spearmanr(predicted[:, t], outputs[:, t]).statistic for t in varying]
-    np.testing.assert_allclose(result.lds[varying], expected, rtol=1e-12)
-    for values in (result.lds, result.low, result.high):
+    np.testing.assert_allclose(result.values[varying], expected, rtol=1e-12)
+    for values in (result.values, result.low, result.high):
         assert np.isnan(values[[1, 2]]).all()
         assert np.isfinite(values[varying]).all()
     assert result.mean == pytest.approx(np.mean(expected), rel=1e-12)
@@ -38,7 +38,7 @@ def test_perfect_and_opposite_scores():
     scores, kept, outputs = made(noise=0.0)
     for sign in (1.0, -1.0):
         result = linear_datamodeling_scores(sign * scores, kept, np.exp(outputs / 10))
-        for values in (result.lds, result.low, result.high, result.mean, result.mean_low, result.mean_high):
+        for values in (result.values, result.low, result.high, result.mean, result.mean_low, result.mean_high):
             np.testing.assert_allclose(values, sign, rtol=1e-12)
 
 
@@ -46,7 +46,7 @@ def test_perfect_and_opposite_scores():
 def test_few_subsets_have_no_interval(num_subsets, known):
     scores, kept, outputs = made(noise=4.0)
     result = linear_datamodeling_scores(scores, kept[:num_subsets], outputs[:num_subsets])
-    assert np.isfinite([*result.lds, result.mean]).all()
+    assert np.isfinite([*result.values, result.mean]).all()
     assert (np.isfinite([*result.low, *result.high, result.mean_low, result.mean_high]) == known).all()
 
 
@@ -94,7 +94,7 @@ def test_a_resample_of_one_value_is_unknown_and_left_out():
 def test_no_target_that_varies_leaves_no_mean():
     scores, kept, outputs = made(noise=1.0)
     result = linear_datamodeling_scores(scores, kept, np.zeros_like(outputs))
-    assert np.isnan([result.mean, result.mean_low, result.mean_high, *result.lds]).all()
+    assert np.isnan([result.mean, result.mean_low, result.mean_high, *result.values]).all()
 
 
 def test_many_subsets_keep_the_sums_exact():

@@ -10,12 +10,20 @@ from d3m_ray.config.attribution import (
     TrakConfig,
 )
 from d3m_ray.config.execution import ExecutionConfig
-from d3m_ray.config.experiment import MAX_NAME_LENGTH, ExperimentConfig, LdsConfig, Protocol
+from d3m_ray.config.experiment import (
+    FIRST_DRAW,
+    MAX_NAME_LENGTH,
+    ExperimentConfig,
+    LdsConfig,
+    Protocol,
+    SubsetSeeds,
+)
 from d3m_ray.config.selection import SelectionConfig
 from d3m_ray.config.training import FinalModel, Pairing, Precision, RobustConfig, TrainingConfig
 
 __all__ = [
     "DEFAULT_TARGET",
+    "FIRST_DRAW",
     "MAX_NAME_LENGTH",
     "AlignmentConfig",
     "EkfacConfig",
@@ -30,6 +38,7 @@ __all__ = [
     "QueryTarget",
     "RobustConfig",
     "SelectionConfig",
+    "SubsetSeeds",
     "Target",
     "TrainingConfig",
     "TrakConfig",
