@@ -108,6 +108,20 @@ def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> Prepared
     return PreparedLds(config, Prepared(removals, context))
 
 
+def another_study(prepared: PreparedLds, config: LdsConfig) -> PreparedLds:
+    """The same experiment judged by other subsets of train, without removals of their own. Raises as `prepare_lds`."""
+    numbers_left_out(config.keep_shares, len(prepared.context.splits.train))
+    removals = dataclasses.replace(config, experiment=prepared.config.experiment, removal_shares=())
+    return PreparedLds(removals, prepared.removals)
+
+
+def joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """What several studies of one experiment leave: each failure once."""
+    failed = {failure.fit_key: failure for outcome in outcomes for failure in outcome.failed}
+    unscored = dict.fromkeys(each for outcome in outcomes for each in outcome.unscored)
+    return Outcome(outcomes[0].experiment, list(failed.values()), tuple(unscored))
+
+
 def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcome:
     """Bring the store to hold the LDS of every method, and the trials of what removal by it does."""
     config, context = prepared.config, prepared.context
@@ -199,7 +213,7 @@ def _measure(method: str, run: Run, config: LdsConfig, studies: Callable[[], lis
 
 def _scores_by_kind(method: str, run: Run) -> dict[str, tuple[np.ndarray, float]]:
     """[N, T] scores of each kind that the method has, and the seconds that they took."""
-    context, scores = run.context, {}
+    context, scores = run.context, dict[str, tuple[np.ndarray, float]]()
     groups, names = context.splits.val.groups, context.splits.group_names
     if METHODS[method].score_queries is not None:
         matrix, seconds = query_scores(method, run)
