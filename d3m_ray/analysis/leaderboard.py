@@ -1,7 +1,8 @@
 """Attribution methods beside each other by everything that judges them, each cell with its interval."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -46,16 +47,16 @@ MEASURES = (*LDS_MEASURES.values(), *EFFECT_MEASURES.values())
 def leaderboard_table(results: Results) -> pd.DataFrame:
     """One row per attribution method: each of `MEASURES` as NAME, NAME_low, NAME_high and NAME_standing; its cost.
 
-    An LDS is the mean over groups, or that of the alignment, with its bootstrap interval over subsets; where a study has
-    several shares, of the largest kept. Effects are of the largest number removed, on test, less random removal of as
-    many at the same seeds, with Student's interval. A standing is `best`; `within noise` where the 95% interval of the
-    paired difference to the best holds zero; `apart`; or `not known`, of too few pairs. `num_removed` is that of the
-    effects, `scoring_seconds` the most that scores took. Empty where the store has no LDS of the experiment.
+    An LDS is the mean over groups, or that of the alignment, with its bootstrap interval over subsets; where a study
+    has several shares, of the largest kept. Effects are of the largest number removed, on test, less random removal of
+    as many at the same seeds, with Student's interval. A standing is `best`; `within noise` where the 95% interval of
+    the paired difference to the best holds zero; `apart`; or `not known`, of too few pairs. `num_removed` is that of
+    the effects, `scoring_seconds` the most that scores took. Empty where the store lacks the LDS of either seeds.
     """
-    lds = _largest_share(lds_table(results).query("target == @MEAN"))
-    if lds.empty:
+    lds = _largest_share(_means(results))
+    if set(lds["subset_seeds"]) != {"base", "own"}:
         return pd.DataFrame(columns=[METHOD])
-    columns = [lds.groupby(METHOD)["scoring_seconds"].max()]
+    columns: list[pd.DataFrame | pd.Series] = [lds.groupby(METHOD)["scoring_seconds"].max()]
     pairs = _largest_share(lds_differences(results))
     for (seeds, kind), measure in LDS_MEASURES.items():
         of_study = lds[(lds["subset_seeds"] == seeds) & (lds["kind"] == kind)].set_index(METHOD)
@@ -70,7 +71,7 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
 
 def ceilings(results: Results) -> Mapping[str, tuple[float, float, float]]:
     """By the name of an LDS measure, what a perfect method would reach, with its bounds."""
-    lds = _largest_share(lds_table(results).query("target == @MEAN"))
+    lds = _largest_share(_means(results))
     known = {}
     for (seeds, kind), measure in LDS_MEASURES.items():
         rows = lds[(lds["subset_seeds"] == seeds) & (lds["kind"] == kind)].dropna(subset=["ceiling"])
@@ -80,18 +81,23 @@ def ceilings(results: Results) -> Mapping[str, tuple[float, float, float]]:
     return known
 
 
+def _means(results: Results) -> pd.DataFrame:
+    table = lds_table(results)
+    return table[table["target"] == MEAN]
+
+
 def _largest_share(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each kind of seeds, the rows of the study that keeps the most of train."""
     return rows[rows["keep_share"] == rows.groupby("subset_seeds")["keep_share"].transform("max")]
 
 
-def _verdicts(pairs: pd.DataFrame) -> dict[frozenset[str], str]:
+def _verdicts(pairs: pd.DataFrame) -> dict[frozenset[Hashable], str]:
     known = pairs.dropna(subset=["verdict"])
     names = known[["first", "second"]].itertuples(index=False, name=None)
     return {frozenset(pair): verdict for pair, verdict in zip(names, known["verdict"], strict=True)}
 
 
-def _named(values: pd.DataFrame, measure: Measure, verdicts: Mapping[frozenset[str], str]) -> pd.DataFrame:
+def _named(values: pd.DataFrame, measure: Measure, verdicts: Mapping[frozenset[Hashable], str]) -> pd.DataFrame:
     """The value and bounds of each method under the measure's name, and how it stands to the best of them."""
     named = values.set_axis([measure.name, f"{measure.name}_low", f"{measure.name}_high"], axis=1)
     if named.empty:
@@ -117,7 +123,7 @@ def _effects(results: Results) -> list[pd.DataFrame | pd.Series]:
     return columns
 
 
-def _verdicts_of_seeds(by_seed: pd.DataFrame) -> dict[frozenset[str], str]:
+def _verdicts_of_seeds(by_seed: pd.DataFrame) -> dict[frozenset[Hashable], str]:
     """How each two methods [columns] stand to each other, by their differences at the same seeds [rows]."""
     verdicts = {}
     for first in by_seed:
@@ -142,15 +148,13 @@ def leaderboard_markdown(results: Results) -> str:
     return "\n".join([*lines, "", *_reading(table)])
 
 
-def _cell(row: Mapping[object, object], measure: Measure) -> str:
-    value = row[measure.name]
-    if pd.isna(value):
+def _cell(row: Mapping[Hashable, Any], measure: Measure) -> str:
+    if pd.isna(row[measure.name]):
         return "-"
-    told = _told(*(float(str(row[f"{measure.name}{end}"])) for end in ("", "_low", "_high")), signed=measure.name in _SIGNED)
-    return {BEST: f"**{told}**", AS_GOOD: f"{told} ~", UNKNOWN: f"{told} ?"}.get(str(row[f"{measure.name}_standing"]), told)
-
-
-_SIGNED = {measure.name for measure in EFFECT_MEASURES.values()}
+    value, low, high = (row[f"{measure.name}{end}"] for end in ("", "_low", "_high"))
+    told = _told(value, low, high, signed=measure in EFFECT_MEASURES.values())
+    marked = {BEST: f"**{told}**", AS_GOOD: f"{told} ~", UNKNOWN: f"{told} ?"}
+    return marked.get(row[f"{measure.name}_standing"], told)
 
 
 def _told(value: float, low: float, high: float, signed: bool = False) -> str:
@@ -160,13 +164,13 @@ def _told(value: float, low: float, high: float, signed: bool = False) -> str:
 
 def _reading(table: pd.DataFrame) -> list[str]:
     sentences = [
-        "Bold: the best of a column; `~`: within noise of it (the 95% interval of the paired difference holds zero, not "
-        "corrected for the number of methods); `?`: too few to tell."
+        "Bold: the best of a column; `~`: within noise of it (the 95% interval of the paired difference holds zero, "
+        "not corrected for the number of methods); `?`: too few to tell."
     ]
     if "num_removed" in table and table["num_removed"].notna().any():
         number = int(table["num_removed"].max())
         sentences.append(
-            f"Effects: what removal of the {number:,} lowest changes on test, less random removal of as many (loss: less "
-            "is better)."
+            f"Effects: what removal of the {number:,} lowest changes on test, less random removal of as many (loss: "
+            "less is better)."
         )
     return [" ".join(sentences)]

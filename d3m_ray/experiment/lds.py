@@ -213,7 +213,8 @@ def _measure(method: str, run: Run, config: LdsConfig, studies: Callable[[], lis
 
 def _scores_by_kind(method: str, run: Run) -> dict[str, tuple[np.ndarray, float]]:
     """[N, T] scores of each kind that the method has, and the seconds that they took."""
-    context, scores = run.context, dict[str, tuple[np.ndarray, float]]()
+    context = run.context
+    scores: dict[str, tuple[np.ndarray, float]] = {}
     groups, names = context.splits.val.groups, context.splits.group_names
     if METHODS[method].score_queries is not None:
         matrix, seconds = query_scores(method, run)
