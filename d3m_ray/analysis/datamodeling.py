@@ -37,6 +37,12 @@ def most_retrained(lds: pd.DataFrame) -> pd.DataFrame:
     return lds
 
 
+def leading_kind(lds: pd.DataFrame) -> str:
+    """The kind by which methods are ordered: the finest that all of them have."""
+    of_kinds = {kind: set(lds.loc[lds["kind"] == kind, "method"]) for kind in KINDS}
+    return next((kind for kind, methods in of_kinds.items() if methods == set(lds["method"])), "group")
+
+
 def mean_lds(lds: pd.DataFrame) -> pd.DataFrame:
     """Of the rows that count, the means over all targets of a kind, where they are known."""
     return most_retrained(lds[(lds["target"] == MEAN) & lds["lds"].notna()])

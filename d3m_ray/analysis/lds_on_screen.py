@@ -5,7 +5,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from d3m_ray.analysis.datamodeling import CEILING, KINDS, MEAN, STUDY, as_percent
+from d3m_ray.analysis.datamodeling import CEILING, KINDS, MEAN, STUDY, as_percent, leading_kind
 
 SCORE = ("lds", "lds_low", "lds_high")
 
@@ -24,7 +24,7 @@ def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
     for (seeds, share), rows in means.groupby(STUDY, sort=False):
         kept = as_percent(share) + (", base seeds" if seeds == "base" else "")
         by_method = {str(method): of.set_index("kind") for method, of in rows.groupby("method")}
-        for method, of in sorted(by_method.items(), key=lambda item: _rank(item[1])):
+        for method, of in sorted(by_method.items(), key=lambda item: _rank(item[1], leading_kind(table))):
             first = of.iloc[0]
             fits = f"{first['num_subsets']:,} x {first['fits_per_subset']}"
             cells = [_with_interval(of, kind, SCORE) for kind in KINDS]
@@ -35,10 +35,9 @@ def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
     return rendered
 
 
-def _rank(of_method: pd.DataFrame) -> float:
-    """Lower is better: by the LDS per val example, of a method that has none by that of its alignment."""
-    kind = "query" if "query" in of_method.index else of_method.index[-1]
-    value = of_method["lds"].astype(float)[kind]
+def _rank(of_method: pd.DataFrame, kind: str) -> float:
+    """Lower is better."""
+    value = of_method["lds"].astype(float).get(kind, float("nan"))
     return float("inf") if pd.isna(value) else -float(value)
 
 

@@ -12,7 +12,7 @@ import pytest
 from made_up_store import STUDY
 from rich.console import Console
 
-from d3m_ray.analysis.datamodeling import lds_differences, lds_remarks, lds_table
+from d3m_ray.analysis.datamodeling import lds_differences, lds_remarks, lds_table, leading_kind
 from d3m_ray.analysis.lds_on_screen import render_lds
 from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.store import Store
@@ -173,3 +173,17 @@ def test_a_ceiling_of_base_seeds_is_of_what_they_share(store: Store) -> None:
     assert "That is of what the seeds have in common" in said
     assert "a method that reads them may go beyond" in said
     assert "No room" not in said
+
+
+def test_methods_without_scores_of_single_examples_are_ordered_with_the_others(store: Store, filled: Results) -> None:
+    rows = store.read("lds", "trak-5-0.5-own", "trak").drop(columns="method")
+    of_alignment = rows.iloc[-1:].assign(kind="alignment", target="mean", lds_key="m")
+    store.write("lds", "m", of_alignment.assign(lds=0.9), {"fits": ["f1"]}, "metagradient")
+    store.write("lds", "trak-5-0.5-own", pd.concat([rows, of_alignment.assign(lds_key="trak-5-0.5-own")]), {}, "trak")
+    (results,) = read_results(store)
+    assert leading_kind(results.lds) == "group"  # bm25 has no alignment: there is no kind that all have
+    store.delete_result("lds", "bm25-5-0.5-own", "bm25")
+    (results,) = read_results(store)
+    assert leading_kind(results.lds) == "alignment"
+    text = shown(lds_table(results))
+    assert text.index("metagradient") < text.index("trak")

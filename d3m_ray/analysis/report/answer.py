@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from d3m_ray.analysis.caveats import find_caveats
-from d3m_ray.analysis.datamodeling import KINDS, STUDY, as_percent, lds_remarks, mean_lds
+from d3m_ray.analysis.datamodeling import KINDS, STUDY, as_percent, lds_remarks, leading_kind, mean_lds
 from d3m_ray.analysis.headline import headline
 from d3m_ray.analysis.report.setting import is_lds, warnings
 from d3m_ray.analysis.results import Results
@@ -37,11 +37,11 @@ def answer_of(results: Results) -> Answer:
 
 
 def _lds_sentence(results: Results) -> str:
+    kind = leading_kind(results.lds)
     rows = mean_lds(results.lds)
-    kind = next((kind for kind in KINDS if kind in set(rows["kind"])), None)
-    if kind is None:
-        return "No conclusion: scores or outcomes are all alike, so no correlation is defined."
     rows = rows[rows["kind"] == kind].sort_values("lds", ascending=False)
+    if rows.empty:
+        return "No conclusion: scores or outcomes are all alike, so no correlation is defined."
     of_studies = [
         f"over {of['num_subsets'].max():,} subsets that keep {as_percent(share)} of train"
         f"{', with the seeds of the base models' if seeds == 'base' else ''}: "
