@@ -88,6 +88,7 @@ def show_finding(results: "Results") -> list[str]:
     from d3m_ray.analysis.caveats import find_caveats
     from d3m_ray.analysis.datamodeling import lds_table
     from d3m_ray.analysis.lds_on_screen import render_lds
+    from d3m_ray.analysis.leaderboard import leaderboard_markdown, leaderboard_table
     from d3m_ray.analysis.report.answer import answer_of
     from d3m_ray.analysis.summary import render_summary, summary_table
 
@@ -97,6 +98,8 @@ def show_finding(results: "Results") -> list[str]:
             Console().print(render_summary(summary_table(results), title=f"{results.name}, test"))
         if len(results.lds):
             Console().print(render_lds(lds_table(results), title=f"{results.name}, val"))
+        if len(leaderboard_table(results)):
+            _print_line(leaderboard_markdown(results), "")
         answer = answer_of(results)
         sentence = answer.sentence
         _print_line(sentence, "bold")

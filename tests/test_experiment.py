@@ -454,16 +454,16 @@ def test_the_promise_removal_by_alignment_beats_random_removal(tmp_path):
 
 @pytest.mark.parametrize("method", ["metagradient", "tracin"])
 def test_what_costs_by_target_scores_the_weighed_groups_at_once(method, tmp_path):
-    config, found = dataclasses.replace(SMALL, methods=(method,), num_removed=(10,), seeds=(0,)), {}
+    exact = dataclasses.replace(SMALL.training, precision="float32", num_epochs=2)
+    config, found = dataclasses.replace(SMALL, methods=(method,), num_removed=(10,), seeds=(0,), training=exact), {}
     for per_group in (False, True):
         store = Store(tmp_path / str(per_group))
         outcome = run(dataclasses.replace(config, metagradient=MetagradientConfig(per_group=per_group)), store)
         assert (outcome.failed, outcome.unscored) == ([], [])
         found[per_group] = store.read_all("scores"), store.read_all("alignments")["alignment"].to_numpy()
         (key,) = store.keys("scores")
-        assert store.read_metadata("scores", key, method)["configuration"]["cotangent_growth"] == [
-            pytest.approx(1, abs=0.5)
-        ]
+        (growth,) = store.read_metadata("scores", key, method)["configuration"]["cotangent_growth"]
+        assert 1 <= growth < 30
     (of_sum, weighed), (of_groups, by_group) = found[False], found[True]
     assert set(of_sum["query_set"]) == {scoring.WEIGHED_GROUPS}
     assert of_groups["query_set"].nunique() == len(of_groups) / 160 > 1

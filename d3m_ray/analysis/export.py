@@ -52,8 +52,8 @@ def evidence_of(results: Results, alignment: str) -> pd.DataFrame:
 
     `rank` (1 is the lowest; of equals, the first in train order) among the `num_ranked` that were aligned, `alignment`,
     and the `most_hurt_group`, whose margin the example's score lowers most, or raises least, with that score,
-    `most_hurt_score`; these two are missing where the scores are not stored. Raises StoreError where the alignment is
-    not.
+    `most_hurt_score`; these two are missing where no scores of several groups are stored, as of a method that scores
+    their weighed sum. Raises StoreError where the alignment is not stored.
     """
     if alignment not in results.alignments:
         raise StoreError(
@@ -64,7 +64,7 @@ def evidence_of(results: Results, alignment: str) -> pd.DataFrame:
     ranks = aligned.rank(method="first").astype("int64")
     evidence = pd.DataFrame({"rank": ranks, "num_ranked": len(aligned), "alignment": aligned})
     scores = results.scores.get(alignment)
-    return evidence if scores is None else evidence.join(_most_hurt(scores))
+    return evidence if scores is None or len(scores.query_sets) == 1 else evidence.join(_most_hurt(scores))
 
 
 def evidence_of_rounds(

@@ -1,7 +1,6 @@
 """What removal by a method's alignment changes: its target, the loss and worst-group accuracy, on val and on test."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -24,6 +23,10 @@ COLUMNS = [
 ]
 
 
+VALUE_COLUMNS = [*COLUMNS[:5], "seed", "effect"]
+EFFECTS = ("target", "loss", "wga")
+
+
 @once
 def effect_table(results: Results) -> pd.DataFrame:
     """One row per method with an alignment, number removed, reference, split and what is changed.
@@ -34,11 +37,23 @@ def effect_table(results: Results) -> pd.DataFrame:
     many, or `base`, the model of everything. `effect_low` and `effect_high` are Student's 95% interval over the
     `num_pairs` seeds, from five on.
     """
-    rows = [row for method in results.alignments for row in _effects_of(method, results)]
+    rows = []
+    for names, of_arm in effect_values(results).groupby(COLUMNS[:5], sort=False):
+        interval = t_interval(of_arm["effect"])
+        bounds = (interval.mean, interval.low, interval.high, interval.num_values)
+        rows.append(dict(zip(COLUMNS, (*names, *bounds), strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _effects_of(method: str, results: Results) -> Iterator[dict[str, Any]]:
+@once
+def effect_values(results: Results) -> pd.DataFrame:
+    """One row per row of `effect_table` and `seed`: its `effect` under that seed, where it is known."""
+    rows = [values for method in results.alignments for values in _effects_of(method, results)]
+    empty = pd.DataFrame(columns=VALUE_COLUMNS)
+    return pd.concat(rows, ignore_index=True)[VALUE_COLUMNS] if rows else empty
+
+
+def _effects_of(method: str, results: Results) -> Iterator[pd.DataFrame]:
     for split in SPLITS:
         trials = results.trials_of(split)
         if trials.empty:
@@ -51,20 +66,16 @@ def _effects_of(method: str, results: Results) -> Iterator[dict[str, Any]]:
             for reference, rows in ((REFERENCE_METHOD, at_random), (BASE, base)):
                 pairs = arm.merge(rows, on="seed", suffixes=("", "_of_reference"))
                 pairs = pairs[pairs["fit_key"] != pairs["fit_key_of_reference"]]
-                for name in ("target", "loss", "wga"):
-                    interval = t_interval(pairs[name] - pairs[f"{name}_of_reference"])
-                    if interval.num_values:
-                        yield {
-                            "method": method,
-                            "num_removed": int(str(number)),
-                            "reference": reference,
-                            "split": split,
-                            "effect_on": name,
-                            "effect": interval.mean,
-                            "effect_low": interval.low,
-                            "effect_high": interval.high,
-                            "num_pairs": interval.num_values,
-                        }
+                for name in EFFECTS:
+                    effects = pairs[["seed"]].assign(effect=pairs[name] - pairs[f"{name}_of_reference"]).dropna()
+                    if len(effects):
+                        yield effects.assign(
+                            method=method,
+                            num_removed=int(str(number)),
+                            reference=reference,
+                            split=split,
+                            effect_on=name,
+                        )
 
 
 def _weights(method: str, results: Results) -> Mapping[str, float]:

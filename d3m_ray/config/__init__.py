@@ -19,6 +19,7 @@ from d3m_ray.config.experiment import (
     Protocol,
     SubsetSeeds,
 )
+from d3m_ray.config.leaderboard import LeaderboardConfig
 from d3m_ray.config.selection import SelectionConfig
 from d3m_ray.config.training import FinalModel, Pairing, Precision, RobustConfig, TrainingConfig
 
@@ -33,6 +34,7 @@ __all__ = [
     "FinalModel",
     "GroupWeights",
     "LdsConfig",
+    "LeaderboardConfig",
     "MetagradientConfig",
     "Pairing",
     "Precision",

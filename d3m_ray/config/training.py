@@ -18,7 +18,7 @@ class TrainingConfig:
     """Passes over the kept train examples."""
     learning_rate: float = 1e-5
     """AdamW's largest learning rate; it falls linearly to zero."""
-    warmup_share: float = 0
+    warmup_share: float = 0.0
     """Share of the optimiser steps over which the learning rate first rises linearly from zero."""
     batch_size: int = 32
     """Examples in an optimiser step."""
@@ -26,7 +26,7 @@ class TrainingConfig:
     """Tokens of a text, special ones included; the rest is cut off."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay of every weight but biases and normalisation."""
-    adam_eps_root: float = 0
+    adam_eps_root: float = 0.0
     """Added to AdamW's second moment inside the square root, which makes the fit a smoother function of its data
     (1e-8 does); 0 is plain AdamW."""
     max_grad_norm: float = 1.0

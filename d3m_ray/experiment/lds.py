@@ -108,6 +108,20 @@ def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> Prepared
     return PreparedLds(config, Prepared(removals, context))
 
 
+def another_study(prepared: PreparedLds, config: LdsConfig) -> PreparedLds:
+    """The same experiment judged by other subsets of train, without removals of their own. Raises as `prepare_lds`."""
+    numbers_left_out(config.keep_shares, len(prepared.context.splits.train))
+    removals = dataclasses.replace(config, experiment=prepared.config.experiment, removal_shares=())
+    return PreparedLds(removals, prepared.removals)
+
+
+def joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """What several studies of one experiment leave: each failure once."""
+    failed = {failure.fit_key: failure for outcome in outcomes for failure in outcome.failed}
+    unscored = dict.fromkeys(each for outcome in outcomes for each in outcome.unscored)
+    return Outcome(outcomes[0].experiment, list(failed.values()), tuple(unscored))
+
+
 def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcome:
     """Bring the store to hold the LDS of every method, and the trials of what removal by it does."""
     config, context = prepared.config, prepared.context
