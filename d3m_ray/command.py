@@ -6,13 +6,13 @@ with a flag is said without them, what is wrong with the corpus or the model wit
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
-from d3m_ray.config import ExperimentConfig, LdsConfig
+from d3m_ray.config import ExperimentConfig, LdsConfig, LeaderboardConfig
 from d3m_ray.errors import RunError
 from d3m_ray.flags import parsed, with_environment
 from d3m_ray.protocol import WARNING, follow_thesis
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WRITTEN_SUFFIXES = (".csv", ".txt", ".html", ".pdf", ".png", ".svg")
 
-Config = TypeVar("Config", ExperimentConfig, LdsConfig)
+Config = TypeVar("Config", ExperimentConfig, LdsConfig, LeaderboardConfig)
 
 
 def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
@@ -39,7 +39,12 @@ def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str]
 
 def run_lds_sweep(description: str, defaults: LdsConfig, arguments: list[str] | None = None) -> None:
     """As `run_sweep`, for the linear datamodeling scores of the methods."""
-    _main(description, defaults, arguments, _lds_sweep)
+    _main(description, defaults, arguments, lambda config: _lds_studies(config.experiment, [config]))
+
+
+def run_leaderboard_sweep(description: str, defaults: LeaderboardConfig, arguments: list[str] | None = None) -> None:
+    """As `run_lds_sweep`, for the two LDS, under the base models' seeds and across seeds, that rank the methods."""
+    _main(description, defaults, arguments, lambda config: _lds_studies(config.experiment, config.studies()))
 
 
 def _main(description: str, defaults: Config, arguments: list[str] | None, run: Callable[[Config], int]) -> None:
@@ -75,21 +80,22 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
         return _finish(config, store, outcome, "trials")
 
 
-def _lds_sweep(config: LdsConfig) -> int:
-    experiment = config.experiment
+def _lds_studies(experiment: ExperimentConfig, studies: Sequence[LdsConfig]) -> int:
+    """One LDS after another, of the same experiment: nothing runs before all of them are checked."""
     store = _open(experiment)
-    from d3m_ray.experiment.lds import prepare_lds, run_lds
+    from d3m_ray.experiment.lds import another_study, joined, prepare_lds, run_lds
     from d3m_ray.progress import Progress
 
     with Progress() as progress:
-        prepared = prepare_lds(config, store, progress)
-        _check_figures(experiment, store, prepared.subsets.context.experiment)
+        first = prepare_lds(studies[0], store, progress)
+        prepared = [first, *(another_study(first, config) for config in studies[1:])]
+        _check_figures(experiment, store, first.context.experiment)
         from d3m_ray.cluster.engine import connected
 
         with _failing(), connected(experiment.execution, store, progress.stage) as engine:
-            outcome = run_lds(prepared, engine, progress)
+            outcomes = [run_lds(study, engine, progress) for study in prepared]
     with _failing():
-        return _finish(experiment, store, outcome, "lds")
+        return _finish(experiment, store, joined(outcomes), "lds")
 
 
 def _open(config: ExperimentConfig) -> Store:

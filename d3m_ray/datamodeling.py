@@ -1,42 +1,48 @@
-"""The linear datamodeling score: how well attribution scores foretell the margins of retrained models.
+"""The linear datamodeling score: how well attribution scores foretell retrained models, and how well any could.
 
-Shapes: M subsets of train that a model was retrained on, N train examples, T targets (queries or groups), R resamples.
+Shapes: M subsets of train that a model was retrained on, F fits of each, N train examples, T targets (queries, groups,
+or one weighed sum of them), R resamples.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 MIN_SUBSETS = 3
 MIN_SUBSETS_OF_INTERVAL = 10  # a bootstrap of fewer draws the same few models over and over: its bounds mean nothing
 CONFIDENCE = 0.95
+NUM_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class DatamodelingScores:
-    """The linear datamodeling score of each target with its 95% bootstrap interval, and their mean over targets.
+class Correlations:
+    """A rank correlation over the subsets for each target, with its 95% bootstrap interval, and their mean.
 
-    `lds`, `low` and `high` are [T] float64 between -1 and 1. They are NaN where predictions or outputs do not vary over
-    the subsets; such a target does not enter the means. Bounds are NaN of fewer than `MIN_SUBSETS_OF_INTERVAL` subsets.
+    `values`, `low` and `high` are [T] float64 between -1 and 1. They are NaN where what is correlated does not vary
+    over the subsets; such a target does not enter the means. Bounds are NaN of fewer than `MIN_SUBSETS_OF_INTERVAL`
+    subsets.
     """
 
-    lds: np.ndarray
+    values: np.ndarray
     low: np.ndarray
     high: np.ndarray
     mean: float
     mean_low: float
     mean_high: float
+    resampled_means: np.ndarray
+    """[R] the mean over targets in each resample; the same resamples of as many subsets, whatever is correlated."""
     num_subsets: int
 
 
 def linear_datamodeling_scores(
-    scores: np.ndarray, kept: np.ndarray, outputs: np.ndarray, num_resamples: int = 1000, seed: int = 0
-) -> DatamodelingScores:
+    scores: np.ndarray, kept: np.ndarray, outputs: np.ndarray, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Correlations:
     """LDS of scores [N, T], given the subsets kept [M, N] bool and outputs [M, T] of the models retrained on them.
 
     The rank correlation over the subsets of a target's output and of its prediction, the sum of the scores of what the
-    subset keeps (Park et al. 2023, arXiv 2303.14186, section 2; Ilyas et al. 2022, arXiv 2202.00622). Outputs are
-    margins of the queries, or mean margins of the groups.
+    subset keeps (Park et al. 2023, arXiv 2303.14186, section 2; Ilyas et al. 2022, arXiv 2202.00622). Outputs are what
+    the models make of the queries, mean over a subset's fits, or means of that over the groups.
 
     The intervals are percentiles of a bootstrap over the subsets, not over the targets: retrained models are the few
     that the score rests on, and one model's luck moves all targets at once. A resample serves all targets, so that
@@ -46,23 +52,46 @@ def linear_datamodeling_scores(
     """
     _check(scores, kept, outputs)
     predicted = kept.astype(np.float64) @ scores.astype(np.float64)
-    counts = resampled_counts(len(kept), num_resamples, seed)
-    counts = np.concatenate([np.ones_like(counts[:, :1]), counts], axis=1)  # first, every subset once
+    counts = _counts(len(kept), num_resamples, seed)
     pairs = zip(predicted.T, outputs.T, strict=True)
-    correlations = np.stack([rank_correlations(*pair, counts) for pair in pairs], axis=1)
-    means = _mean_of_known(correlations)
-    resampled = slice(1, None) if len(kept) >= MIN_SUBSETS_OF_INTERVAL else slice(0)
-    low, high = _interval(correlations[resampled])
-    mean_low, mean_high = _interval(means[resampled, None])
-    return DatamodelingScores(
-        lds=correlations[0],
-        low=low,
-        high=high,
-        mean=float(means[0]),
-        mean_low=float(mean_low[0]),
-        mean_high=float(mean_high[0]),
-        num_subsets=len(kept),
-    )
+    return _summary(np.stack([rank_correlations(*pair, counts) for pair in pairs], axis=1), len(kept))
+
+
+def fit_correlations(outputs: np.ndarray, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Correlations:
+    """How far two fits of one subset agree: the rank correlation of their outputs [M, F, T] over the subsets.
+
+    The mean over the F (F - 1) / 2 pairs of fits, in the resamples of `linear_datamodeling_scores`. Raises ValueError
+    where F is below 2, M below 3, or values are not finite.
+    """
+    num_subsets, num_fits, num_targets = outputs.shape
+    if num_fits < 2 or num_subsets < MIN_SUBSETS or not np.isfinite(outputs).all():
+        raise ValueError(
+            f"fits agree where there are two of at least {MIN_SUBSETS} subsets, all finite; received {outputs.shape}"
+        )
+    counts = _counts(num_subsets, num_resamples, seed)
+    of_targets = []
+    for target in range(num_targets):
+        pairs = combinations(outputs[:, :, target].T, 2)
+        of_pairs = np.stack([rank_correlations(*pair, counts) for pair in pairs], axis=1)
+        of_targets.append(_mean_of_known(of_pairs))
+    return _summary(np.stack(of_targets, axis=1), num_subsets)
+
+
+def ceiling(fit_correlation: np.ndarray, num_fits: int) -> np.ndarray:
+    """The LDS that a perfect prediction of what a subset's fits have in common would reach, given `fit_correlations`.
+
+    With r the correlation of two fits, the mean over F fits has the reliability F r / (1 + (F - 1) r) (Spearman, 1910;
+    Brown, 1910), and correlates with the expected outcome as its square root. NaN where r is not above 0: the fits have
+    nothing in common that could be measured. Exact for Pearson's correlation; for ranks of normal outcomes it is too
+    high by less than .01. Of a mean of r over targets it is an upper bound, the function being concave.
+    """
+    known = np.where(fit_correlation > 0, fit_correlation, np.nan)
+    return np.sqrt(num_fits * known / (1 + (num_fits - 1) * known))
+
+
+def ceiling_bound(bound: np.ndarray, num_fits: int) -> np.ndarray:
+    """`ceiling` of a bound of the correlation; 0 where that is not above 0, NaN where there is none."""
+    return np.where(bound <= 0, 0.0, ceiling(bound, num_fits))
 
 
 def _check(scores: np.ndarray, kept: np.ndarray, outputs: np.ndarray) -> None:
@@ -76,6 +105,12 @@ def _check(scores: np.ndarray, kept: np.ndarray, outputs: np.ndarray) -> None:
         raise ValueError(f"a rank correlation takes at least {MIN_SUBSETS} subsets, received {len(kept)}")
     if not (np.isfinite(scores).all() and np.isfinite(outputs).all()):
         raise ValueError("scores and outputs are finite numbers; received NaN or infinity, as of a model that diverged")
+
+
+def _counts(num_subsets: int, num_resamples: int, seed: int) -> np.ndarray:
+    """[M, 1 + R]: every subset once, then the resamples."""
+    counts = resampled_counts(num_subsets, num_resamples, seed)
+    return np.concatenate([np.ones_like(counts[:, :1]), counts], axis=1)
 
 
 def resampled_counts(num_subsets: int, num_resamples: int, seed: int) -> np.ndarray:
@@ -101,6 +136,24 @@ def rank_correlations(predicted: np.ndarray, actual: np.ndarray, counts: np.ndar
     actual_variance = np.einsum("mr,mr->r", counts * actual_ranks, actual_ranks, dtype=np.float64)
     scale = np.sqrt(predicted_variance * actual_variance)
     return np.divide(covariance, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+
+
+def _summary(correlations: np.ndarray, num_subsets: int) -> Correlations:
+    """What correlations [1 + R, T] say, of which the first are over every subset once, the others over resamples."""
+    means = _mean_of_known(correlations)
+    resampled = slice(1, None) if num_subsets >= MIN_SUBSETS_OF_INTERVAL else slice(0)
+    low, high = _interval(correlations[resampled])
+    mean_low, mean_high = _interval(means[resampled, None])
+    return Correlations(
+        values=correlations[0],
+        low=low,
+        high=high,
+        mean=float(means[0]),
+        mean_low=float(mean_low[0]),
+        mean_high=float(mean_high[0]),
+        resampled_means=means[resampled],
+        num_subsets=num_subsets,
+    )
 
 
 def _mean_of_known(correlations: np.ndarray) -> np.ndarray:

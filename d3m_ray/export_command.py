@@ -2,15 +2,15 @@
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from d3m_ray.analysis.choice import chosen_numbers
-from d3m_ray.analysis.contrasts import Row
-from d3m_ray.analysis.export import Export, split_train
+from d3m_ray.analysis.export import Export, evidence_of, evidence_of_rounds, split_train
 from d3m_ray.analysis.results import PLAIN_OBJECTIVE, Results, newest_trials
 from d3m_ray.arguments import check_known, checked_file
 from d3m_ray.data.files import REMOVED_SUFFIX
@@ -18,6 +18,8 @@ from d3m_ray.errors import InputError
 from d3m_ray.selection import ARMS
 from d3m_ray.store import Store, StoreError, check_writable_folder, write_file
 from d3m_ray.terminal import EXIT_FAILED, say
+
+Row = Mapping[Hashable, Any]  # of a frame, by column
 
 REASONS: Mapping[str, str] = {
     "random": "drawn at random",
@@ -71,9 +73,8 @@ def export_train(store: Store, request: ExportRequest) -> int:
     results = _results_of(store, request, damaged.setdefault)
     number, why = _number(results, request)
     removed_ids = _removed_ids(results, request, number)
-    alignment = _alignment_of(request.method) if number else None
-    exported = split_train(results, removed_ids, alignment)
-    removed = _with_reasons(exported.removed, results, alignment, request.method)
+    exported = split_train(results, removed_ids, _evidence(results, request.method, number, removed_ids))
+    removed = _with_reasons(exported.removed, request.method)
     exported = replace(exported, removed=removed.assign(method=request.method, num_removed=number))
     encode = _ENCODERS[request.ending]
     write_file(beside, encode(exported.removed))
@@ -168,17 +169,32 @@ def _removed_ids(results: Results, request: ExportRequest, number: int) -> list[
     return removals[asked[0]]
 
 
-def _with_reasons(removed: pd.DataFrame, results: Results, alignment: str | None, method: str) -> pd.DataFrame:
-    """The removed rows with the reason in words; where an alignment was read, the lowest rank first."""
-    if alignment is None:
+def _evidence(results: Results, method: str, number: int, removed_ids: Collection[str]) -> pd.DataFrame | None:
+    """What the arm read of the examples that it removed, by example id; None where it read nothing."""
+    alignment = _alignment_of(method)
+    if alignment is None or number == 0:
+        return None
+    key = results.fits.loc[results.fits["num_removed"] == number, "trial_key"].iloc[0]
+    made_with = results.store.read_metadata("trials", key, method)["configuration"]
+    rounds = made_with.get("selection", {}).get("rounds", ())
+    if not rounds:
+        return evidence_of(results, alignment)
+    return evidence_of_rounds(results, alignment, [told["alignment_key"] for told in rounds], removed_ids)
+
+
+def _with_reasons(removed: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The removed rows with the reason in words; where an alignment was read, the lowest rank of each round first."""
+    if "rank" not in removed:
         return removed.assign(reason=REASONS.get(method, "removed"))
-    removed = removed.sort_values("rank", ignore_index=True)
-    num_train = len(results.alignments[alignment])
-    return removed.assign(reason=[_reason(row, alignment, num_train) for row in removed.to_dict("records")])
+    removed = removed.sort_values(["round", "rank"] if "round" in removed else "rank", ignore_index=True)
+    alignment = str(_alignment_of(method))
+    return removed.assign(reason=[_reason(row, alignment) for row in removed.to_dict("records")])
 
 
-def _reason(row: Row, alignment: str, num_train: int) -> str:
-    text = f"{alignment} alignment {row['alignment']:+.4g}, rank {row['rank']:,} of {num_train:,} from the lowest"
+def _reason(row: Row, alignment: str) -> str:
+    within = f" in round {row['round']}" if "round" in row else ""
+    rank = f"rank {row['rank']:,} of {row['num_ranked']:,} from the lowest{within}"
+    text = f"{alignment} alignment {row['alignment']:+.4g}, {rank}"
     if "most_hurt_group" not in row:
         return text
     return f"{text}; lowest score {row['most_hurt_score']:+.3g}, for {row['most_hurt_group']}"

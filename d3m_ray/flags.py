@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from d3m_ray.config import ExecutionConfig, ExperimentConfig, LdsConfig
+from d3m_ray.config import ExecutionConfig, ExperimentConfig, LdsConfig, LeaderboardConfig
 from d3m_ray.errors import InputError
 
 PREFIX = "D3M_RAY_"
@@ -28,7 +28,7 @@ _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _RULE = re.compile("─{3,}|-{3,}")
 _COMMAS = re.compile(r"[\w.-]+(,[\w.-]+)+,?")
 
-Config = TypeVar("Config", ExperimentConfig, LdsConfig)
+Config = TypeVar("Config", ExperimentConfig, LdsConfig, LeaderboardConfig)
 Parsed = TypeVar("Parsed")
 
 
@@ -38,7 +38,7 @@ def with_environment(config: Config) -> Config:
     A variable stands in for the store, or a field of `ExecutionConfig`, that has the value of a class's default.
     Raises InputError where a variable breaks a rule, naming it.
     """
-    if isinstance(config, LdsConfig):
+    if not isinstance(config, ExperimentConfig):
         return dataclasses.replace(config, experiment=with_environment(config.experiment))
     execution, plain = config.execution, ExecutionConfig()
     for name in PRESETS:

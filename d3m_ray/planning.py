@@ -156,12 +156,16 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
         )
 
 
-def record_plan(prepared: Prepared, progress: Progress) -> None:
-    """Write what this experiment is and plans, by which software and where, and the examples that it is about."""
+def record_plan(prepared: Prepared, progress: Progress, plan: Sequence[PlannedTrial] | None = None) -> None:
+    """Write what this experiment is and plans, by which software and where, and the examples that it is about.
+
+    The plan is every trial that is asked for, unless another one is given.
+    """
     config, context = prepared.config, prepared.context
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
     made_by = current_provenance(device_name())
-    context.store.write_experiment(context.experiment, recorded, asked_trials(config, context), keys, made_by)
+    planned = asked_trials(config, context) if plan is None else plan
+    context.store.write_experiment(context.experiment, recorded, planned, keys, made_by)
     store_corpus(context.store, context.splits, context.data_hash, config.store_texts, progress.stage)
 
 

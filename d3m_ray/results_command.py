@@ -86,7 +86,9 @@ def show_results(store: Store, experiment: str, folder: Path) -> None:
 def show_finding(results: "Results") -> list[str]:
     """Print the table of an experiment, its headline and what speaks against it; returns the caveats."""
     from d3m_ray.analysis.caveats import find_caveats
-    from d3m_ray.analysis.datamodeling import lds_table, render_lds
+    from d3m_ray.analysis.datamodeling import lds_table
+    from d3m_ray.analysis.lds_on_screen import render_lds
+    from d3m_ray.analysis.leaderboard import leaderboard_markdown, leaderboard_table
     from d3m_ray.analysis.report.answer import answer_of
     from d3m_ray.analysis.summary import render_summary, summary_table
 
@@ -96,8 +98,13 @@ def show_finding(results: "Results") -> list[str]:
             Console().print(render_summary(summary_table(results), title=f"{results.name}, test"))
         if len(results.lds):
             Console().print(render_lds(lds_table(results), title=f"{results.name}, val"))
-        sentence = answer_of(results).sentence
+        if len(leaderboard_table(results)):
+            _print_line(leaderboard_markdown(results), "")
+        answer = answer_of(results)
+        sentence = answer.sentence
         _print_line(sentence, "bold")
+        for remark in answer.details if answer.kind == "lds" else ():
+            _print_line(remark, "")
         for caveat in (each for each in caveats if each not in sentence):  # what it rests on, it says itself
             _print_line(f"caution: {caveat}", "yellow")
     return caveats

@@ -227,8 +227,8 @@ def _alignment_arms(alignment: str) -> dict[str, Arm]:
 
 
 def _best_arm(method: str, alignment: str | None) -> Arm:
-    """The arm that takes the best number of another; without an alignment, base models weigh the groups alone."""
-    return Arm(_chosen_later, alignment, reads_cell_losses=alignment is None, chooses_number=True, best_of=method)
+    """The arm that takes the best number of another; the base models weigh the groups of its target."""
+    return Arm(_chosen_later, alignment, reads_cell_losses=True, chooses_number=True, best_of=method)
 
 
 def _chosen_later(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:

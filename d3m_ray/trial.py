@@ -59,8 +59,10 @@ class TrialContext:
             TRAINING_VERSION, self.data_hash, kept.tolist(), settings, self.model_hash, str(seed), *otherwise
         )
 
-    def trial_key(self, fit_key: str, method: str, num_removed: int) -> str:
-        return content_hash(fit_key, self.experiment, method, str(num_removed))
+    def trial_key(self, fit_key: str, method: str, num_removed: int, draw: int | None = None) -> str:
+        """Hash of the fit and of what asks for it; of a trial that is told apart by its draw, of that too."""
+        drawn = () if draw is None else (str(draw),)
+        return content_hash(fit_key, self.experiment, method, str(num_removed), *drawn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +85,28 @@ class TrialSpec:
     trial_key: str
     method: str
     num_removed: int
+    seed: int
+    """The fit's seed; of a draw that has a number of its own, this."""
     fit: FitSpec
     selection: Mapping[str, Any] = field(default_factory=dict)
     """What its metadata say of how its selection came about: JSON values; enters no key."""
 
 
-def plan_trial(context: TrialContext, method: str, removed: np.ndarray, seed: int, objective: str = ERM) -> TrialSpec:
-    """The trial of a method that removes these positions and trains with this objective."""
+def plan_trial(
+    context: TrialContext,
+    method: str,
+    removed: np.ndarray,
+    seed: int,
+    objective: str = ERM,
+    draw: int | None = None,
+) -> TrialSpec:
+    """The trial of a method that removes these positions and trains with this seed and objective.
+
+    With `draw`, many trials of one number removed share a seed of training, and the draw tells them apart.
+    """
     fit = FitSpec(context.fit_key(removed, seed, objective), removed, seed, objective=objective)
-    return TrialSpec(context.trial_key(fit.fit_key, method, len(removed)), method, len(removed), fit)
+    key = context.trial_key(fit.fit_key, method, len(removed), draw)
+    return TrialSpec(key, method, len(removed), seed if draw is None else draw, fit)
 
 
 _models: dict[str, PreTrainedModel] = {}  # at most one: the architecture that this process fine-tunes
@@ -143,7 +158,7 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
         model=context.base.name,
         objective=trial.fit.objective,
         num_removed=trial.num_removed,
-        seed=trial.fit.seed,
+        seed=trial.seed,
         created_at=datetime.now(UTC),
         **configuration["fit"],
     )
@@ -174,7 +189,7 @@ def _predictions_of(fitted: pd.DataFrame, examples: Examples) -> Predictions:
 
 def record_failure(context: TrialContext, trial: TrialSpec, error: str, traceback: str) -> None:
     """Store why a trial has no result; it is tried again at the next run."""
-    planned = PlannedTrial(trial.method, trial.num_removed, trial.fit.seed)
+    planned = PlannedTrial(trial.method, trial.num_removed, trial.seed)
     _write_failure(context, trial.trial_key, planned, error, traceback)
 
 

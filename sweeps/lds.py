@@ -6,11 +6,12 @@ from d3m_ray.data import HatexplainOptions
 
 if __name__ == "__main__":
     run_lds_sweep(
-        "Retrain on random halves of train and rank the methods by how well their scores foretell the margins.",
+        "Retrain on random subsets of train and rank the methods by how well their scores foretell what comes of it.",
         LdsConfig(
             ExperimentConfig(
                 corpus_options=HatexplainOptions(),
                 methods=("trak", "ekfac", "embedding", "random"),
-            )
+            ),
+            removal_shares=("1%", "5%", "10%"),
         ),
     )

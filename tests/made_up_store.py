@@ -5,6 +5,7 @@ Texts are harmless. Group, label and method names are the caller's, so that test
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,19 @@ CREATED_AT = pd.Timestamp("2026-01-02 03:04:05", tz="UTC")
 GROUPS = ("ant", "bee", "cat", "dog")
 NUMBERS = (50, 100, 200)
 PLACES = ("harbour", "meadow", "valley", "orchard", "garden")
+
+STUDY: Mapping[str, Any] = {
+    "keep_share": 0.5,
+    "subset_seeds": "own",
+    "fits_per_subset": 2,
+    "fit_correlation": 0.4,
+    "fit_correlation_low": 0.1,
+    "fit_correlation_high": 0.6,
+    "ceiling": 0.756,
+    "ceiling_low": 0.426,
+    "ceiling_high": 0.866,
+}
+"""What the rows of an LDS say of its subsets: halves of two fits each."""
 
 Gain = Callable[[str, int], float]
 """(method, number removed) -> what it adds to the accuracy of the worst group, the last one."""

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from d3m_ray.datamodeling import linear_datamodeling_scores, rank_correlations, resampled_counts
+from d3m_ray.datamodeling import (
+    ceiling,
+    ceiling_bound,
+    fit_correlations,
+    linear_datamodeling_scores,
+    rank_correlations,
+    resampled_counts,
+)
 
 NUM_SUBSETS, NUM_TRAIN, NUM_TARGETS = 30, 80, 6
 
@@ -26,8 +33,8 @@ def test_each_target_has_the_rank_correlation_of_its_predictions():
     predicted = np.array([[scores[row, t].sum(dtype=np.float64) for t in range(NUM_TARGETS)] for row in kept])
     varying = [0, 3, 4, 5]
     expected = [spearmanr(predicted[:, t], outputs[:, t]).statistic for t in varying]
-    np.testing.assert_allclose(result.lds[varying], expected, rtol=1e-12)
-    for values in (result.lds, result.low, result.high):
+    np.testing.assert_allclose(result.values[varying], expected, rtol=1e-12)
+    for values in (result.values, result.low, result.high):
         assert np.isnan(values[[1, 2]]).all()
         assert np.isfinite(values[varying]).all()
     assert result.mean == pytest.approx(np.mean(expected), rel=1e-12)
@@ -38,7 +45,7 @@ def test_perfect_and_opposite_scores():
     scores, kept, outputs = made(noise=0.0)
     for sign in (1.0, -1.0):
         result = linear_datamodeling_scores(sign * scores, kept, np.exp(outputs / 10))
-        for values in (result.lds, result.low, result.high, result.mean, result.mean_low, result.mean_high):
+        for values in (result.values, result.low, result.high, result.mean, result.mean_low, result.mean_high):
             np.testing.assert_allclose(values, sign, rtol=1e-12)
 
 
@@ -46,7 +53,7 @@ def test_perfect_and_opposite_scores():
 def test_few_subsets_have_no_interval(num_subsets, known):
     scores, kept, outputs = made(noise=4.0)
     result = linear_datamodeling_scores(scores, kept[:num_subsets], outputs[:num_subsets])
-    assert np.isfinite([*result.lds, result.mean]).all()
+    assert np.isfinite([*result.values, result.mean]).all()
     assert (np.isfinite([*result.low, *result.high, result.mean_low, result.mean_high]) == known).all()
 
 
@@ -94,7 +101,7 @@ def test_a_resample_of_one_value_is_unknown_and_left_out():
 def test_no_target_that_varies_leaves_no_mean():
     scores, kept, outputs = made(noise=1.0)
     result = linear_datamodeling_scores(scores, kept, np.zeros_like(outputs))
-    assert np.isnan([result.mean, result.mean_low, result.mean_high, *result.lds]).all()
+    assert np.isnan([result.mean, result.mean_low, result.mean_high, *result.values]).all()
 
 
 def test_many_subsets_keep_the_sums_exact():
@@ -139,3 +146,64 @@ def test_the_interval_covers_the_score_of_many_subsets():
 def test_what_does_not_fit_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         linear_datamodeling_scores(*change(*made(noise=1.0)))
+
+
+def made_fits(reliability: float, num_subsets: int, num_fits: int, num_targets: int = 3) -> np.ndarray:
+    """Outputs [M, F, T] of which two fits of a subset correlate as much as named."""
+    rng = np.random.default_rng(5)
+    of_subsets = np.sqrt(reliability) * rng.normal(size=(num_subsets, 1, num_targets))
+    return of_subsets + np.sqrt(1 - reliability) * rng.normal(size=(num_subsets, num_fits, num_targets))
+
+
+def test_fits_of_a_subset_agree_as_their_pairs_correlate():
+    outputs = made_fits(0.5, NUM_SUBSETS, 3)
+    outputs[:, :, 0] = outputs[:, :, 0].round()  # ties
+    found = fit_correlations(outputs, num_resamples=40, seed=2)
+
+    def of_pairs(rows) -> np.ndarray:
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        return np.array(
+            [
+                np.mean([spearmanr(outputs[rows, a, t], outputs[rows, b, t]).statistic for a, b in pairs])
+                for t in range(3)
+            ]
+        )
+
+    np.testing.assert_allclose(found.values, of_pairs(np.arange(NUM_SUBSETS)), rtol=1e-12)
+    drawn = [np.repeat(np.arange(NUM_SUBSETS), c.astype(int)) for c in resampled_counts(NUM_SUBSETS, 40, 2).T]
+    resampled = np.array([of_pairs(rows) for rows in drawn])
+    np.testing.assert_allclose(found.low, np.percentile(resampled, 2.5, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.resampled_means, resampled.mean(axis=1), rtol=1e-12)
+    scores, kept, lds_outputs = made(noise=1.0)
+    of_lds = linear_datamodeling_scores(scores, kept, lds_outputs, num_resamples=40, seed=2)
+    assert of_lds.resampled_means.shape == found.resampled_means.shape, "the same resamples, so differences are paired"
+
+
+@pytest.mark.parametrize(("reliability", "num_fits"), [(0.11, 2), (0.5, 2), (0.5, 5), (0.9, 1)])
+def test_the_ceiling_is_what_a_perfect_prediction_reaches(reliability, num_fits):
+    """Of 20,000 subsets, the correlation of the noiseless outcome with the mean over the fits, to two digits."""
+    rng = np.random.default_rng(3)
+    truth = np.sqrt(reliability) * rng.normal(size=20_000)
+    fits = truth[:, None] + np.sqrt(1 - reliability) * rng.normal(size=(20_000, max(num_fits, 2)))
+    between = spearmanr(fits[:, 0], fits[:, 1]).statistic
+    reached = spearmanr(truth, fits[:, :num_fits].mean(axis=1)).statistic
+    assert ceiling(np.array([between]), num_fits)[0] == pytest.approx(reached, abs=0.02)
+
+
+def test_an_estimate_from_few_subsets_holds_the_true_ceiling():
+    found = fit_correlations(made_fits(0.5, 100, 2, 1))
+    low, high = ceiling_bound(found.low, 2)[0], ceiling_bound(found.high, 2)[0]
+    assert low < np.sqrt(2 * 0.5 / 1.5) < high
+    assert low < ceiling(found.values, 2)[0] < high
+
+
+def test_fits_that_do_not_agree_have_no_ceiling():
+    np.testing.assert_array_equal(ceiling(np.array([-0.4, 0.0, np.nan]), 2), [np.nan] * 3)
+    np.testing.assert_array_equal(ceiling_bound(np.array([-0.4, 0.0, np.nan]), 2), [0, 0, np.nan])
+    assert ceiling_bound(np.array([0.28]), 1)[0] == pytest.approx(np.sqrt(0.28))
+
+
+@pytest.mark.parametrize("outputs", [np.zeros((9, 1, 2)), np.zeros((2, 2, 2)), np.full((9, 2, 2), np.nan)])
+def test_fits_that_cannot_agree_are_refused(outputs):
+    with pytest.raises(ValueError, match="fits agree where there are two of at least 3 subsets, all finite"):
+        fit_correlations(outputs)

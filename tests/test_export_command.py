@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_up_store import MadeUp, fill_store
@@ -123,6 +124,13 @@ def test_without_scores_the_reason_is_the_alignment_alone(store: Store, run: Run
     removed = pd.read_csv(tmp_path / "a.removed.csv")
     assert "most_hurt_group" not in removed
     assert removed["reason"].str.endswith("of 96 from the lowest").all()
+
+
+def test_scores_that_are_of_no_single_group_name_none(store: Store, run: Run, tmp_path: Path) -> None:
+    key, ids = f"scores-{MADE.name}-trak", list(corpus_of(store))
+    store.write_scores("scores", key, np.zeros((96, 1), np.float32), ids, ["weighed groups"], {}, "trak")
+    assert run(store, tmp_path / "a.csv", "--method", "trak", "--num-removed", "8")[0] == 0
+    assert "most_hurt_group" not in pd.read_csv(tmp_path / "a.removed.csv")
 
 
 def test_a_random_removal_is_that_of_one_seed(whole: Store, run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from d3m_ray.data import PlantedOptions, load_splits
 from d3m_ray.engine import LocalEngine
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.lds import prepare_lds, run_lds
+from d3m_ray.experiment.subsets import plan_subsets
 from d3m_ray.progress import Progress
+from d3m_ray.selection import random_subset
 from d3m_ray.store import Store
 
 SMALL = LdsConfig(
@@ -25,7 +27,10 @@ SMALL = LdsConfig(
         trak=TrakConfig(projection_dim=64),
     ),
     num_subsets=5,
+    removal_shares=("10%",),
+    removal_seeds=(100, 101),
 )
+SUBSETS = "group == 'worst' and split == 'val' and seed >= 1_000_000"
 
 
 def run(config: LdsConfig, store: Store):
@@ -41,44 +46,119 @@ def measured(tmp_path_factory) -> Store:
 
 
 def test_subsets_are_ordinary_trials_that_remove_half(measured):
-    trials = measured.read_all("trials").query("group == 'worst' and split == 'val'")
+    trials = measured.read_all("trials").query(SUBSETS)
     assert trials["experiment"].str.endswith("-lds").all()
     assert sorted(trials[["method", "num_removed", "seed"]].itertuples(index=False, name=None)) == [
-        ("random", 80, seed) for seed in range(5)
+        ("random", 80, 1_000_000 * fit + subset) for fit in (1, 2) for subset in range(5)
     ]
     removed = measured.read_all("removals").groupby("trial_key")["example_id"].apply(frozenset)
-    assert len(set(removed)) == 5
+    assert len(set(removed[trials["trial_key"]])) == 5
+    ids = load_splits(SMALL.experiment.corpus_options).train.example_ids
+    of_first = trials.loc[trials["seed"] == 2_000_003, "trial_key"].iloc[0]
+    assert removed[of_first] == frozenset(ids[random_subset(160, 80, 3)]), "both fits lack what (80, 3) always drew"
+
+
+def test_removal_by_each_method_stands_beside_random_removal(measured):
+    trials = measured.read_all("trials").query("group == 'worst' and split == 'val' and seed < 1_000_000")
+    found = set(trials[["method", "num_removed", "seed"]].itertuples(index=False, name=None))
+    methods = SMALL.experiment.methods
+    assert found == {(method, number, seed) for method in methods for number in (0, 16) for seed in (100, 101)}
+    (record,) = (record for name, record in measured.read_experiments().items() if "embedding" in record.keys["scores"])
+    assert {tuple(trial) for trial in record.plan} > found
+    alignment = measured.read("alignments", record.keys["alignments"]["trak"], "trak").set_index("example_id")
+    key = trials.query("method == 'trak' and num_removed == 16")["trial_key"].iloc[0]
+    removed = measured.read("removals", key, "trak")["example_id"]
+    assert set(removed) == set(alignment["alignment"].nsmallest(16).index)
 
 
 def test_the_score_is_the_rank_correlation_of_foretold_and_retrained_margins(measured):
     splits = load_splits(SMALL.experiment.corpus_options)
     of_trak = measured.read_all("query_scores").query("method == 'trak'")
     scores = of_trak.pivot(index="example_id", columns="query_id", values="score")
-    trials = measured.read_all("trials").query("group == 'worst' and split == 'val'")
+    trials = measured.read_all("trials").query(SUBSETS).sort_values("seed")
+    trials, again = trials.iloc[:5], trials.iloc[5:]  # the second fits of the same subsets, in order
     removed = measured.read_all("removals").groupby("trial_key")["example_id"].apply(set)
     fits = measured.read_all("fits").query("split == 'val'").set_index(["fit_key", "example_id"])["margin"]
-    found = measured.read_all("lds").query("method == 'trak'").set_index(["kind", "target"])["lds"]
+    rows = measured.read_all("lds").query("method == 'trak'").set_index(["kind", "target"])
+    found = rows["lds"]
 
     def predicted(columns) -> list[float]:
         total = scores[columns].mean(axis=1)
         return [total[~total.index.isin(removed[key])].sum() for key in trials["trial_key"]]
 
+    def margins(keys, ids) -> np.ndarray:
+        return np.array([[fits[key, each] for each in ids] for key in keys]).mean(axis=1)
+
+    def retrained(ids) -> tuple[np.ndarray, float]:
+        """The mean of both fits, and how far they agree."""
+        both = margins(trials["fit_key"], ids), margins(again["fit_key"], ids)
+        return np.mean(both, axis=0), spearmanr(*both).statistic
+
     query = splits.val.example_ids[7]
-    actual = [fits[key, query] for key in trials["fit_key"]]
+    actual, agreement = retrained([query])
+    assert rows.loc[("query", query), "fit_correlation"] == pytest.approx(agreement)
     assert found["query", query] == pytest.approx(spearmanr(predicted([query]), actual).statistic)
 
     members = splits.val.example_ids[splits.val.groups == 1]
-    actual = [np.mean([fits[key, member] for member in members]) for key in trials["fit_key"]]
+    actual, agreement = retrained(members)
     expected = spearmanr(predicted(members), actual).statistic
     assert found["group", splits.group_names[1]] == pytest.approx(expected)
+    of_group = rows.loc[("group", splits.group_names[1])]
+    assert of_group["fit_correlation"] == pytest.approx(agreement)
+    if agreement > 0:
+        assert of_group["ceiling"] == pytest.approx(np.sqrt(2 * agreement / (1 + agreement)))
+    else:
+        assert np.isnan(of_group["ceiling"])
     assert found["query", "mean"] == pytest.approx(found["query"].drop("mean").mean())
+
+
+def test_the_alignment_foretells_the_weighed_sum_of_the_groups(measured):
+    splits = load_splits(SMALL.experiment.corpus_options)
+    (row,) = measured.read_all("lds").query("method == 'trak' and kind == 'alignment'").to_dict("records")
+    configuration = measured.read_metadata("lds", row["lds_key"], "trak")["configuration"]
+    key = configuration["alignment_key"]
+    alignment = measured.read("alignments", key, "trak").set_index("example_id")["alignment"]
+    weights = measured.read_metadata("alignments", key, "trak")["configuration"]["group_weights"]
+    trials = measured.read_all("trials").query(SUBSETS).drop_duplicates("fit_key").set_index("fit_key")
+    removed = measured.read_all("removals").groupby("trial_key")["example_id"].apply(set)
+    margins = measured.read_all("fits").query("split == 'val'").groupby(["fit_key", "group"])["margin"].mean()
+    fits = np.array(configuration["fits"]).reshape(5, 2)
+    names = splits.group_names
+    sums = [[np.dot(weights, [margins[key, name] for name in names]) for key in of] for of in fits]
+    predicted = [alignment.drop(list(removed[trials.loc[of[0], "trial_key"]])).sum() for of in fits]
+    assert row["target"] == "mean"
+    assert row["lds"] == pytest.approx(spearmanr(predicted, np.mean(sums, axis=1)).statistic)
+
+
+def test_fits_with_the_seeds_of_base_models_differ_by_what_they_lack(measured):
+    experiment = dataclasses.replace(SMALL.experiment, num_checkpoints=2)
+    config = dataclasses.replace(SMALL, experiment=experiment, subset_seeds="base", keep_shares=(0.5, 0.99))
+    with Progress() as progress:
+        context = prepare_lds(config, measured, progress).context
+    halves, most = plan_subsets(config, context)
+    for subsets, number in ((halves, 80), (most, 1)):
+        assert {tuple(trial.fit.seed for trial in of_subset) for of_subset in subsets.trials} == {(0, 1)}
+        assert {trial.num_removed for trial in subsets.all_trials} == {number}
+        assert (~subsets.kept(160)).sum(axis=1).tolist() == [number] * 5
+    (own,) = plan_subsets(SMALL, context)
+    trials = [*halves.all_trials, *most.all_trials, *own.all_trials]
+    assert len({(trial.num_removed, trial.seed) for trial in trials}) == len({t.trial_key for t in trials}) == 30
+    for mine, theirs in zip(own.trials, halves.trials, strict=True):
+        np.testing.assert_array_equal(mine[0].fit.removed, theirs[1].fit.removed)
+
+
+def test_a_subset_of_which_a_fit_is_lost_does_not_count(measured):
+    with Progress() as progress:
+        (subsets,) = plan_subsets(SMALL, prepare_lds(SMALL, measured, progress).context)
+    rest = subsets.trained({subsets.trials[2][1].fit.fit_key})
+    assert rest.trials == (*subsets.trials[:2], *subsets.trials[3:])
 
 
 def test_another_target_is_foretold_and_measured(measured):
     """Of retrained models minus the loss, whose scores are weighed; the fits are those of the margin's LDS."""
     splits, stored = load_splits(SMALL.experiment.corpus_options), measured.keys("fits")
     experiment = dataclasses.replace(SMALL.experiment, methods=("embedding",), alignment=AlignmentConfig(target="loss"))
-    run(dataclasses.replace(SMALL, experiment=experiment), measured)
+    run(dataclasses.replace(SMALL, experiment=experiment, removal_shares=()), measured)
     assert measured.keys("fits") == stored
     (key,) = (
         key
@@ -95,8 +175,9 @@ def test_another_target_is_foretold_and_measured(measured):
     fits = measured.read_all("fits").query("split == 'val'").set_index(["fit_key", "example_id"])["margin"]
     members = splits.val.example_ids[splits.val.groups == 1]
     total = scores[members].mean(axis=1)
-    predicted = [total[~total.index.isin(removed[key])].sum() for key in configuration["fits"]]
-    actual = [-np.log1p(np.exp(-fits[key][members])).mean() for key in configuration["fits"]]
+    predicted = [total[~total.index.isin(removed[key])].sum() for key in configuration["fits"][::2]]
+    losses = [-np.log1p(np.exp(-fits[key][members])).mean() for key in configuration["fits"]]
+    actual = np.reshape(losses, (5, 2)).mean(axis=1)
     found = measured.read("lds", key, "embedding").set_index(["kind", "target"])["lds"]
     assert found["group", splits.group_names[1]] == pytest.approx(spearmanr(predicted, actual).statistic)
 
@@ -108,6 +189,9 @@ def test_the_number_of_retrains_stands_beside_each_score(measured):
     assert rows["lds"].notna().mean() > 0.9
     assert rows[["lds_low", "lds_high"]].isna().all(axis=None), "of five subsets there is no interval to tell"
     assert rows.groupby("method")["target"].nunique().eq(40 + 4 + 1).all()
+    assert set(rows[["keep_share", "subset_seeds", "fits_per_subset"]].itertuples(index=False, name=None)) == {
+        (0.5, "own", 2)
+    }
 
 
 def test_more_subsets_and_methods_train_only_what_is_new(measured, monkeypatch):
@@ -118,9 +202,9 @@ def test_more_subsets_and_methods_train_only_what_is_new(measured, monkeypatch):
     run(SMALL, measured)
     assert trained == []
     methods = dataclasses.replace(SMALL.experiment, methods=("loss",))
-    run(dataclasses.replace(SMALL, experiment=methods, num_subsets=6), measured)
+    run(dataclasses.replace(SMALL, experiment=methods, num_subsets=6, removal_shares=()), measured)
     assert measured.keys("fits") > stored
-    assert [spec.seed for spec in trained if spec.fit_key not in stored] == [5]
+    assert [spec.seed for spec in trained if spec.fit_key not in stored] == [1_000_005, 2_000_005]
 
 
 def test_a_method_that_fails_ends_only_itself(measured, monkeypatch):
@@ -128,11 +212,18 @@ def test_a_method_that_fails_ends_only_itself(measured, monkeypatch):
         raise RuntimeError("made up")
 
     monkeypatch.setitem(METHODS, "ekfac", dataclasses.replace(METHODS["ekfac"], score_queries=fails))
-    config = dataclasses.replace(SMALL, experiment=dataclasses.replace(SMALL.experiment, methods=("ekfac", "bm25")))
-    outcome = run(config, measured)
+    experiment = dataclasses.replace(SMALL.experiment, methods=("ekfac", "bm25"))
+    outcome = run(dataclasses.replace(SMALL, experiment=experiment, fits_per_subset=1), measured)
     assert [(each.name, each.error) for each in outcome.unscored] == [("ekfac", "RuntimeError: made up")]
     assert {"bm25"} < set(measured.read_all("lds")["method"])
     assert "ekfac" not in set(measured.read_all("lds")["method"])
+    failures = measured.read_all("failures")
+    assert set(failures[["method", "num_removed", "error"]].itertuples(index=False, name=None)) == {
+        ("ekfac", 16, "RuntimeError: made up")
+    }
+    of_one_fit = measured.read_all("lds").query("method == 'bm25'")
+    assert of_one_fit["lds"].notna().any()
+    assert of_one_fit[["fit_correlation", "ceiling", "ceiling_high"]].isna().all(axis=None)
 
 
 def test_too_few_subsets_say_why(tmp_path, monkeypatch):
@@ -141,7 +232,7 @@ def test_too_few_subsets_say_why(tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine_module, "run_fit", diverges)
     with pytest.raises(RunError, match="at least 3 subsets, 0 could be trained: 6 fits: FloatingPointError"):
-        run(SMALL, Store(tmp_path))
+        run(dataclasses.replace(SMALL, removal_shares=(), fits_per_subset=1), Store(tmp_path))
 
 
 def test_what_is_no_attribution_method_is_refused():
@@ -164,7 +255,7 @@ def test_scores_of_gradients_foretell_retraining_better_than_chance(tmp_path):
         trak=TrakConfig(),
     )
     store = Store(tmp_path)
-    run(LdsConfig(experiment, num_subsets=24), store)
+    run(LdsConfig(experiment, num_subsets=24, fits_per_subset=1), store)
     means = store.read_all("lds").query("target == 'mean'").set_index(["method", "kind"])
     of_chance = means.loc[("random", "query")]
     assert of_chance["lds_low"] < 0 < of_chance["lds_high"], means

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up_store import MadeUp, fill_store
+from made_up_store import STUDY, MadeUp, fill_store
 from matplotlib.figure import Figure
 
 from d3m_ray.__main__ import main
@@ -147,7 +147,7 @@ def test_an_experiment_without_trials_has_a_report(
     if has_lds:
         rows = pd.DataFrame({"kind": ["query", "group", "group"], "target": ["mean", "ant", "mean"], "lds": 0.3})
         columns = {"lds_key": "k", "experiment": "bees-0", "lds_low": 0.2, "lds_high": 0.4}
-        rows = rows.assign(**columns, num_subsets=20, scoring_seconds=3.0)
+        rows = rows.assign(**columns, **STUDY, num_subsets=20, scoring_seconds=3.0)
         store.write("lds", "k", rows, {}, "trak")
     for command in ("report", "table"):
         assert status_of(command, str(store)) == 0

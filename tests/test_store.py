@@ -89,7 +89,9 @@ def test_the_columns_are_the_contracts() -> None:
     assert names["scores"] == {"scores_key", "example_id", "query_set", "score"}
     assert names["query_scores"] == {"scores_key", "example_id", "query_id", "score"}
     interval = {"lds", "lds_low", "lds_high", "num_subsets", "scoring_seconds"}
-    assert names["lds"] == {"lds_key", "experiment", "kind", "target"} | interval
+    subsets = {"keep_share", "subset_seeds", "fits_per_subset"}
+    ceiling = {f"{name}{bound}" for name in ("ceiling", "fit_correlation") for bound in ("", "_low", "_high")}
+    assert names["lds"] == {"lds_key", "experiment", "kind", "target"} | interval | subsets | ceiling
     assert names["removals"] == {"trial_key", "example_id"}
 
 

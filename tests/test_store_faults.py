@@ -386,7 +386,7 @@ def frame_of(table: str, key: str) -> pd.DataFrame:
 
 
 def test_an_lds_makes_damaged_results_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = LdsConfig(dataclasses.replace(SMALL, methods=("trak",)), num_subsets=3)
+    config = LdsConfig(dataclasses.replace(SMALL, methods=("trak",)), num_subsets=3, fits_per_subset=1)
     store = Store(tmp_path)
 
     def measure() -> pd.DataFrame:

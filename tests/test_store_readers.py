@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_store import STUDY
 
 from d3m_ray.config import ExperimentConfig, TrainingConfig, TrakConfig
 from d3m_ray.data import PlantedOptions, ToxigenOptions
@@ -85,7 +86,15 @@ def two_corpora(tmp_path_factory: pytest.TempPathFactory, csv_folder: Path) -> S
     for key, number in (("k1", 5), ("k2", None)):
         frame = pd.DataFrame([{"trial_key": key, "num_removed": number, **failure}]).astype({"num_removed": "Int64"})
         store.write("failures", key, frame, {}, f"trak{number or ''}")
-    lds = {"experiment": "mine", "kind": "query", "target": "mean", "lds": 0.5, "lds_low": None, "lds_high": None}
+    lds = {
+        **STUDY,
+        "experiment": "mine",
+        "kind": "query",
+        "target": "mean",
+        "lds": 0.5,
+        "lds_low": None,
+        "lds_high": None,
+    }
     store.write(
         "lds", "k1", pd.DataFrame([{"lds_key": "k1", **lds, "num_subsets": 5, "scoring_seconds": 1.0}]), {}, "trak"
     )

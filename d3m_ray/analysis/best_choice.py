@@ -44,8 +44,10 @@ def correlation_of_best(choice: BestChoice, differences: Mapping[int, pd.Series]
 
     `differences` are by number those of the arm that it is of, over the seeds. The law of `after_choice` holds for the
     choice here too: a claim needs the number taken and its test passed, and of the numbers that may be taken it is the
-    one of largest val gain. That a number is taken only if its gain stands out of chance makes claims rarer still.
-    Where too few are stored to tell, the largest correlation that there can be.
+    one of largest val gain. That a number is taken only if its gain stands out of chance makes claims rarer still: of
+    20,000 simulated arms without any effect on test (6 seeds, a fit's val and test values correlated by 1) a gain was
+    claimed in 4.7% with 3 numbers and with 8 where all raise val, by Student's t alone in 5.7% and 9.9%; in 0.5% where
+    none does. Where too few are stored to tell, the largest correlation that there can be.
     """
     numbers = [number for number in choice.numbers if number in differences]
     gains, tested = choice.gains[numbers].dropna(), pd.DataFrame({number: differences[number] for number in numbers})

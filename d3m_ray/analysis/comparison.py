@@ -7,10 +7,11 @@ import pandas as pd
 from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of, base_of, chosen_numbers
 from d3m_ray.analysis.corpus import CELL, group_names, label_names, named, train_examples, trial_identities
 from d3m_ray.analysis.results import Results, once
-from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS
+from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS, TARGET_METRICS
 
 ARM = ["method", "num_removed"]
-METRIC_COLUMNS = [name for metric in METRICS for name in (metric, f"{metric}_std")]
+COMPARED = (*METRICS, *TARGET_METRICS)
+METRIC_COLUMNS = [name for metric in COMPARED for name in (metric, f"{metric}_std")]
 REMOVED = "num_removed_of_group"
 
 
@@ -20,9 +21,9 @@ def comparison_table(results: Results) -> pd.DataFrame:
 
     Arms are every method at the number removed that was chosen on val, and random removal at each of these numbers that
     it has; `nothing removed` is the first. Columns: `method`, `num_removed`, `num_seeds`, `group` (`all`, `worst`,
-    `worst_cell`, then each group), `num_examples`, `num_removed_of_group` and, for each of `METRICS`, its mean over the
-    seeds and `_std`, which divides by n - 1; both are NaN where a seed has none. `worst` is in each seed the group of
-    lowest accuracy, with all of its metrics; `num_examples` is missing where these differ in size.
+    `worst_cell`, then each group), `num_examples`, `num_removed_of_group` and, for each of `COMPARED`, its mean over
+    the seeds and `_std`, which divides by n - 1; both are NaN where a seed has none. `worst` is in each seed the group
+    of lowest accuracy, with all of its metrics; `num_examples` is missing where these differ in size.
     `num_removed_of_group` is a mean over seeds too, missing of the worst group and cell, and where the store lacks what
     was removed.
     """
@@ -104,10 +105,10 @@ def _means(trials: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """Mean and standard deviation over the seeds of every metric, arms in their order, groups in that given."""
     rows = trials[trials["group"].isin(groups)]
     by_group = rows.groupby([*ARM, "group"], sort=False)
-    metrics = by_group[list(METRICS)].agg(["mean", "std"])
+    metrics = by_group[list(COMPARED)].agg(["mean", "std"])
     metrics.columns = pd.Index(METRIC_COLUMNS)
-    num_known = by_group[list(METRICS)].count()
-    for metric in METRICS:
+    num_known = by_group[list(COMPARED)].count()
+    for metric in COMPARED:
         metrics.loc[num_known[metric] < by_group.size(), [metric, f"{metric}_std"]] = float("nan")
     sizes = by_group["num_examples"].agg(["min", "max"])
     num_examples = sizes["min"].where(sizes["min"] == sizes["max"]).astype("Int64")

@@ -1,52 +1,177 @@
-"""Table of the linear datamodeling scores: how well each method's scores foretell retraining."""
+"""Linear datamodeling scores: how well each method's scores foretell retraining, and how well any could."""
 
+from collections.abc import Hashable, Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
-from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.results import Results, once
+from d3m_ray.analysis.statistics import CONFIDENCE
 
 MEAN = "mean"  # the target whose row is the mean over all targets of its kind
+KINDS = {"query": "per val example", "group": "per group", "alignment": "of the alignment"}
+STUDY = ["subset_seeds", "keep_share"]
+AGREEMENT = ("fit_correlation", "fit_correlation_low", "fit_correlation_high")
+CEILING = ("ceiling", "ceiling_low", "ceiling_high")
+COLUMNS = [
+    *("method", *STUDY, "kind", "target", "lds", "lds_low", "lds_high"),
+    *(*CEILING, *AGREEMENT, "num_subsets", "fits_per_subset", "scoring_seconds"),
+]
+DIFFERENCE_COLUMNS = [
+    *(*STUDY, "kind", "first", "second"),
+    *("lds_difference", "lds_difference_low", "lds_difference_high", "verdict", "num_subsets"),
+]
 
 
+def as_percent(share: Hashable) -> str:
+    """A share of train, as it is written: 50%."""
+    return f"{100 * float(str(share)):g}%"
+
+
+def most_retrained(lds: pd.DataFrame) -> pd.DataFrame:
+    """The rows that count, of each method and study: over the most subsets, and of those with the most fits of each."""
+    for measure in ("num_subsets", "fits_per_subset"):
+        lds = lds[lds[measure] == lds.groupby(["method", *STUDY])[measure].transform("max")]
+    return lds
+
+
+def leading_kind(lds: pd.DataFrame) -> str:
+    """The kind by which methods are ordered: the finest that all of them have."""
+    of_kinds = {kind: set(lds.loc[lds["kind"] == kind, "method"]) for kind in KINDS}
+    return next((kind for kind, methods in of_kinds.items() if methods == set(lds["method"])), "group")
+
+
+def mean_lds(lds: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows that count, the means over all targets of a kind, where they are known."""
+    return most_retrained(lds[(lds["target"] == MEAN) & lds["lds"].notna()])
+
+
+@once
 def lds_table(results: Results) -> pd.DataFrame:
-    """One row per method and target: the mean over val examples, the mean over groups, and each group.
+    """One row per method, study, kind and target: the mean over val examples, that over groups, each group, alignment.
 
-    Of each method those over the most subsets count. Columns: `method`, `kind` (query or group), `target`, `lds`,
-    `lds_low`, `lds_high` (95% bootstrap over the subsets), `num_subsets`, `scoring_seconds` (of the scores of every val
-    example). Empty where the store has no LDS of the experiment.
+    A study is a share of train that its subsets keep, and whose seeds their fits have; of each those over the most
+    subsets count. Columns: `method`, `subset_seeds`, `keep_share`, `kind` (query, group or alignment), `target`, `lds`
+    with `lds_low` and `lds_high` (95% bootstrap over the subsets), the `ceiling` and the `fit_correlation` with bounds
+    of the same kind, `num_subsets`, `fits_per_subset`, `scoring_seconds`. Empty where the store has no LDS of the
+    experiment.
     """
-    rows = results.lds
-    most = rows["num_subsets"] == rows.groupby("method")["num_subsets"].transform("max")
-    shown = rows[most & ((rows["target"] == MEAN) | (rows["kind"] == "group"))]
-    columns = ["method", "kind", "target", "lds", "lds_low", "lds_high", "num_subsets", "scoring_seconds"]
-    return shown[columns].reset_index(drop=True)
+    rows = most_retrained(results.lds)
+    shown = rows[(rows["target"] == MEAN) | (rows["kind"] == "group")]
+    return shown.sort_values([*STUDY, "method"], kind="stable", ignore_index=True)[COLUMNS]
 
 
-def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
-    """The means over val examples and over groups, best method first, for the terminal."""
-    rendered = Table(
-        title=title,
-        caption="Spearman correlation of foretold and retrained margins, mean and 95% bootstrap interval over subsets; "
-        "seconds of scoring",
-        box=SIMPLE_HEAD,
-    )
-    for column in ("method", "LDS per example", "LDS per group", "subsets", "seconds"):
-        rendered.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+@once
+def lds_differences(results: Results) -> pd.DataFrame:
+    """One row per study, kind and two methods: the mean LDS of the first less that of the second.
+
+    `lds_difference_low` and `lds_difference_high` are the 95% percentiles of the differences in the same resamples of
+    the same subsets, from ten subsets on; `verdict` is `apart`, or `within noise` where they hold zero. Methods that
+    were not held against the same fits, or whose mean is not known, have no row.
+    """
+    means = mean_lds(results.lds)
+    drawn = {
+        (key, method): results.store.read_metadata("lds", key, method)["configuration"]
+        for key, method in means[["lds_key", "method"]].drop_duplicates().itertuples(index=False, name=None)
+    }
+    rows = [
+        {**dict(zip([*STUDY, "kind"], study, strict=True)), **row}
+        for study, of_study in means.groupby([*STUDY, "kind"], sort=False)
+        for row in _pairs(of_study.sort_values("method").to_dict("records"), drawn)
+    ]
+    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+
+
+def _pairs(
+    rows: list[dict[Hashable, Any]], drawn: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    for first, second in combinations(rows, 2):
+        one, other = (drawn[row["lds_key"], row["method"]] for row in (first, second))
+        if "resampled_means" not in one or one["fits"] != other.get("fits"):
+            continue
+        resampled = [np.array(of["resampled_means"][first["kind"]], dtype=np.float64) for of in (one, other)]
+        low, high = _bounds(resampled[0] - resampled[1])
+        yield {
+            "first": first["method"],
+            "second": second["method"],
+            "lds_difference": first["lds"] - second["lds"],
+            "lds_difference_low": low,
+            "lds_difference_high": high,
+            "verdict": None if np.isnan(low) else "within noise" if low <= 0 <= high else "apart",
+            "num_subsets": first["num_subsets"],
+        }
+
+
+def _bounds(resampled: np.ndarray) -> tuple[float, float]:
+    known = resampled[np.isfinite(resampled)]
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def lds_remarks(results: Results) -> list[str]:
+    """A sentence on each study and kind: what its ceiling is, which methods have no room below it, who are apart."""
+    table, differences = lds_table(results), lds_differences(results)
     means = table[table["target"] == MEAN]
-    per_group = {row["method"]: row for _, row in means[means["kind"] == "group"].iterrows()}
-    per_query = means[means["kind"] == "query"].set_index("method").sort_values("lds", ascending=False)
-    for method, row in per_query.iterrows():
-        cells = [_with_interval(row), _with_interval(per_group[method])]
-        rendered.add_row(str(method), *cells, f"{row['num_subsets']:,}", f"{row['scoring_seconds']:.1f}")
-    return rendered
+    remarks = []
+    for (seeds, share, kind), rows in means.groupby([*STUDY, "kind"], sort=False):
+        pairs = differences[(differences[STUDY] == [seeds, share]).all(axis=1) & (differences["kind"] == kind)]
+        where = f"{KINDS[str(kind)]}, {as_percent(share)} of train kept, {seeds} seeds"
+        remarks.append(f"LDS {where}: {_of_ceiling(rows, str(seeds), _is_common(results))}{_of_pairs(pairs)}")
+    return remarks
 
 
-def _with_interval(row: pd.Series) -> Text:
-    if pd.isna(row["lds"]):
-        return Text("-", style="dim")
-    text = Text(f"{row['lds']:.2f}")
-    if pd.isna(row["lds_low"]):  # too few subsets
-        return text
-    return text.append(f" [{row['lds_low']:.2f}, {row['lds_high']:.2f}]", style="dim")
+def _is_common(results: Results) -> bool:
+    training = results.configuration.get("training")
+    return isinstance(training, Mapping) and training.get("pairing") == "common"
+
+
+def _of_ceiling(rows: pd.DataFrame, seeds: str, is_common: bool) -> str:
+    """What two fits of a subset have in common, and what that leaves a method to reach."""
+    row = rows.sort_values("num_subsets").iloc[-1]
+    if pd.isna(row["fit_correlation"]):
+        why = "one fit of each subset" if row["fits_per_subset"] == 1 else "outcomes that do not vary"
+        return f"no ceiling is known of {why}; --fits-per-subset 2 gives one."
+    has_bounds = not pd.isna(row["fit_correlation_low"])
+    bounds = f" [{row['fit_correlation_low']:.2f}, {row['fit_correlation_high']:.2f}]" if has_bounds else ""
+    common = f"two fits of one subset correlate {row['fit_correlation']:.2f}{bounds}"
+    at_most = f", {row['ceiling_high']:.2f} at most" if has_bounds else ""
+    if pd.isna(row["ceiling"]):
+        return (
+            f"{common}: retraining gives nothing that could be foretold above its noise{at_most}. More fits of each "
+            "subset, or subsets that lack more, would."
+        )
+    told = f"{common}, so a perfect method would reach about {row['ceiling']:.2f}{at_most}."
+    if seeds == "base":
+        reads = "the fits differ from the base models by what they lack alone" if is_common else "the seeds are theirs"
+        return f"{told} That is of what the seeds have in common; {reads}, so a method that reads them may go beyond."
+    reaching = [of for of in rows.to_dict("records") if of["lds_high"] >= row["ceiling"]]
+    if reaching:
+        told += f" No room to tell from it is left to {', '.join(map(_scored, reaching))}."
+    return told
+
+
+def _scored(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['method']} {row['lds']:.2f} [{row['lds_low']:.2f}, {row['lds_high']:.2f}]"
+
+
+def _of_pairs(pairs: pd.DataFrame) -> str:
+    known = pairs.dropna(subset=["verdict"])
+    if known.empty:
+        return ""
+    apart = known[known["verdict"] == "apart"]
+    if apart.empty:
+        return " All differences between methods are within noise."
+    named = "; ".join(_above(row) for row in apart.to_dict("records"))
+    rest = "" if len(apart) == len(known) else " Other differences are within noise."
+    return f" Apart, not corrected for {len(known)} pairs: {named}.{rest}"
+
+
+def _above(row: Mapping[Hashable, Any]) -> str:
+    names = (row["first"], row["second"])
+    better, worse = names if row["lds_difference"] > 0 else names[::-1]
+    return f"{better} above {worse} by {abs(row['lds_difference']):.2f}"

@@ -1,7 +1,7 @@
 """The train split without what an arm removed, and of each example that it lacks, why it went."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from d3m_ray.analysis.results import Results, Scores
 from d3m_ray.store import StoreError
 
 CORPUS_COLUMNS = ["example_id", "text", "label", "group"]
-EVIDENCE_COLUMNS = ["rank", "alignment", "most_hurt_group", "most_hurt_score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +20,13 @@ class Export:
     kept: pd.DataFrame
     """`example_id`, `text`, `label` (its name) and `group`."""
     removed: pd.DataFrame
-    """These, and of an arm that reads an alignment `EVIDENCE_COLUMNS`: the `rank` among all of train by alignment (1 is
-    the lowest; of equals, the first in train order), the `alignment`, and the group whose margin the example's score
-    lowers most, or raises least, with that score."""
+    """These, and of an arm that goes by alignment the columns of `evidence_of`."""
 
 
-def split_train(results: Results, removed_ids: Collection[str], alignment: str | None) -> Export:
-    """Train in two: what is kept, and what went with its evidence; `alignment` is what the arm read, if anything.
+def split_train(results: Results, removed_ids: Collection[str], evidence: pd.DataFrame | None) -> Export:
+    """Train in two: what is kept, and what went with its evidence, by example id, if the arm read any.
 
-    Raises StoreError where the store holds no texts of train, a removed example is none of it, or the alignment is not
-    stored. Without stored scores, the columns of the most hurt group are missing.
+    Raises StoreError where the store holds no texts of train, or a removed example is none of it.
     """
     train = train_examples(results)
     if train.empty or train["text"].isna().any():
@@ -46,22 +42,55 @@ def split_train(results: Results, removed_ids: Collection[str], alignment: str |
             f"{int(is_removed.sum())} stand in its train split; run the same sweep again"
         )
     removed = train[is_removed]
-    if alignment is not None:
-        removed = removed.join(_evidence(results, alignment), on="example_id")
+    if evidence is not None:
+        removed = removed.join(evidence, on="example_id")
     return Export(train[~is_removed].reset_index(drop=True), removed.reset_index(drop=True))
 
 
-def _evidence(results: Results, alignment: str) -> pd.DataFrame:
-    """By example id, `EVIDENCE_COLUMNS`."""
+def evidence_of(results: Results, alignment: str) -> pd.DataFrame:
+    """By example id, what an alignment says of it, in train order.
+
+    `rank` (1 is the lowest; of equals, the first in train order) among the `num_ranked` that were aligned, `alignment`,
+    and the `most_hurt_group`, whose margin the example's score lowers most, or raises least, with that score,
+    `most_hurt_score`; these two are missing where no scores of several groups are stored, as of a method that scores
+    their weighed sum. Raises StoreError where the alignment is not stored.
+    """
     if alignment not in results.alignments:
         raise StoreError(
             f"{results.store} holds no alignment of {alignment} of {results.name}; run the sweep, which goes on from "
             "there"
         )
     aligned = results.alignments[alignment].set_index("example_id")["alignment"]
-    evidence = pd.DataFrame({"rank": aligned.rank(method="first").astype("int64"), "alignment": aligned})
+    ranks = aligned.rank(method="first").astype("int64")
+    evidence = pd.DataFrame({"rank": ranks, "num_ranked": len(aligned), "alignment": aligned})
     scores = results.scores.get(alignment)
-    return evidence if scores is None else evidence.join(_most_hurt(scores))
+    return evidence if scores is None or len(scores.query_sets) == 1 else evidence.join(_most_hurt(scores))
+
+
+def evidence_of_rounds(
+    results: Results, alignment: str, keys: Sequence[str], removed_ids: Collection[str]
+) -> pd.DataFrame:
+    """As `evidence_of`, of the removed examples alone, each by the round in which it went, and that `round`, from 1.
+
+    `keys` are those of the alignments that the rounds read. Raises StoreError where one is not stored.
+    """
+    of_rounds = [evidence_of(_of_round(results, alignment, key), alignment) for key in keys]
+    parts = []
+    for number, evidence in enumerate(of_rounds):
+        went = evidence.index.isin(list(removed_ids))
+        if number + 1 < len(of_rounds):
+            went &= ~evidence.index.isin(of_rounds[number + 1].index)
+        parts.append(evidence[went].assign(round=number + 1))
+    return pd.concat(parts)
+
+
+def _of_round(results: Results, alignment: str, key: str) -> Results:
+    """The same with the alignment of one round in the place of that of all of train, and the scores that it weighs."""
+    store, keys = results.store, {"alignments": {alignment: key}}
+    if store.has("alignments", key, alignment):
+        made_with = store.read_metadata("alignments", key, alignment)["configuration"]
+        keys["scores"] = {alignment: made_with["scores_key"]}
+    return Results(store, replace(results.record, keys=keys), results.all_trials)
 
 
 def _most_hurt(scores: Scores) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from d3m_ray.analysis.caveats import find_caveats
 from d3m_ray.analysis.figures import all_figures, figure_files, svg
+from d3m_ray.analysis.leaderboard import leaderboard_markdown
 from d3m_ray.analysis.report import index_page, report_page
 from d3m_ray.analysis.report.answer import answer_of
 from d3m_ray.analysis.results import Results
@@ -21,7 +22,7 @@ from d3m_ray.store import refused, write_file
 
 STAMP = ".made-from.json"
 """Beside what was written of an experiment: what it was made from, and its files."""
-INDEX, PAGE, FINDING = "index.html", "report.html", "finding.txt"
+INDEX, PAGE, FINDING, LEADERBOARD = "index.html", "report.html", "finding.txt", "leaderboard.md"
 
 Tell = Callable[[str], None]
 
@@ -69,6 +70,8 @@ def write_tables(results: Results, folder: Path) -> list[str]:
     tables = all_tables(results)
     contents = {f"{name}.csv": table.to_csv(index=False) for name, table in tables.items()}
     contents["columns.txt"] = column_guide(tables)
+    if "leaderboard" in tables:
+        contents[LEADERBOARD] = leaderboard_markdown(results)
     for name, text in contents.items():
         write_file(folder / name, text.encode())
     return list(contents)

@@ -187,8 +187,10 @@ class Results:
 
     @cached_property
     def lds(self) -> pd.DataFrame:
-        """The rows of `lds`; empty but for an experiment of sweeps/lds.py."""
-        return self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
+        """The rows of `lds`; empty but for an experiment of sweeps/lds.py. Earlier ones are of one fit of each half."""
+        rows = self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
+        earlier = {"keep_share": 0.5, "subset_seeds": "own", "fits_per_subset": 1}
+        return rows.fillna(earlier).astype({"fits_per_subset": "int64"})
 
     def versions(self) -> dict[str, str]:
         """By path, the state of each stored file that the tables of this experiment are read from, but its trials."""

@@ -9,7 +9,9 @@ from d3m_ray.analysis.agreement import agreement_table
 from d3m_ray.analysis.comparison import base_table, comparison_table, removed_table
 from d3m_ray.analysis.contrasts import contrast_table, declared_table
 from d3m_ray.analysis.corpus import distribution_table
-from d3m_ray.analysis.datamodeling import lds_table
+from d3m_ray.analysis.datamodeling import lds_differences, lds_table
+from d3m_ray.analysis.leaderboard import leaderboard_table
+from d3m_ray.analysis.removal_effects import effect_table
 from d3m_ray.analysis.report.columns import known_columns
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.score_tables import mean_alignments, mean_scores, score_ranges
@@ -30,6 +32,7 @@ SUFFIXES = {
     "_low": "Lower end of the 95% interval of {}.",
     "_high": "Upper end of the 95% interval of {}.",
     "_std": "Standard deviation of {} over seeds.",
+    "_standing": "How {} stands to the best method of the table: best, within noise of it, apart, or not known.",
     "_values": "The value of {} under each seed, in the order of the seeds, blanks between.",
 }
 
@@ -49,6 +52,9 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "agreement": agreement_table(results),
         "distribution": distribution_table(results),
         "lds": lds_table(results),
+        "lds_differences": lds_differences(results),
+        "leaderboard": leaderboard_table(results),
+        "removal_effects": effect_table(results),
         **{f"mean_scores_{name}": mean_scores(results, name).reset_index() for name in results.scores},
         **{f"mean_alignments_{name}": mean_alignments(results, name).reset_index() for name in results.alignments},
     }

@@ -109,7 +109,7 @@ def _give_memory_back() -> None:
 
 def _trial_name(trial: Trial, fits: Sequence[PlannedFit]) -> str:
     planned = fits[trial.config["fit"]]
-    names = [f"{t.method}-{t.num_removed}-seed{t.fit.seed}" for t in planned.trials[:1]]
+    names = [f"{t.method}-{t.num_removed}-seed{t.seed}" for t in planned.trials[:1]]
     return (names or [f"checkpoint-seed{planned.fit.seed}"])[0]
 
 

@@ -11,12 +11,21 @@ from d3m_ray.config.attribution import (
     TrakConfig,
 )
 from d3m_ray.config.execution import ExecutionConfig
-from d3m_ray.config.experiment import MAX_NAME_LENGTH, ExperimentConfig, LdsConfig, Protocol
+from d3m_ray.config.experiment import (
+    FIRST_DRAW,
+    MAX_NAME_LENGTH,
+    ExperimentConfig,
+    LdsConfig,
+    Protocol,
+    SubsetSeeds,
+)
+from d3m_ray.config.leaderboard import LeaderboardConfig
 from d3m_ray.config.selection import SelectionConfig
 from d3m_ray.config.training import FinalModel, Pairing, Precision, RobustConfig, TrainingConfig
 
 __all__ = [
     "DEFAULT_TARGET",
+    "FIRST_DRAW",
     "MAX_NAME_LENGTH",
     "AlignmentConfig",
     "EkfacConfig",
@@ -25,6 +34,7 @@ __all__ = [
     "FinalModel",
     "GroupWeights",
     "LdsConfig",
+    "LeaderboardConfig",
     "MetagradientConfig",
     "Pairing",
     "Precision",
@@ -32,6 +42,7 @@ __all__ = [
     "QueryTarget",
     "RobustConfig",
     "SelectionConfig",
+    "SubsetSeeds",
     "Target",
     "TrainingConfig",
     "TrakConfig",

@@ -65,6 +65,8 @@ class AlignmentConfig:
     target: Target = DEFAULT_TARGET
     """What removal should raise on val: each query's margin, minus its loss, or the probability of its true label (a
     soft accuracy); or, for worst_loss, minus a smooth maximum over the groups' losses, which weighs the groups too."""
+    # Groups' losses lie .05 to .3 nats apart, and of 100 val examples one is known to about .05. At 10 the largest
+    # weight was .22 of 13 groups of ToxiGen, .85 of 4 of HateXplain; at 1 all but uniform, at 20 noise names the group.
     worst_loss_beta: float = 10.0
     """Sharpness of worst_loss, per nat: a group of .1 nats more loss weighs e times as much at 10; 0 is the mean."""
 

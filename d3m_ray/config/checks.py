@@ -90,7 +90,7 @@ def check_numbers(config: Any) -> None:
             check_numbers(value)
         named = getattr(hints[field.name], "__metadata__", ())
         flag = "--" + (named[0].name if named else field.name.replace("_", "-"))
-        is_seed = field.name in ("seed", "seeds") or field.name.endswith("_seed")
+        is_seed = field.name in ("seed", "seeds") or field.name.endswith(("_seed", "_seeds"))
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float):
                 check(math.isfinite(number), f"{flag} is a finite number", number)

@@ -140,7 +140,8 @@ def _trial_spec(method: str, source: str, row: Row, evidence: Mapping[str, Any],
         removed = np.flatnonzero(np.isin(context.splits.train.example_ids, ids.to_numpy(dtype=np.str_)))
         selection |= context.store.read_metadata("trials", key, source)["configuration"].get("selection", {})
     fit = FitSpec(str(row["fit_key"]), removed, int(row["seed"]))
-    return TrialSpec(context.trial_key(fit.fit_key, method, number), method, number, fit, selection)
+    key = context.trial_key(fit.fit_key, method, number)
+    return TrialSpec(key, method, number, fit.seed, fit, selection)
 
 
 def _is_stored(trial: TrialSpec, run: Run) -> bool:

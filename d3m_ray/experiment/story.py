@@ -1,8 +1,9 @@
 """THE STORY: data, base models, attribution, alignment, selection, trials; each stage skips what the store has.
 
 Data gives disjoint train, val and test examples. We fine-tune base checkpoints. Attribution gives every train example
-one score per group. Alignment weighs the groups by their val loss. Selection names the examples to remove. Trials
-retrain without them, over seeds, beside random removals of the same size. Every result lands in the store.
+one score per group. Alignment weighs the groups by their val loss. Selection names the examples to remove, in rounds if
+asked, each after models without what went before. Trials retrain without them, over seeds, beside random removals of
+the same size. Val says which number is best, if an arm asks. Every result lands in the store.
 """
 
 import functools

@@ -31,6 +31,12 @@ def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) 
 _TEXT, _COUNT, _REAL, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 _FEW_TEXTS = pa.dictionary(pa.int32(), pa.string())  # a text in very many rows: readers may take it as categories
 
+_SUBSETS = ("keep_share", "subset_seeds", "fits_per_subset")
+_FIT_AGREEMENT = (
+    *("fit_correlation", "fit_correlation_low", "fit_correlation_high"),
+    *("ceiling", "ceiling_low", "ceiling_high"),
+)
+
 TABLES: Mapping[str, TableSpec] = {
     "fits": TableSpec(
         _schema(
@@ -79,9 +85,13 @@ TABLES: Mapping[str, TableSpec] = {
     "lds": TableSpec(
         _schema(
             {"lds_key": _TEXT, "experiment": _TEXT, "kind": _TEXT, "target": _TEXT}
-            | {"lds": _REAL, "lds_low": _REAL, "lds_high": _REAL, "num_subsets": _COUNT, "scoring_seconds": _REAL},
-            nullable=("lds", "lds_low", "lds_high"),  # undefined where scores or margins are all alike
-        )
+            | {"lds": _REAL, "lds_low": _REAL, "lds_high": _REAL, "num_subsets": _COUNT, "scoring_seconds": _REAL}
+            | {"keep_share": _REAL, "subset_seeds": _TEXT, "fits_per_subset": _COUNT}
+            | dict.fromkeys(_FIT_AGREEMENT, _REAL),
+            # Undefined where scores or outcomes are all alike, or there is one fit; of the others see below.
+            nullable=("lds", "lds_low", "lds_high", *_SUBSETS, *_FIT_AGREEMENT),
+        ),
+        added=(*_SUBSETS, *_FIT_AGREEMENT),
     ),
     "removals": TableSpec(_schema({"trial_key": _TEXT, "example_id": _TEXT})),
     "failures": TableSpec(

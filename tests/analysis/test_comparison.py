@@ -11,9 +11,8 @@ from made_up_store import MadeUp, fill_store
 from odd_names import SMALL
 
 from d3m_ray.analysis.choice import BASE, base_of, chosen_numbers
-from d3m_ray.analysis.comparison import base_table, comparison_table, removed_table, wide_table
+from d3m_ray.analysis.comparison import COMPARED, base_table, comparison_table, removed_table, wide_table
 from d3m_ray.analysis.results import Results, read_results
-from d3m_ray.metrics import METRICS
 from d3m_ray.store import Store
 
 SUMMARIES = ["all", "worst", "worst_cell"]
@@ -31,7 +30,7 @@ def naive_rows(results: Results, method: str, number: int, group: str) -> pd.Dat
 
 def check_metrics(row: pd.Series, rows: pd.DataFrame) -> None:
     assert row["num_seeds"] == len(rows)
-    for metric in METRICS:
+    for metric in COMPARED:
         values = rows[metric].tolist()
         known = [value for value in values if not np.isnan(value)]
         if len(known) < len(values):
@@ -68,7 +67,7 @@ def test_a_metric_that_a_seed_lacks_has_no_mean() -> None:
     rows = pd.DataFrame(
         {
             "method": "trak", "num_removed": 0, "objective": "erm", "seed": [0, 1], "split": "test",
-            "group": "worst_cell", "num_examples": [50, 60], **{metric: [0.5, 0.7] for metric in METRICS},
+            "group": "worst_cell", "num_examples": [50, 60], **{metric: [0.5, 0.7] for metric in COMPARED},
             "fpr": [0.3, np.nan],
         }
     )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_store import MadeUp, fill_store
+from made_up_store import STUDY, MadeUp, fill_store
 
 from d3m_ray.analysis.figures import all_figures, svg
 from d3m_ray.analysis.report import index_page, report_page
@@ -232,13 +232,14 @@ def test_an_lds_has_its_own_question_answer_and_table(tmp_path: Path) -> None:
         rows = [("query", "val/1", 0.9), ("query", "mean", mean), ("group", "ant", 0.125), ("group", "mean", 0.1)]
         frame = pd.DataFrame(rows, columns=["kind", "target", "lds"])
         frame = frame.assign(lds_low=frame["lds"] - 0.05, lds_high=frame["lds"] + 0.05, num_subsets=20)
-        frame = frame.assign(lds_key=method, experiment="insects-1-lds", scoring_seconds=1.5)
+        frame = frame.assign(**STUDY, lds_key=method, experiment="insects-1-lds", scoring_seconds=1.5)
         store.write("lds", method, frame, {}, method)
     (results,) = read_results(store)
     text = Document(report_page(results, {})).text
     assert "Which attribution method's scores foretell what retraining does?" in text
-    assert "over 20 subsets, highest first" in text
-    assert "ekfac 0.50 (0.45 to 0.55); trak 0.25 (0.20 to 0.30)." in text
+    assert "per val example, highest first" in text
+    assert "20 subsets that keep 50% of train: ekfac 0.50 (0.45 to 0.55); trak 0.25 (0.20 to 0.30)." in text
+    assert "two fits of one subset correlate 0.40 [0.10, 0.60], so a perfect method would reach about 0.76" in text
     assert "Linear datamodeling scores" in text
     assert "val/1" not in text
     assert "The contrasts declared beforehand" not in text

@@ -11,9 +11,10 @@ from d3m_ray.analysis.choice import chosen_numbers
 from d3m_ray.analysis.comparison import removed_table
 from d3m_ray.analysis.contrasts import contrast_table
 from d3m_ray.analysis.corpus import distribution_table
+from d3m_ray.analysis.datamodeling import mean_lds
 from d3m_ray.analysis.figures.agreement import agreement_figure
 from d3m_ray.analysis.figures.curves import metric_figure
-from d3m_ray.analysis.figures.datamodeling import lds_figure, mean_lds
+from d3m_ray.analysis.figures.datamodeling import lds_figure
 from d3m_ray.analysis.figures.differences import differences_figure, of_worst_group
 from d3m_ray.analysis.figures.forest import forest_figure, group_differences
 from d3m_ray.analysis.figures.heat_maps import alignment_heat_maps, score_heat_maps

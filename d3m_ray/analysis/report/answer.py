@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from d3m_ray.analysis.caveats import find_caveats
-from d3m_ray.analysis.datamodeling import MEAN
+from d3m_ray.analysis.datamodeling import KINDS, STUDY, as_percent, lds_remarks, leading_kind, mean_lds
 from d3m_ray.analysis.headline import headline
 from d3m_ray.analysis.report.setting import is_lds, warnings
 from d3m_ray.analysis.results import Results
@@ -29,7 +29,7 @@ class Answer:
 def answer_of(results: Results) -> Answer:
     """The headline of an experiment, or, of an LDS, which method foretells retraining best."""
     if is_lds(results):
-        return Answer(_lds_sentence(results), (), warnings(results), "lds")
+        return Answer(_lds_sentence(results), lds_remarks(results), warnings(results), "lds")
     found = headline(results)
     against = [caveat.sentence for caveat in find_caveats(results)]
     details = [detail for detail in found.details if detail not in against]
@@ -37,15 +37,19 @@ def answer_of(results: Results) -> Answer:
 
 
 def _lds_sentence(results: Results) -> str:
-    rows = results.lds[(results.lds["target"] == MEAN) & (results.lds["kind"] == "query")]
-    rows = rows[rows["num_subsets"] == rows.groupby("method")["num_subsets"].transform("max")]
-    rows = rows.dropna(subset=["lds"]).sort_values("lds", ascending=False)
+    kind = leading_kind(results.lds)
+    rows = mean_lds(results.lds)
+    rows = rows[rows["kind"] == kind].sort_values("lds", ascending=False)
     if rows.empty:
-        return "No conclusion: scores or margins are all alike, so no correlation is defined."
-    told = "; ".join(_lds_of(row) for row in rows.to_dict("records"))
+        return "No conclusion: scores or outcomes are all alike, so no correlation is defined."
+    of_studies = [
+        f"over {of['num_subsets'].max():,} subsets that keep {as_percent(share)} of train"
+        f"{', with the seeds of the base models' if seeds == 'base' else ''}: "
+        + "; ".join(_lds_of(row) for row in of.to_dict("records"))
+        for (seeds, share), of in rows.groupby(STUDY)
+    ]
     return (
-        f"Mean LDS per val example over {rows['num_subsets'].max():,} subsets, highest first, with its 95% bootstrap "
-        f"interval over subsets: {told}."
+        f"Mean LDS {KINDS[kind]}, highest first, with its 95% bootstrap interval over subsets, {'. '.join(of_studies)}."
     )
 
 

@@ -50,6 +50,7 @@ FORMATS: dict[str, Format] = {
     "points_size": lambda share: f"{100 * share:.1f}",  # one that has no sign
     "point_list": _as_point_list,  # differences in one text, blanks between them
     "decimal": lambda number: _with_minus(f"{number:.3f}"),
+    "signed": lambda number: _with_minus(f"{number:+.4f}"),
     "mean_count": lambda number: f"{number:,.1f}",
     "number": lambda number: _with_minus(f"{number:,.0f}" if 1e3 <= abs(number) < 1e9 else f"{number:#.4g}"),
     "ratio": lambda ratio: f"{ratio:.2f}\u00d7",

@@ -45,8 +45,8 @@ def question(results: Results) -> str:
     if is_lds(results):
         return (
             f"Which attribution method's scores foretell what retraining does? {model} was trained again on random "
-            f"halves of the train examples of {dataset}; each method is judged by how well its scores order the "
-            "margins of those models: the linear datamodeling score (LDS), a Spearman correlation."
+            f"subsets of the train examples of {dataset}; each method is judged by how well its scores order what "
+            "comes of those models: the linear datamodeling score (LDS), a Spearman correlation."
         )
     methods = _methods(results)
     named = ", ".join(method for method in methods if method != REFERENCE_METHOD) or "no arm yet"

@@ -9,7 +9,9 @@ from d3m_ray.analysis.choice import BASE, chosen_numbers
 from d3m_ray.analysis.comparison import base_table, comparison_table, removed_table, wide_table
 from d3m_ray.analysis.contrasts import contrast_table, declared_table
 from d3m_ray.analysis.corpus import distribution_table
+from d3m_ray.analysis.datamodeling import lds_differences, lds_table
 from d3m_ray.analysis.examples import examples_table, scores_of
+from d3m_ray.analysis.removal_effects import effect_table
 from d3m_ray.analysis.report.cells import FORMATS, Column, TableView, table_view
 from d3m_ray.analysis.report.columns import columns
 from d3m_ray.analysis.report.visible import shortened
@@ -20,6 +22,7 @@ from d3m_ray.analysis.worst_group import group_table, worst_group_table
 NUM_EXAMPLES = 10  # of each end of a method's order; the command `examples` shows more
 MAX_TEXT, MAX_LABEL = 600, 40  # characters of a text, of a column's head
 METRICS = ("accuracy", "accuracy_std", "loss", "fpr", "fnr", "auc", "macro_f1")
+COMPARED = (*METRICS, "margin", "soft_accuracy")
 ARM = ("method", "num_removed", "num_seeds")
 DIFFERENCE = (
     *("num_pairs", "difference", "boot_low", "boot_high", "p_t", "p_boot", "p_flip", "p_choice", "p_holm"),
@@ -88,7 +91,7 @@ def group_tables(results: Results) -> list[TableView]:
             "Arms beside each other: every metric",
             "One row per arm (chosen as above) and group; means over seeds on test, and what was removed of the group.",
             comparison,
-            columns(*ARM, "group", "num_examples", "num_removed_of_group", *METRICS),
+            columns(*ARM, "group", "num_examples", "num_removed_of_group", *COMPARED),
             nothing,
         ),
         table_view(
@@ -104,7 +107,7 @@ def group_tables(results: Results) -> list[TableView]:
             "The models trained on everything",
             "One row per group and cell; means over seeds on test.",
             base_table(results),
-            columns("num_seeds", "group", "num_examples", *METRICS),
+            columns("num_seeds", "group", "num_examples", *COMPARED),
             "The store holds no model that was trained on everything.",
         ),
     ]
@@ -176,20 +179,42 @@ def example_tables(results: Results) -> list[TableView]:
 
 def lds_tables(results: Results) -> list[TableView]:
     """How well each method's scores foretell retraining: over all, and by group; none for other experiments."""
-    rows = results.lds
-    if rows.empty:
+    if results.lds.empty:
         return []
-    shown = rows[(rows["target"] == "mean") | (rows["kind"] == "group")]
-    shown = shown[shown["num_subsets"] == shown.groupby("method")["num_subsets"].transform("max")]
+    study = ("keep_share", "subset_seeds", "kind")
+    of_study = ("num_subsets", "fits_per_subset", "scoring_seconds")
     return [
         table_view(
             "lds-table",
             "Linear datamodeling scores",
-            "One row per method, and group or mean; of each method over the most subsets that are stored.",
-            shown,
-            columns("method", "kind", "target", "lds", "num_subsets", "scoring_seconds"),
-        )
+            "One row per method, share of train that is kept, and group or mean; of each over the most subsets that "
+            "are stored.",
+            lds_table(results),
+            columns("method", *study, "target", "lds", "ceiling", "fit_correlation", *of_study),
+        ),
+        table_view(
+            "lds-differences",
+            "Methods beside each other",
+            "One row per two methods; the difference of their mean LDS over the same subsets.",
+            lds_differences(results),
+            columns(*study, "first", "second", "lds_difference", "verdict", "num_subsets"),
+            "Fewer than two methods were held against the same fits.",
+        ),
+        effects_view(results),
     ]
+
+
+def effects_view(results: Results) -> TableView:
+    """What removal by each alignment changes."""
+    return table_view(
+        "removal-effects",
+        "What removal changes",
+        "One row per method, number removed, reference, split and what is changed, where the examples of lowest "
+        "alignment go; means over seeds.",
+        effect_table(results),
+        columns("method", "num_removed", "reference", "split", "effect_on", "effect", "num_pairs"),
+        "The store holds no trial that removes by alignment, with one to compare it with (--removal-shares).",
+    )
 
 
 TEXT = Column(

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from d3m_ray.analysis.choice import chosen_numbers
 from d3m_ray.analysis.contrasts import contrast_table
+from d3m_ray.analysis.datamodeling import mean_lds
 from d3m_ray.analysis.figures.bands import mean_bands
 from d3m_ray.analysis.figures.curves import each_model_once, metric_figure
-from d3m_ray.analysis.figures.datamodeling import lds_figure, mean_lds
+from d3m_ray.analysis.figures.datamodeling import lds_figure
 from d3m_ray.analysis.figures.differences import differences_figure
 from d3m_ray.analysis.figures.forest import forest_figure, group_differences
 from d3m_ray.analysis.figures.heat_maps import score_heat_maps
@@ -203,7 +204,7 @@ def test_lds_are_means_over_the_most_subsets(plain: Results) -> None:
             ("trak", "group", "ant", 0.7, 0.6, 0.8, 100),
         ],
         columns=["method", "kind", "target", "lds", "lds_low", "lds_high", "num_subsets"],
-    )
+    ).assign(keep_share=0.5, subset_seeds="own", fits_per_subset=2, ceiling=0.75)
     figure = lds_figure(plain, mean_lds(lds))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["per val example", "per group"]
     for axes, expected in zip(figure.axes, (0.3, 0.5), strict=True):
