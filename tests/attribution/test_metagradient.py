@@ -11,6 +11,7 @@ from d3m_ray.attribution.metagradient import reverse, scores
 from d3m_ray.attribution.metagradient.replay import ReplayTask, replay_steps, trainee_of
 from d3m_ray.attribution.targets import target_values
 from d3m_ray.config import MetagradientConfig, TrainingConfig
+from d3m_ray.datamodeling import linear_datamodeling_scores
 from d3m_ray.model import build_classifier, load_weights, logits_of, margins_of
 from d3m_ray.pool import LocalPool
 from d3m_ray.training import Objective, fine_tune
@@ -270,16 +271,30 @@ def test_growth_is_recorded_warned_of_and_refused(made, monkeypatch):
         (checkpoint,), train, queries, 2, "float32", say=said.append, record=findings.__setitem__
     )
     aligned(inputs)
-    (growth,) = findings["cotangent_growth"]
+    (growth,), (change,) = findings["cotangent_growth"], findings["foretold_change"]
     assert growth > 1
-    assert said[0] == f"metagradient: going back through training, the derivatives grew {growth:.3g} times"
-    assert len(said) == 1 + (growth > scores.WARNED_GROWTH)
-    monkeypatch.setattr(scores, "WARNED_GROWTH", growth / 2)
-    aligned(inputs)
-    assert said[-1].startswith("warning: metagradient's derivatives grew")
+    assert said[0].startswith(f"metagradient: going back through training, the derivatives grew {growth:.3g} times; ")
+    assert said[0].endswith(f"changes the target by {change:.2g}, one standard deviation")
+    for name, value in (("WARNED_GROWTH", growth), ("WARNED_CHANGE", change)):
+        monkeypatch.setattr(scores, "WARNED_GROWTH", 2 * growth)
+        monkeypatch.setattr(scores, "WARNED_CHANGE", 2 * change)
+        scores._report("metagradient", inputs, [growth], [change])
+        assert not said[-1].startswith("warning")
+        monkeypatch.setattr(scores, name, value / 2)
+        scores._report("metagradient", inputs, [growth], [change])
+        assert said[-1].startswith("warning: metagradient's slopes hold for very small changes of the data only")
+    with pytest.raises(FloatingPointError, match="which is no margin and no loss"):
+        scores._report("metagradient", inputs, [1.0], [np.inf])
     monkeypatch.setattr(scores, "REFUSED_GROWTH", growth / 2)
     with pytest.raises(FloatingPointError, match=r"derivatives grew .* lower --learning-rate"):
         aligned(inputs)
+
+
+def test_the_foretold_change_is_that_of_leaving_out_a_tenth_at_random():
+    rng = np.random.default_rng(0)
+    slopes = rng.normal(size=(200, 2)) * [1, 3]
+    drawn = [slopes[rng.choice(200, 20, replace=False), 1].sum() for _ in range(4000)]
+    assert scores.foretold_change(slopes) == pytest.approx(np.std(drawn), rel=0.05)
 
 
 def test_dropout_that_is_drawn_otherwise_where_it_is_differentiated_twice_is_refused(made, monkeypatch):
@@ -295,3 +310,34 @@ def test_dropout_that_is_drawn_otherwise_where_it_is_differentiated_twice_is_ref
     monkeypatch.setattr(reverse, "BatchGradient", AnotherMask)
     with pytest.raises(ValueError, match="draws other dropout where it is differentiated twice"):
         aligned(inputs)
+
+
+# --- what it is for ---------------------------------------------------------------------------------------------------
+
+
+def _telling(tokens, share_wrong=0.0):
+    """The examples, half of their tokens telling the label, odd ones label 1; a share of the labels is wrong."""
+    rng = np.random.default_rng(len(tokens))
+    labels = np.repeat(tokens.labels, tokens.lengths)
+    paired = 5 + 2 * ((tokens.flat_ids - 5) // 2) + labels
+    ids = np.where(rng.random(len(labels)) < 0.5, paired, tokens.flat_ids).clip(5, 99).astype(np.int32)
+    is_wrong = rng.random(len(tokens)) < share_wrong
+    return dataclasses.replace(tokens, flat_ids=ids, labels=np.where(is_wrong, 1 - tokens.labels, tokens.labels))
+
+
+@pytest.mark.slow
+def test_it_foretells_retraining_without_a_tenth_under_the_same_seed(tiny_base, made_tokens):
+    base, queries = tiny_base("bert", dropout=0.1), _telling(made_tokens("val", 100, seed=1))
+    single = {"precision": "float32", "final_model": "last"}
+    pretraining = TrainingConfig(num_epochs=4, learning_rate=3e-3, **single)
+    pretrained = trained(base, _telling(made_tokens("train", 600, seed=2)), pretraining, torch.float32)
+    base = dataclasses.replace(base, weights={n: v.numpy().copy() for n, v in pretrained.state_dict().items()})
+    train = _telling(made_tokens("train", 160, seed=3), share_wrong=0.2)
+    config = TrainingConfig(num_epochs=2, learning_rate=5e-4, batch_size=16, adam_eps_root=1e-8, **single)
+    inputs = AttributionInputs((checkpoint_of(base, train, config, torch.float32),), train, queries, 2, "float32")
+    kept = np.ones((20, 160), dtype=bool)
+    for number, row in enumerate(kept):
+        row[np.random.default_rng(number).choice(160, 16, replace=False)] = False
+    retrained = [trained(base, train, config, torch.float32, kept=np.flatnonzero(row)) for row in kept]
+    outputs = np.array([target_of(model, queries) for model in retrained])
+    assert linear_datamodeling_scores(aligned(inputs)[:, None], kept, outputs[:, None]).mean > 0.8

@@ -26,8 +26,13 @@ from d3m_ray.attribution.metagradient.replay import (
 from d3m_ray.attribution.metagradient.reverse import Traced, begin_trace, trace_segment
 from d3m_ray.pool import WorkerPool
 
-WARNED_GROWTH = 30.0  # of the norm: runs that foretell retraining stay below 10
+WARNED_GROWTH = 30.0  # of the norm: 1 to 4 at rates of 1e-4 to 3e-3 on a tiny model, 110 to 250 at 1e-2
 REFUSED_GROWTH = 1e6
+WARNED_CHANGE = (
+    1.0  # of a mean margin or loss: what no random tenth of train does, and exploded slopes say that it does
+)
+REFUSED_CHANGE = 100.0
+SHARE_LEFT_OUT = 0.1
 REFUSED_DISTANCE = 0.01  # of the way that training went
 METAGRADIENT, TRACIN = "metagradient", "tracin"
 
@@ -61,15 +66,41 @@ def _scores(method: str, inputs: AttributionInputs, pool: WorkerPool, of_groups:
         traced = _trace_runs(method, inputs, task, numbers[start : start + pool.num_workers], pool)
         slopes += [of_run.example_slopes.T for of_run in traced]
         growths += [float(of_run.growth.max()) for of_run in traced]
-    inputs.record("cotangent_growth", growths)
-    inputs.say(f"{method}: going back through training, the derivatives grew {max(growths):.3g} times")
-    if max(growths) > WARNED_GROWTH:
-        inputs.say(
-            f"warning: {method}'s derivatives grew {max(growths):.3g} times on their way back through training: its "
-            "slopes hold for very small changes of the data only; lower --learning-rate, or try --adam-eps-root 1e-8 "
-            "and --warmup-share 0.1"
-        )
+    _report(method, inputs, growths, [foretold_change(of_run) for of_run in slopes])
     return np.mean(slopes, axis=0).astype(np.float32)
+
+
+def foretold_change(slopes: np.ndarray) -> float:
+    """By how much, one standard deviation, slopes [N, S] say that a random tenth of train less changes a target.
+
+    The largest of the targets'. It stands to be compared with what retraining does.
+    """
+    num_examples = len(slopes)
+    drawn = num_examples * SHARE_LEFT_OUT * (1 - SHARE_LEFT_OUT)
+    return float(np.sqrt(drawn) * slopes.std(axis=0).max())
+
+
+def _report(method: str, inputs: AttributionInputs, growths: list[float], changes: list[float]) -> None:
+    """Record and say how far a method's slopes may be trusted. Raises FloatingPointError where they are absurd."""
+    inputs.record("cotangent_growth", growths)
+    inputs.record("foretold_change", changes)
+    growth, change = max(growths), max(changes)
+    if not change <= REFUSED_CHANGE:
+        raise FloatingPointError(
+            f"{method}'s slopes say that a random tenth of train less changes the target by {change:.2g}, which is no "
+            "margin and no loss: lower --learning-rate, or try --adam-eps-root 1e-8 and --warmup-share 0.1"
+        )
+    told = (
+        f"{method}: going back through training, the derivatives grew {growth:.3g} times; by its slopes a random tenth "
+        f"of train less changes the target by {change:.2g}, one standard deviation"
+    )
+    inputs.say(told)
+    if growth > WARNED_GROWTH or change > WARNED_CHANGE:
+        inputs.say(
+            f"warning: {method}'s slopes hold for very small changes of the data only, where derivatives grow more "
+            f"than {WARNED_GROWTH:g} times or the change is beyond {WARNED_CHANGE:g}: lower --learning-rate, or try "
+            "--adam-eps-root 1e-8 and --warmup-share 0.1"
+        )
 
 
 def _trace_runs(
