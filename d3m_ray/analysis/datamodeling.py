@@ -165,10 +165,11 @@ def _of_pairs(pairs: pd.DataFrame) -> str:
         return ""
     apart = known[known["verdict"] == "apart"]
     if apart.empty:
-        return " All differences between methods are within noise."
+        return " No difference between methods is beyond noise."
     named = "; ".join(_above(row) for row in apart.to_dict("records"))
     rest = "" if len(apart) == len(known) else " Other differences are within noise."
-    return f" Apart, not corrected for {len(known)} pairs: {named}.{rest}"
+    uncorrected = f", not corrected for {len(known)} pairs" if len(known) > 1 else ""
+    return f" Apart{uncorrected}: {named}.{rest}"
 
 
 def _above(row: Mapping[Hashable, Any]) -> str:

@@ -15,20 +15,21 @@ def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
     rendered = Table(
         title=title,
         caption="Spearman correlation of foretold and retrained outcomes, mean and 95% bootstrap interval over "
-        "subsets; the ceiling is what a perfect method would reach; seconds of scoring",
+        "subsets; the ceiling is what a perfect method would reach",
         box=SIMPLE_HEAD,
     )
-    for column in ("kept", "method", *(f"LDS {words}" for words in KINDS.values()), "fits", "seconds"):
-        rendered.add_column(column, justify="left" if column in ("kept", "method") else "right")
+    for column in ("kept", "method", *(f"LDS {words}" for words in KINDS.values()), "fits"):
+        is_words = column in ("kept", "method")
+        rendered.add_column(column, justify="left" if is_words else "right", no_wrap=column == "method")
     means = table[table["target"] == MEAN]
     for (seeds, share), rows in means.groupby(STUDY, sort=False):
-        kept = as_percent(share) + (", base seeds" if seeds == "base" else "")
+        kept = as_percent(share) + (" base seeds" if seeds == "base" else "")
         by_method = {str(method): of.set_index("kind") for method, of in rows.groupby("method")}
         for method, of in sorted(by_method.items(), key=lambda item: _rank(item[1], leading_kind(table))):
             first = of.iloc[0]
             fits = f"{first['num_subsets']:,} x {first['fits_per_subset']}"
             cells = [_with_interval(of, kind, SCORE) for kind in KINDS]
-            rendered.add_row(kept, method, *cells, fits, f"{of['scoring_seconds'].max():.1f}")
+            rendered.add_row(kept, method, *cells, fits)
         if rows["fit_correlation"].notna().any():
             of = rows.sort_values("num_subsets").drop_duplicates("kind", keep="last").set_index("kind")
             rendered.add_row(kept, Text("ceiling", style="italic"), *(_with_interval(of, k, CEILING) for k in KINDS))

@@ -74,7 +74,7 @@ def test_shares_and_seeds_are_studies_of_their_own(store: Store, filled: Results
     found = means[["subset_seeds", "keep_share", "lds"]].round(3).itertuples(index=False, name=None)
     assert list(found) == [("base", 0.9, 0.9), ("own", 0.5, 0.3), ("own", 0.9, 0.8)]
     text = shown(lds_table(results))
-    assert "90%, base seeds" in text
+    assert "90% base seeds" in text
     assert text.count("ceiling") == 3 + 1  # a line each, and the caption
 
 
