@@ -110,3 +110,15 @@ def test_how_groups_are_weighed_enters_the_scores_of_their_weighed_sum_alone(tmp
             for config in (plain, sharper)
         }
         assert len(keys) == 1 + is_weighed
+
+
+@pytest.mark.parametrize("name", ["warmup_share", "adam_eps_root"])
+def test_how_smoothly_is_trained_enters_the_fit_key_where_it_is_set(name, tmp_path):
+    context = prepare(dataclasses.replace(CONFIG, num_removed=(5,)), Store(tmp_path), Progress()).context
+    keys = {
+        dataclasses.replace(context, training=dataclasses.replace(context.training, **{name: value})).fit_key(
+            np.zeros(0, dtype=np.int64), 0
+        )
+        for value in (0.0, 0, 0.1)
+    }
+    assert len(keys) == 2

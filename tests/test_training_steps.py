@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import get_linear_schedule_with_warmup
 
 import d3m_ray.training as training
 from d3m_ray.config import TrainingConfig
 from d3m_ray.model import build_classifier, load_weights
 from d3m_ray.training import fine_tune
-from d3m_ray.training_steps import Step, can_cut, seed_step, step_logits, steps_per_epoch, training_steps
+from d3m_ray.training_steps import (
+    Step,
+    can_cut,
+    learning_rate_at,
+    seed_step,
+    step_logits,
+    steps_per_epoch,
+    training_steps,
+)
 
 COMMON = TrainingConfig(num_epochs=2, learning_rate=1e-3, batch_size=4, precision="float32", final_model="last")
 INDEPENDENT = dataclasses.replace(COMMON, pairing="independent")
@@ -79,6 +88,17 @@ def test_weighted_draws_are_of_the_same_examples_less_what_is_removed():
         _steps(_without(), COMMON, weights=weights), _steps(_without(20), COMMON, weights=weights), strict=True
     ):
         assert step.positions.tolist() == [i for i in whole.batch if i != 20]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.99])
+def test_the_learning_rate_rises_and_falls_as_transformers_has_it(share):
+    config = dataclasses.replace(COMMON, warmup_share=share)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+    schedule = get_linear_schedule_with_warmup(optimizer, round(share * 12), 12)
+    for number in range(12):
+        assert learning_rate_at(number, 12, config) == optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        schedule.step()
 
 
 # --- dropout ----------------------------------------------------------------------------------------------------------
