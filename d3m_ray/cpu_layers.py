@@ -43,11 +43,24 @@ def dropout(values: torch.Tensor, p: float) -> torch.Tensor:
 
 def _lanes(shape: torch.Size) -> torch.Tensor:
     """Random int16 of this shape: of values that are a part of a batch, the part of what the batch would have drawn."""
-    is_part = _part is not None and shape[0] == len(_part[1])
-    whole = torch.Size([_part[0], *shape[1:]]) if is_part and _part is not None else shape
-    bits = torch.empty(-(-whole.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    lanes = bits.view(torch.int16)[: whole.numel()].view(whole)
-    return lanes[_part[1]] if is_part and _part is not None else lanes
+    if _part is None:
+        return _drawn(shape)
+    batch_size, rows = _part
+    if shape[0] != len(rows):
+        raise NotByExampleError(f"values of shape {tuple(shape)} are not those of {len(rows)} examples")
+    return _drawn(torch.Size([batch_size, *shape[1:]]))[rows]
+
+
+def _drawn(shape: torch.Size) -> torch.Tensor:
+    bits = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    return bits.view(torch.int16)[: shape.numel()].view(shape)
+
+
+class NotByExampleError(ValueError):
+    """Dropout falls on values whose first dimension is not that of the examples: a part of a batch has no part of it.
+
+    Such as a table of relative positions (DeBERTa), whose rows may be as many as a part's examples by chance.
+    """
 
 
 _part: tuple[int, torch.Tensor] | None = None  # B of the batch, and the rows [K] of it that are under way
@@ -58,7 +71,7 @@ def dropout_of_rows(batch_size: int, rows: np.ndarray) -> Iterator[None]:
     """Inside, the K examples of a forward pass have the masks of these rows [K] of a batch of `batch_size` examples.
 
     Masks are drawn for the whole batch and cut: what stays of a batch sees the same dropout, whatever else was left
-    out. Holds for values whose first dimension is that of the examples; what is not so must be found by trying.
+    out. Raises `NotByExampleError` on values whose first dimension is not that of the examples.
     """
     global _part
     _part = batch_size, torch.from_numpy(rows)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from d3m_ray.batching import TokenizedExamples, training_batches
 from d3m_ray.config import TrainingConfig
-from d3m_ray.cpu_layers import dropout_of_rows
+from d3m_ray.cpu_layers import NotByExampleError, dropout_of_rows
 from d3m_ray.model import autocast, logits_of
 
 ROUNDING = 1e-4  # of the largest logit: float32 stays far below it, another mask is far above
@@ -129,18 +129,49 @@ def step_logits(
 def can_cut(model: PreTrainedModel, train: TokenizedExamples) -> bool:
     """Whether a part of a batch gives what it gives in the whole batch in training: tried on three examples.
 
-    It does where all dropout is that of `cpu_layers`, or none is drawn, and examples do not meet. Leaves the model in
-    training mode, and its weights as they are; buffers may have moved.
+    It does where all dropout is that of `cpu_layers` and by example, or none is drawn, and examples do not meet. Where
+    the logits do not show which dropout was drawn, as those of a head of zeros, nothing is proven, and it is taken for
+    one that does not. Leaves the model in training mode, and its weights as they are; buffers may have moved.
     """
     order = np.argsort(train.lengths, kind="stable")
     batch = order[[0, len(order) // 2, -1]]
-    whole = Step(0, batch, np.arange(3))
     model.train()
-    with torch.no_grad(), torch.random.fork_rng():
-        expected = _tried_logits(model, train, whole)
-        parts = [_tried_logits(model, train, Step(0, batch, np.array(rows))) for rows in ([0, 2], [1])]
-    apart = max(float((expected[rows] - part).abs().max()) for rows, part in zip(([0, 2], [1]), parts, strict=True))
-    return apart <= ROUNDING * float(expected.abs().max())
+    with torch.no_grad(), torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        tried = [_tried_logits(model, train, Step(number, batch, np.arange(3))) for number in range(2)]
+        rounding = ROUNDING * float(tried[0].abs().max())
+        is_shown = rounding > 0 and (not _draws(model, train, batch) or _apart(*tried) > rounding)
+        return is_shown and all(
+            _gives_alike(model, train, Step(number, batch, np.array(rows)), whole[rows], rounding)
+            for number, whole in enumerate(tried)
+            for rows in ([0, 2], [1])
+        )
+
+
+def _gives_alike(
+    model: PreTrainedModel, train: TokenizedExamples, step: Step, expected: torch.Tensor, rounding: float
+) -> bool:
+    """Whether what a step keeps, alone, has the logits [K, C] that are expected."""
+    try:
+        return _apart(expected, _tried_logits(model, train, step)) <= rounding
+    except NotByExampleError:
+        return False
+
+
+def _draws(model: PreTrainedModel, train: TokenizedExamples, batch: np.ndarray) -> bool:
+    """Whether a forward pass in training moves a random stream of torch's."""
+    seed_step(0, 0)
+    before = _random_states(model)
+    step_logits(model, train, Step(0, batch, np.arange(len(batch))), "float32", can_cut=True)
+    return any(not torch.equal(*states) for states in zip(before, _random_states(model), strict=True))
+
+
+def _random_states(model: PreTrainedModel) -> list[torch.Tensor]:
+    on_device = [torch.cuda.get_rng_state(model.device)] if model.device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_device]
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max())
 
 
 def _tried_logits(model: PreTrainedModel, train: TokenizedExamples, step: Step) -> torch.Tensor:

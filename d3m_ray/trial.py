@@ -140,7 +140,10 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
 
 
 def record_trial(context: TrialContext, trial: TrialSpec) -> float:
-    """Store the rows of a trial whose fit is stored, and return its val WGA. The removed ids go first."""
+    """Store the rows of a trial whose fit is stored, and return its val WGA. The removed ids go first.
+
+    Its metadata say how its own experiment trains: a full split's fit may be that of an experiment of another pairing.
+    """
     fit_key = trial.fit.fit_key
     configuration = context.store.read_metadata("fits", fit_key)["configuration"]
     fitted = context.store.read("fits", fit_key)
@@ -164,6 +167,7 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
     )
     trial_configuration = {
         **configuration,
+        "training": asdict(context.training),
         "experiment": context.experiment,
         "method": trial.method,
         "selection": dict(trial.selection),

@@ -422,6 +422,18 @@ def test_one_name_stands_for_one_configuration(tmp_path):
         run(other, store)
 
 
+def test_experiments_of_either_pairing_share_the_full_splits_fit_and_say_their_own_pairing(tmp_path):
+    store = Store(tmp_path)
+    for pairing in ("independent", "common"):
+        training = dataclasses.replace(SMALL.training, pairing=pairing)
+        run(dataclasses.replace(SMALL, experiment=pairing, methods=("random",), seeds=(0,), training=training), store)
+    trials = store.read_all("trials").drop_duplicates("trial_key")
+    assert trials.groupby("num_removed")["fit_key"].nunique().to_dict() == {0: 1, 10: 2}
+    for trial in trials.itertuples():
+        configuration = store.read_metadata("trials", trial.trial_key, "random")["configuration"]
+        assert configuration["training"]["pairing"] == trial.experiment
+
+
 @pytest.mark.slow
 def test_the_promise_removal_by_alignment_beats_random_removal(tmp_path):
     """On planted text, over six seeds, paired; and most of what is removed is what was planted."""

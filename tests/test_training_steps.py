@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import get_linear_schedule_with_warmup
+from transformers import DebertaConfig, DebertaForSequenceClassification, get_linear_schedule_with_warmup
 
 import d3m_ray.training as training
 from d3m_ray.config import TrainingConfig
-from d3m_ray.model import build_classifier, load_weights
+from d3m_ray.model import BaseModel, build_classifier, load_weights
 from d3m_ray.training import fine_tune
 from d3m_ray.training_steps import (
     Step,
@@ -128,6 +128,38 @@ def test_a_model_whose_dropout_is_ours_is_cut_and_another_is_not(tiny_base, made
     load_weights(model, base.weights)
     assert can_cut(model, train)
     model.dropout = nn.Dropout(0.2)
+    assert not can_cut(model, train)
+
+
+def test_dropout_on_a_table_of_as_many_rows_as_a_part_has_examples_is_not_cut(made_tokens):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    relative = {"relative_attention": True, "max_relative_positions": 2, "pos_att_type": ["c2p", "p2c"]}
+    train, config = (
+        made_tokens("train", 9),
+        DebertaConfig(vocab_size=1000, max_position_embeddings=32, **sizes, **relative),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = DebertaForSequenceClassification(config).state_dict()
+    base = BaseModel("deberta", config.to_dict(), {name: value.numpy() for name, value in weights.items()}, ())
+    model = build_classifier(base)
+    load_weights(model, base.weights)
+    cuts, batch, kept = can_cut(model, train), np.array([8, 2, 5, 0, 3]), np.array([0, 2, 3, 4])
+    seed_step(3, 1)
+    expected, _ = step_logits(model, train, Step(1, batch, np.arange(5)), "float32", cuts)
+    seed_step(3, 1)
+    logits, _ = step_logits(model, train, Step(1, batch, kept), "float32", cuts)  # the table has 2 * 2 rows
+    torch.testing.assert_close(logits, expected[kept], rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_that_the_logits_do_not_show_is_not_cut(tiny_base, made_tokens):
+    train, base = made_tokens("train", 9), tiny_base("bert", dropout=0.2)
+    model = build_classifier(base)
+    load_weights(model, base.weights)
+    model.dropout = nn.Dropout(0.2)
+    nn.init.zeros_(model.classifier.weight)
+    assert not can_cut(model, train)
+    nn.init.constant_(model.classifier.bias, 1.0)
     assert not can_cut(model, train)
 
 

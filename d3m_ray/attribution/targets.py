@@ -25,7 +25,7 @@ def target_values(margins: torch.Tensor, of: QueryTarget) -> torch.Tensor:
 
 
 def target_slopes(margins: torch.Tensor, of: QueryTarget) -> torch.Tensor:
-    """[Q] f'(m) of margins [Q], in their precision: positive, and never rounded to zero by 1 - p."""
+    """[Q] f'(m) of margins [Q], in their precision: not rounded by 1 - p, and 0 only beyond margins of about 89."""
     if of == "margin":
         return torch.ones_like(margins)
     return (-margins).sigmoid() if of == "loss" else margins.sigmoid() * (-margins).sigmoid()
