@@ -134,7 +134,10 @@ def _number(results: Results, request: ExportRequest) -> tuple[int, str]:
         return request.num_removed, "as asked for"
     chosen = chosen_numbers(results).get(request.method, 0)
     if request.method in ARMS and ARMS[request.method].best_of is not None:
-        return chosen, "the number of highest val target"
+        return (
+            chosen,
+            "which val shows to raise the target most" if chosen else "as val shows no number to raise the target",
+        )
     num_choices = sum(number > 0 for number in numbers)
     if num_choices > 1:
         return chosen, f"of highest mean val worst-group accuracy among {num_choices} numbers"

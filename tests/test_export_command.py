@@ -167,6 +167,15 @@ def test_nothing_removed_is_all_of_train(whole: Store, run: Run, tmp_path: Path)
     assert pd.read_csv(tmp_path / "a.removed.csv").empty
 
 
+@pytest.mark.parametrize(("number", "why"), [(8, "which val shows to raise"), (0, "as val shows no number to raise")])
+def test_the_best_number_is_that_of_its_arm(store: Store, run: Run, tmp_path: Path, number: int, why: str) -> None:
+    fill_store(store, replace(MADE, rules={"trak_best": (number, "erm")}))
+    status, said = run(store, tmp_path / "a.csv", "--method", "trak_best", "--seed", "0")
+    assert status == 0
+    assert f"trak_best: {number} of 96 train examples removed, {why} the target" in said
+    assert len(pd.read_csv(tmp_path / "a.csv")) == 96 - number
+
+
 def test_a_file_is_replaced_only_where_that_is_asked_for(whole: Store, run: Run, tmp_path: Path) -> None:
     arguments = ["--method", "trak", "--num-removed", "8"]
     for there in ("a.csv", "a.removed.csv"):
