@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from d3m_ray.analysis.choice import chosen_numbers
-from d3m_ray.analysis.export import Export, evidence_of, evidence_of_rounds, split_train
+from d3m_ray.analysis.export import Export, check_made_by, evidence_of, evidence_of_rounds, split_train
 from d3m_ray.analysis.results import PLAIN_OBJECTIVE, Results, newest_trials
 from d3m_ray.arguments import check_known, checked_file
 from d3m_ray.data.files import REMOVED_SUFFIX
@@ -181,7 +181,9 @@ def _evidence(results: Results, method: str, number: int, removed_ids: Collectio
     made_with = results.store.read_metadata("trials", key, method)["configuration"]
     rounds = made_with.get("selection", {}).get("rounds", ())
     if not rounds:
-        return evidence_of(results, alignment)
+        evidence = evidence_of(results, alignment)
+        check_made_by(results, alignment, evidence, removed_ids)
+        return evidence
     return evidence_of_rounds(results, alignment, [told["alignment_key"] for told in rounds], removed_ids)
 
 
