@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from d3m_ray.analysis.choice import chosen_numbers
-from d3m_ray.analysis.export import Export, evidence_of, evidence_of_rounds, split_train
+from d3m_ray.analysis.export import Export, check_made_by, evidence_of, evidence_of_rounds, split_train
 from d3m_ray.analysis.results import PLAIN_OBJECTIVE, Results, newest_trials
 from d3m_ray.arguments import check_known, checked_file
 from d3m_ray.data.files import REMOVED_SUFFIX
@@ -134,7 +134,10 @@ def _number(results: Results, request: ExportRequest) -> tuple[int, str]:
         return request.num_removed, "as asked for"
     chosen = chosen_numbers(results).get(request.method, 0)
     if request.method in ARMS and ARMS[request.method].best_of is not None:
-        return chosen, "the number of highest val target"
+        return (
+            chosen,
+            "which val shows to raise the target most" if chosen else "as val shows no number to raise the target",
+        )
     num_choices = sum(number > 0 for number in numbers)
     if num_choices > 1:
         return chosen, f"of highest mean val worst-group accuracy among {num_choices} numbers"
@@ -178,7 +181,9 @@ def _evidence(results: Results, method: str, number: int, removed_ids: Collectio
     made_with = results.store.read_metadata("trials", key, method)["configuration"]
     rounds = made_with.get("selection", {}).get("rounds", ())
     if not rounds:
-        return evidence_of(results, alignment)
+        evidence = evidence_of(results, alignment)
+        check_made_by(results, alignment, evidence, removed_ids)
+        return evidence
     return evidence_of_rounds(results, alignment, [told["alignment_key"] for told in rounds], removed_ids)
 
 

@@ -15,7 +15,10 @@ from d3m_ray.trial import TrialContext, record_unselected, unselected_key
 
 @dataclass(frozen=True)
 class Unscored:
-    """An alignment, or method, whose scores could not be made: what reads them has no result, all else has."""
+    """An alignment, or method, whose scores could not be made, or an arm some of whose trials have no fit to take.
+
+    What reads it has no result, all else has.
+    """
 
     name: str
     error: str

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from d3m_ray.config import ExperimentConfig
+from d3m_ray.config import AlignmentConfig, EkfacConfig, ExperimentConfig, SelectionConfig
 from d3m_ray.data import CORPORA
 from d3m_ray.errors import InputError
+
+Settings = TypeVar("Settings", ExperimentConfig, AlignmentConfig, EkfacConfig, SelectionConfig)
 
 THESIS_NUM_REMOVED: Mapping[str, tuple[int, ...]] = {
     "toxigen": (0, 50, 100, 200, 300, 400, 500, 1000, 3000, 5000, 7000),
@@ -21,31 +23,44 @@ WARNING = (
 
 
 def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> ExperimentConfig:
-    """The thesis's settings in the place of each that was left at the sweep's default.
+    """The thesis's settings in the place of each that was left at the sweep's default, setting by setting.
 
-    Its numbers removed, three runs, one checkpoint, groups weighed by their loss, EK-FAC on the classifier layer alone,
-    no cell floor, and TRAK, EK-FAC and random removal compared. That test stands in the place of val is told by
-    `config.protocol`. It knew margins only: the target is the margin whatever the sweep's default is. Raises InputError
-    where the user asked for another.
+    Its numbers removed, three runs, one checkpoint, margins explained, groups weighed by their loss, EK-FAC on the
+    classifier layer alone, no cell floor, and TRAK, EK-FAC and random removal compared. That test stands in the place
+    of val is told by `config.protocol`. Raises InputError where the user asked for another target, or for a setting
+    that one of the thesis's leaves without effect.
     """
-    if config.alignment.target not in (defaults.alignment.target, "margin"):
-        raise InputError(
-            f"--protocol thesis explains margins, received --target {config.alignment.target}: leave one out"
-        )
-    config, defaults = (
-        dataclasses.replace(each, alignment=dataclasses.replace(each.alignment, target="margin"))
-        for each in (config, defaults)
-    )
-    thesis: dict[str, Any] = {
+    _check_no_contradiction(config, defaults)
+    thesis: Mapping[str, Any] = {
         "methods": ("trak", "ekfac", "random"),
         "num_removed": THESIS_NUM_REMOVED.get(CORPORA[type(config.corpus_options)], defaults.num_removed),
         "seeds": (0, 1, 2),
         "num_checkpoints": 1,
-        "alignment": dataclasses.replace(config.alignment, group_weights="loss"),
-        "ekfac": dataclasses.replace(config.ekfac, modules=("classifier",)),
+        "alignment": {"target": "margin", "group_weights": "loss"},
+        "ekfac": {"modules": ("classifier",)},
+        "selection": {"cell_floor": 0},
     }
-    untouched = {name: value for name, value in thesis.items() if getattr(config, name) == getattr(defaults, name)}
-    selection = config.selection
-    if selection.cell_floor == defaults.selection.cell_floor:
-        untouched["selection"] = dataclasses.replace(selection, cell_floor=0)
-    return dataclasses.replace(config, **untouched)
+    return _where_untouched(config, defaults, thesis)
+
+
+def _check_no_contradiction(config: ExperimentConfig, defaults: ExperimentConfig) -> None:
+    alignment, default = config.alignment, defaults.alignment
+    if alignment.target not in (default.target, "margin"):
+        raise InputError(f"--protocol thesis explains margins, received --target {alignment.target}: leave one out")
+    if alignment.group_weights == default.group_weights and alignment.beta != default.beta:
+        raise InputError(
+            "--protocol thesis weighs the groups by their loss, not by its softmax, received --beta "
+            f"{alignment.beta}: leave one out"
+        )
+
+
+def _where_untouched(config: Settings, defaults: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with the values in the place of those that are as in `defaults`; a mapping is of a group's own."""
+    changes = {}
+    for name, value in values.items():
+        ours, default = getattr(config, name), getattr(defaults, name)
+        if isinstance(value, Mapping):
+            changes[name] = _where_untouched(ours, default, value)
+        elif ours == default:
+            changes[name] = value
+    return dataclasses.replace(config, **changes)

@@ -132,7 +132,13 @@ def test_a_lost_fit_ends_its_own_seed_alone(store: Store, monkeypatch: pytest.Mo
     (key,) = trials_of(store, "random").query("num_removed == 8 and seed == 1")["fit_key"]
     store.delete_result("fits", key)
     config = dataclasses.replace(SMALL, methods=("random", "random_best"))
-    assert len(run(config, store).failed) == 1
+    outcome = run(config, store)
+    assert len(outcome.failed) == 1
     assert trials_of(store, "random_best")["seed"].tolist() == [0]
     (failure,) = store.read_all("failures").query("method == 'random_best'").to_dict("records")
-    assert failure["error"] == "it is the fit of random with 8 removed under this seed, which is not stored"
+    assert failure["error"] == (
+        "it takes the fits of random with 8 removed, and of seeds 1 none is stored: --methods random --num-removed 8 "
+        "--seeds 1 trains them, and the same command then takes them"
+    )
+    (lacking,) = outcome.unscored
+    assert (lacking.name, lacking.error) == ("random_best", failure["error"]), "or the command would end with 0"

@@ -167,6 +167,19 @@ def test_nothing_removed_is_all_of_train(whole: Store, run: Run, tmp_path: Path)
     assert pd.read_csv(tmp_path / "a.removed.csv").empty
 
 
+@pytest.mark.parametrize(("number", "why"), [(8, "which val shows to raise"), (0, "as val shows no number to raise")])
+def test_the_best_number_is_that_of_its_arm(store: Store, run: Run, tmp_path: Path, number: int, why: str) -> None:
+    fill_store(store, replace(MADE, rules={"trak_best": (number, "erm")}))
+    for seed in MADE.seeds if number else ():
+        ids = store.read("removals", f"trial-{MADE.name}-trak-{number}-{seed}", "trak")["example_id"]
+        key = f"trial-{MADE.name}-trak_best-{number}-{seed}"
+        store.write("removals", key, pd.DataFrame({"trial_key": key, "example_id": ids}), {}, "trak_best")
+    status, said = run(store, tmp_path / "a.csv", "--method", "trak_best")
+    assert status == 0
+    assert f"trak_best: {number} of 96 train examples removed, {why} the target" in said
+    assert len(pd.read_csv(tmp_path / "a.csv")) == 96 - number
+
+
 def test_a_file_is_replaced_only_where_that_is_asked_for(whole: Store, run: Run, tmp_path: Path) -> None:
     arguments = ["--method", "trak", "--num-removed", "8"]
     for there in ("a.csv", "a.removed.csv"):
@@ -267,6 +280,29 @@ def test_damage_elsewhere_is_told(store: Store, run: Run, tmp_path: Path) -> Non
     assert status == 1
     assert said.splitlines()[-1].startswith(f"error: {damaged} is damaged")
     assert len(pd.read_csv(tmp_path / "a.csv")) == 80
+
+
+def test_what_another_alignment_removed_has_no_reason(store: Store, run: Run, tmp_path: Path) -> None:
+    """As where another version went on with the experiment. Either end of a cell is right, a middle is not."""
+    key = f"alignment-{MADE.name}-trak"
+    rows = store.read("alignments", key, "trak").drop(columns="method")
+    cell = (rows["group"] == "ant") & (rows["label"] == 0)
+    arguments = ["--method", "trak", "--num-removed", "8", "--overwrite"]
+    removed = rows["example_id"].isin(rows.loc[cell, "example_id"][3:11])
+    for seed in MADE.seeds:
+        trial_key = f"trial-{MADE.name}-trak-8-{seed}"
+        ids = pd.DataFrame({"trial_key": trial_key, "example_id": rows.loc[removed, "example_id"]})
+        store.write("removals", trial_key, ids, {}, "trak")
+    for sign in (1, -1):
+        ranked = rows.assign(alignment=sign * np.where(removed, -2.0, np.where(cell, -1.0, -3.0)))
+        store.write("alignments", key, ranked, {}, "trak")
+        assert run(store, tmp_path / "a.csv", *arguments)[0] == 0
+    assert len(pd.read_csv(tmp_path / "a.removed.csv")) == 8
+    store.write("alignments", key, rows.assign(alignment=np.arange(96) % 7), {}, "trak")
+    status, said = run(store, tmp_path / "b.csv", *arguments)
+    assert status == 2
+    assert "holds another alignment of trak of insects-1a2b3c4d than the one that its removal went by" in said
+    assert not (tmp_path / "b.csv").exists()
 
 
 def test_what_was_chosen_on_test_is_said(store: Store, run: Run, tmp_path: Path) -> None:

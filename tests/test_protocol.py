@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from d3m_ray.config import AlignmentConfig, ExperimentConfig, SelectionConfig
+from d3m_ray.config import AlignmentConfig, EkfacConfig, ExperimentConfig, SelectionConfig
 from d3m_ray.data import HatexplainOptions, PlantedOptions, ToxigenOptions
 from d3m_ray.errors import InputError
 from d3m_ray.protocol import THESIS_NUM_REMOVED, follow_thesis
@@ -35,14 +35,34 @@ def test_what_the_user_chose_stays():
 @pytest.mark.parametrize("default", ["margin", "loss"])
 def test_it_explains_margins_whatever_the_default(default):
     defaults = dataclasses.replace(DEFAULTS, alignment=AlignmentConfig(target=default))
-    chosen = (defaults.alignment, AlignmentConfig(target="margin"), dataclasses.replace(defaults.alignment, beta=2.0))
-    for alignment, weights in zip(chosen, ("loss", "loss", "softmax"), strict=True):
+    for alignment in (defaults.alignment, AlignmentConfig(target="margin")):
         config = dataclasses.replace(defaults, protocol="thesis", alignment=alignment)
-        followed = follow_thesis(config, defaults).alignment
-        assert (followed.target, followed.group_weights) == ("margin", weights)
+        assert follow_thesis(config, defaults).alignment == AlignmentConfig(target="margin", group_weights="loss")
     asked = dataclasses.replace(defaults, protocol="thesis", alignment=AlignmentConfig(target="probability"))
     with pytest.raises(InputError, match="--protocol thesis explains margins, received --target probability"):
         follow_thesis(asked, defaults)
+
+
+def test_one_setting_that_the_user_chose_leaves_those_beside_it_to_the_thesis():
+    chosen = dataclasses.replace(
+        DEFAULTS,
+        ekfac=EkfacConfig(damping=0.5, label_seed=3),
+        selection=SelectionConfig(rounds=2),
+        alignment=AlignmentConfig(target="margin"),
+    )
+    config = follow_thesis(chosen, DEFAULTS)
+    assert config.ekfac == EkfacConfig(modules=("classifier",), damping=0.5, label_seed=3)
+    assert config.selection == SelectionConfig(cell_floor=0, rounds=2)
+    assert config.alignment == AlignmentConfig(target="margin", group_weights="loss")
+    kept = dataclasses.replace(DEFAULTS, alignment=AlignmentConfig(group_weights="uniform"))
+    assert follow_thesis(kept, DEFAULTS).alignment.group_weights == "uniform"
+
+
+def test_a_sharpness_that_the_weights_of_the_thesis_have_not_is_refused():
+    """What stands at its default cannot be told from what was chosen, so weights by softmax are left to the thesis."""
+    sharp = dataclasses.replace(DEFAULTS, alignment=AlignmentConfig(beta=2.0))
+    with pytest.raises(InputError, match=r"weighs the groups by their loss, .*received --beta 2.0: leave one out"):
+        follow_thesis(sharp, DEFAULTS)
 
 
 def test_each_corpus_has_its_numbers():

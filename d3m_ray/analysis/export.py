@@ -11,6 +11,7 @@ from d3m_ray.analysis.results import Results, Scores
 from d3m_ray.store import StoreError
 
 CORPUS_COLUMNS = ["example_id", "text", "label", "group"]
+CELL = ["group", "label"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,25 @@ def evidence_of(results: Results, alignment: str) -> pd.DataFrame:
     evidence = pd.DataFrame({"rank": ranks, "num_ranked": len(aligned), "alignment": aligned})
     scores = results.scores.get(alignment)
     return evidence if scores is None or len(scores.query_sets) == 1 else evidence.join(_most_hurt(scores))
+
+
+def check_made_by(results: Results, alignment: str, evidence: pd.DataFrame, removed_ids: Collection[str]) -> None:
+    """Raises StoreError where an alignment, given by `evidence_of`, is not the one that a removal of one round went by.
+
+    An experiment that another version went on with has its newer alignments beside its older trials. Of each cell a
+    removal takes the lowest, whatever floors the cells have, or the highest.
+    """
+    went = evidence.index.isin(list(removed_ids))
+    cells = evidence[["alignment"]].join(results.train_cells).groupby([*CELL, went])["alignment"]
+    lowest, highest = (of_cells.unstack(-1).reindex(columns=[False, True]) for of_cells in (cells.min(), cells.max()))
+    both = lowest.notna().all(axis=1)
+    are_lowest = (highest[True] <= lowest[False])[both].all()
+    are_highest = (lowest[True] >= highest[False])[both].all()
+    if not (are_lowest or are_highest):
+        raise StoreError(
+            f"{results.store} holds another alignment of {alignment} of {results.name} than the one that its removal "
+            "went by, as where another version went on with it; run the same sweep again"
+        )
 
 
 def evidence_of_rounds(

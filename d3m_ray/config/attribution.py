@@ -81,15 +81,17 @@ class AlignmentConfig:
         return "loss" if self.target == "worst_loss" else self.target
 
     def _check_no_contradiction(self) -> None:
-        """Raises InputError where a setting was chosen that the target leaves without effect."""
+        """Raises InputError where a setting was chosen that the target, or the weights, leave without effect."""
         if self.target == "worst_loss":
-            without_effect: tuple[str, ...] = ("group_weights", "beta")
-            mend = "leave it out, or take --target loss"
             rule = "--target worst_loss weighs the groups by itself, as sharply as --worst-loss-beta says"
+            without_effect = dict.fromkeys(("group_weights", "beta"), (rule, "--target loss"))
         else:
-            without_effect, mend = ("worst_loss_beta",), "leave it out, or take --target worst_loss"
             rule = f"--worst-loss-beta is for --target worst_loss, and this is {self.target}"
+            without_effect = {"worst_loss_beta": (rule, "--target worst_loss")}
+            if self.group_weights != "softmax":
+                rule = f"--beta is for --group-weights softmax, and this is {self.group_weights}"
+                without_effect["beta"] = rule, "--group-weights softmax"
         defaults = {field.name: field.default for field in fields(self)}
-        for name in without_effect:
+        for name, (rule, mend) in without_effect.items():
             if (value := getattr(self, name)) != defaults[name]:
-                raise InputError(f"{rule}; received --{name.replace('_', '-')} {value}: {mend}")
+                raise InputError(f"{rule}; received --{name.replace('_', '-')} {value}: leave it out, or take {mend}")

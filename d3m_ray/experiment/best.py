@@ -10,6 +10,7 @@ import pandas as pd
 from d3m_ray.alignment import group_weights
 from d3m_ray.best_number import LEVEL, NumberChoice, choose_number, val_target
 from d3m_ray.experiment.run import Run
+from d3m_ray.failures import Unscored
 from d3m_ray.metrics import group_losses
 from d3m_ray.planning import attribution_method, group_scores_key
 from d3m_ray.selection import ARMS, Evidence
@@ -19,19 +20,24 @@ from d3m_ray.trial import FitSpec, TrialSpec, record_trial, record_unselected, s
 Row = Mapping[Hashable, Any]  # of `_stored_trials`
 
 
-def record_best(run: Run, evidence: Evidence) -> None:
+def record_best(run: Run, evidence: Evidence) -> list[Unscored]:
     """Choose the number of each such arm, and record its trials from the fits that they share with the arm it is of.
 
     The choice is over every seed and number of the experiment that are stored by now, asked for in this run or in an
-    earlier one; trials of another choice are forgotten. Reads val alone.
+    earlier one; trials of another choice are forgotten. Reads val alone. Returns the arms some of whose trials have no
+    result, since the number taken was not trained under each of their seeds.
     """
+    lacking = []
     for method in run.config.methods:
         arm = ARMS[method]
         if arm.best_of is not None and arm.can_select(evidence):
-            _record(method, arm.best_of, run)
+            why = _record(method, arm.best_of, run)
+            lacking += [] if why is None else [Unscored(method, why, why)]
+    return lacking
 
 
-def _record(method: str, source: str, run: Run) -> None:
+def _record(method: str, source: str, run: Run) -> str | None:
+    """Choose for one arm and record it; why some of its trials have no result, where that is so."""
     context, progress = run.context, run.progress
     trials = _stored_trials(source, run)
     numbers = np.array(sorted({number for number in trials["num_removed"] if number > 0}), dtype=np.int64)
@@ -48,15 +54,26 @@ def _record(method: str, source: str, run: Run) -> None:
         if trial.seed in chosen
     }
     _forget_others(method, {spec.trial_key for spec in wanted.values()}, run)
-    for trial in asked:
-        if trial.seed not in wanted:
-            why = f"it is the fit of {source} with {choice.number} removed under this seed, which is not stored"
-            record_unselected(context, trial, why, why)
-            continue
-        context.store.delete_failure(unselected_key(context, trial), method)
-        if not _is_stored(wanted[trial.seed], run):
-            record_trial(context, wanted[trial.seed])
+    for spec in wanted.values():
+        context.store.delete_failure(unselected_key(context, PlannedTrial(method, None, spec.seed)), method)
+        if not _is_stored(spec, run):
+            record_trial(context, spec)
     progress.stage(f"{method}: {told(source, numbers, choice)}")
+    return _record_lacking([trial for trial in asked if trial.seed not in wanted], source, choice.number, run)
+
+
+def _record_lacking(trials: Sequence[PlannedTrial], source: str, number: int, run: Run) -> str | None:
+    """Store why these trials have no result; the reason, None where there are none."""
+    if not trials:
+        return None
+    seeds = " ".join(str(trial.seed) for trial in trials)
+    why = (
+        f"it takes the fits of {source} with {number} removed, and of seeds {seeds} none is stored: --methods {source} "
+        f"--num-removed {number} --seeds {seeds} trains them, and the same command then takes them"
+    )
+    for trial in trials:
+        record_unselected(run.context, trial, why, why)
+    return why
 
 
 def told(source: str, numbers: np.ndarray, choice: NumberChoice) -> str:

@@ -95,5 +95,5 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
         progress.stage("trials that remove what alignment or the base models' losses select")
         failed += train(run, waiting, ())
     settle_unselected(config, context, evidence, failed, unscored)
-    record_best(run, evidence)
+    unscored += record_best(run, evidence)
     return Outcome(context.experiment, failed, unscored)
