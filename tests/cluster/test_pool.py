@@ -11,13 +11,15 @@ import pytest
 from ray import cloudpickle
 
 from d3m_ray import waiting
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, kronfluence, shards, traker
+from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, TrainingRun, kronfluence, shards, traker
 from d3m_ray.cluster.pool import RayPool
-from d3m_ray.config import EkfacConfig, TrakConfig
+from d3m_ray.config import EkfacConfig, MetagradientConfig, TrainingConfig, TrakConfig
 from d3m_ray.engine import reason
 from d3m_ray.errors import RunError
+from d3m_ray.model import build_classifier
 from d3m_ray.pool import LocalPool
 from d3m_ray.selection import ATTRIBUTION_SETTINGS
+from d3m_ray.training import fine_tune
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_cluster")]
 
@@ -86,14 +88,19 @@ def pool(request, small_cluster) -> Iterator[RayPool]:
 @pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")
 @pytest.mark.parametrize("name", METHODS)
 def test_scores_are_those_of_the_local_pool(name, pool, tiny_base, made_tokens, monkeypatch):
-    base = tiny_base("bert")
-    checkpoints = (Checkpoint("made", base, base.weights),)
-    inputs = AttributionInputs(checkpoints, made_tokens("train", 60), made_tokens("val", 14, 3), 3, "auto")
+    base, train = tiny_base("bert"), made_tokens("train", 60)
+    training = TrainingConfig(num_epochs=1, batch_size=16, precision="float32", final_model="last")
+    model = build_classifier(base)
+    fine_tune(model, base, train, train, training, seed=0)
+    weights = {weight: tensor.numpy() for weight, tensor in model.state_dict().items()}
+    checkpoints = (Checkpoint("made", base, weights, TrainingRun(training, 0, 1, train, np.arange(60))),)
+    inputs = AttributionInputs(checkpoints, train, made_tokens("val", 14, 3), 3, "auto")
     monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 60)
     monkeypatch.setattr(kronfluence, "TRAIN_PER_QUERY_TOKENS", 1)
     monkeypatch.setattr(traker, "GRADIENT_BYTES", 4 * 8 * sum(array.size for array in base.weights.values()))
     assert len(shards.make_shards(inputs.train)) > 5
     assert len(traker.make_batches(inputs.train, checkpoints[0], inputs.precision)) == 8
-    settings = {"trak": TrakConfig(projection_dim=128), "ekfac": EkfacConfig()}.get(ATTRIBUTION_SETTINGS[name] or "")
-    for score in (METHODS[name].score_groups, METHODS[name].score_queries):
+    known = {"trak": TrakConfig(projection_dim=128), "ekfac": EkfacConfig(), "metagradient": MetagradientConfig()}
+    settings = known.get(ATTRIBUTION_SETTINGS[name] or "")
+    for score in filter(None, (METHODS[name].score_groups, METHODS[name].score_queries)):
         np.testing.assert_array_equal(score(inputs, settings, pool), score(inputs, settings, LocalPool()))
