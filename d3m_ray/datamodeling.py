@@ -13,6 +13,7 @@ MIN_SUBSETS = 3
 MIN_SUBSETS_OF_INTERVAL = 10  # a bootstrap of fewer draws the same few models over and over: its bounds mean nothing
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 1000
+ROUNDING = 8 * float(np.finfo(np.float64).eps)  # of a sum, as a share of the sum of the absolute values
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ def linear_datamodeling_scores(
     not fit, values are not finite, or M is below 3.
     """
     _check(scores, kept, outputs)
-    predicted = kept.astype(np.float64) @ scores.astype(np.float64)
+    predicted = _foretold(kept.astype(np.float64), scores.astype(np.float64))
     counts = _counts(len(kept), num_resamples, seed)
     pairs = zip(predicted.T, outputs.T, strict=True)
     return _summary(np.stack([rank_correlations(*pair, counts) for pair in pairs], axis=1), len(kept))
@@ -92,6 +93,21 @@ def ceiling(fit_correlation: np.ndarray, num_fits: int) -> np.ndarray:
 def ceiling_bound(bound: np.ndarray, num_fits: int) -> np.ndarray:
     """`ceiling` of a bound of the correlation; 0 where that is not above 0, NaN where there is none."""
     return np.where(bound <= 0, 0.0, ceiling(bound, num_fits))
+
+
+def _foretold(kept: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """[M, T] sums of the scores [N, T] that each subset keeps, as the order of the subsets: equal ones are one number.
+
+    What floating point makes of one sum in two orders would else be ranked, of constant scores too.
+    """
+    sums = kept @ scores
+    order = np.argsort(sums, axis=0)
+    gaps = np.diff(np.take_along_axis(sums, order, axis=0), axis=0)
+    rounding = ROUNDING * np.abs(scores).sum(axis=0)
+    places = np.concatenate([np.zeros_like(sums[:1]), np.cumsum(gaps > rounding, axis=0)])
+    ranked = np.empty_like(sums)
+    np.put_along_axis(ranked, order, places, axis=0)
+    return ranked
 
 
 def _check(scores: np.ndarray, kept: np.ndarray, outputs: np.ndarray) -> None:

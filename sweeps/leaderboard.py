@@ -1,4 +1,4 @@
-"""Which attribution method is best? Every method on HateXplain, by LDS, by what removal does, and by its cost."""
+"""Which attribution method is best? Methods on HateXplain, by LDS, by what removal does, and by its cost."""
 
 from d3m_ray.command import run_leaderboard_sweep
 from d3m_ray.config import ExperimentConfig, LeaderboardConfig

@@ -98,6 +98,17 @@ def test_a_resample_of_one_value_is_unknown_and_left_out():
     assert (result.low, result.high, result.mean_low) == (1.0, 1.0, 1.0)
 
 
+def test_what_rounding_makes_of_equal_sums_is_not_ranked():
+    rng = np.random.default_rng(0)
+    kept = np.array([rng.permutation(3333) < 1666 for _ in range(30)])
+    outputs = rng.normal(size=(30, 4))
+    tenths = rng.integers(1, 4, size=3333)
+    scores = np.stack([np.full(3333, 0.7), np.full(3333, 0.77), np.full(3333, 0.1), tenths / 10], axis=1)
+    result = linear_datamodeling_scores(scores, kept, outputs, num_resamples=10)
+    assert np.isnan(result.values[:3]).all(), "scores that are all alike foretell nothing"
+    assert result.values[3] == pytest.approx(spearmanr(kept @ tenths, outputs[:, 3]).statistic)
+
+
 def test_no_target_that_varies_leaves_no_mean():
     scores, kept, outputs = made(noise=1.0)
     result = linear_datamodeling_scores(scores, kept, np.zeros_like(outputs))

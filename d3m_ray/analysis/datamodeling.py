@@ -31,8 +31,11 @@ def as_percent(share: Hashable) -> str:
 
 
 def most_retrained(lds: pd.DataFrame) -> pd.DataFrame:
-    """The rows that count, of each method and study: over the most subsets, and of those with the most fits of each."""
-    for measure in ("num_subsets", "fits_per_subset"):
+    """The rows that count, of each method and study: over the most subsets, and of those with the most fits of each.
+
+    Of several over as many, as where another subset failed in each, those of the last key.
+    """
+    for measure in ("num_subsets", "fits_per_subset", "lds_key"):
         lds = lds[lds[measure] == lds.groupby(["method", *STUDY])[measure].transform("max")]
     return lds
 
@@ -134,16 +137,21 @@ def _of_ceiling(rows: pd.DataFrame, seeds: str, is_common: bool) -> str:
     """What two fits of a subset have in common, and what that leaves a method to reach."""
     row = rows.sort_values("num_subsets").iloc[-1]
     if pd.isna(row["fit_correlation"]):
-        why = "one fit of each subset" if row["fits_per_subset"] == 1 else "outcomes that do not vary"
-        return f"no ceiling is known of {why}; --fits-per-subset 2 gives one."
+        if row["fits_per_subset"] > 1:
+            return "no ceiling is known of outcomes that do not vary."
+        return "no ceiling is known of one fit of each subset; --fits-per-subset 2 gives one."
     has_bounds = not pd.isna(row["fit_correlation_low"])
     bounds = f" [{row['fit_correlation_low']:.2f}, {row['fit_correlation_high']:.2f}]" if has_bounds else ""
     common = f"two fits of one subset correlate {row['fit_correlation']:.2f}{bounds}"
     at_most = f", {row['ceiling_high']:.2f} at most" if has_bounds else ""
+    if pd.isna(row["ceiling"]) and seeds == "base":
+        return (
+            f"{common}: the seeds show nothing in common, and a method that reads them may foretell them all the same."
+        )
     if pd.isna(row["ceiling"]):
         return (
-            f"{common}: retraining gives nothing that could be foretold above its noise{at_most}. More fits of each "
-            "subset, or subsets that lack more, would."
+            f"{common}: nothing that could be foretold shows above the noise of retraining{at_most}. More fits of each "
+            "subset, or subsets that lack more, would tell."
         )
     told = f"{common}, so a perfect method would reach about {row['ceiling']:.2f}{at_most}."
     if seeds == "base":
@@ -151,7 +159,7 @@ def _of_ceiling(rows: pd.DataFrame, seeds: str, is_common: bool) -> str:
         return f"{told} That is of what the seeds have in common; {reads}, so a method that reads them may go beyond."
     reaching = [of for of in rows.to_dict("records") if of["lds_high"] >= row["ceiling"]]
     if reaching:
-        told += f" No room to tell from it is left to {', '.join(map(_scored, reaching))}."
+        told += f" Their intervals do not tell from it: {', '.join(map(_scored, reaching))}."
     return told
 
 

@@ -15,7 +15,7 @@ def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
     rendered = Table(
         title=title,
         caption="Spearman correlation of foretold and retrained outcomes, mean and 95% bootstrap interval over "
-        "subsets; the ceiling is what a perfect method would reach",
+        "subsets; the ceiling is what a perfect method would reach, or with base seeds one that does not read them",
         box=SIMPLE_HEAD,
     )
     for column in ("kept", "method", *(f"LDS {words}" for words in KINDS.values()), "fits"):

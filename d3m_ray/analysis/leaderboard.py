@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from d3m_ray.analysis.datamodeling import MEAN, lds_differences, lds_table
+from d3m_ray.analysis.datamodeling import MEAN, STUDY, as_percent, lds_differences, lds_table
 from d3m_ray.analysis.removal_effects import effect_values
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import t_interval
@@ -57,7 +57,7 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
     if set(lds["subset_seeds"]) != {"base", "own"}:
         return pd.DataFrame(columns=[METHOD])
     columns: list[pd.DataFrame | pd.Series] = [lds.groupby(METHOD)["scoring_seconds"].max()]
-    pairs = _largest_share(lds_differences(results))
+    pairs = lds_differences(results).merge(lds[STUDY].drop_duplicates(), on=STUDY)
     for (seeds, kind), measure in LDS_MEASURES.items():
         of_study = lds[(lds["subset_seeds"] == seeds) & (lds["kind"] == kind)].set_index(METHOD)
         of_pairs = pairs[(pairs["subset_seeds"] == seeds) & (pairs["kind"] == kind)]
@@ -65,13 +65,17 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
         columns.append(_named(values, measure, _verdicts(of_pairs)))
     columns += _effects(results)
     table = pd.concat(columns, axis=1).rename_axis(METHOD).reset_index()
-    first = next((m.name for m in MEASURES if m.name in table and table[m.name].notna().any()), METHOD)
+    known = {m.name: int(table[m.name].notna().sum()) for m in MEASURES if m.name in table}
+    first = max(known, key=lambda name: known[name])  # of measures that as many methods have, the first
     return table.sort_values(first, ascending=False, kind="stable", na_position="last", ignore_index=True)
 
 
 def ceilings(results: Results) -> Mapping[str, tuple[float, float, float]]:
-    """By the name of an LDS measure, what a perfect method would reach, with its bounds."""
-    lds = _largest_share(_means(results))
+    """By the name of an LDS measure across seeds, what a perfect method would reach, with its bounds.
+
+    Under the base models' seeds it is none: a method that reads these models may go beyond what seeds have in common.
+    """
+    lds = _largest_share(_means(results)).query("subset_seeds == 'own'")
     known = {}
     for (seeds, kind), measure in LDS_MEASURES.items():
         rows = lds[(lds["subset_seeds"] == seeds) & (lds["kind"] == kind)].dropna(subset=["ceiling"])
@@ -143,9 +147,9 @@ def leaderboard_markdown(results: Results) -> str:
         rows.append([str(row[METHOD]), *(_cell(row, m) for m in shown), f"{row['scoring_seconds']:.1f}"])
     if known_ceilings:
         told = [_told(*known_ceilings[m.name]) if m.name in known_ceilings else "" for m in shown]
-        rows.append(["*ceiling*", *told, ""])
+        rows.append(["*ceiling*", *(cell or "-" for cell in told), "-"])
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([*lines, "", *_reading(table)])
+    return "\n".join([*lines, "", " ".join([*_of_marks(), *_of_studies(results), *_of_effects(table)])])
 
 
 def _cell(row: Mapping[Hashable, Any], measure: Measure) -> str:
@@ -158,19 +162,38 @@ def _cell(row: Mapping[Hashable, Any], measure: Measure) -> str:
 
 
 def _told(value: float, low: float, high: float, signed: bool = False) -> str:
-    form = "+.3f" if signed else ".2f"
+    form = "+.2g" if signed else ".2f"
     return f"{value:{form}}" if pd.isna(low) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _reading(table: pd.DataFrame) -> list[str]:
-    sentences = [
-        "Bold: the best of a column; `~`: within noise of it (the 95% interval of the paired difference holds zero, "
-        "not corrected for the number of methods); `?`: too few to tell."
+def _of_marks() -> list[str]:
+    return [
+        "Bold: the highest of a column, of loss the lowest; `~`: within noise of it (the 95% interval of the paired "
+        "difference holds zero, not corrected for the number of methods); `?`: not known, of too few subsets or seeds, "
+        "or of other fits; `-`: the method has none."
     ]
-    if "num_removed" in table and table["num_removed"].notna().any():
-        number = int(table["num_removed"].max())
-        sentences.append(
-            f"Effects: what removal of the {number:,} lowest changes on test, less random removal of as many (loss: "
-            "less is better)."
+
+
+def _of_studies(results: Results) -> list[str]:
+    """What each LDS is over."""
+    told = []
+    for seeds, rows in _largest_share(_means(results)).groupby("subset_seeds", sort=True):
+        numbers = {f"{row['num_subsets']:,} subsets x {row['fits_per_subset']}" for row in rows.to_dict("records")}
+        words = {"base": "same seeds", "own": "across seeds"}[str(seeds)]
+        told.append(
+            f"{words}, {as_percent(rows['keep_share'].iloc[0])} of train kept, {' or '.join(sorted(numbers))} fits"
         )
-    return [" ".join(sentences)]
+    return [
+        f"LDS: {'; '.join(told)}; in brackets 95% bootstrap intervals over the subsets. The ceiling is what a perfect "
+        "method would reach across seeds."
+    ]
+
+
+def _of_effects(table: pd.DataFrame) -> list[str]:
+    if "num_removed" not in table or table["num_removed"].isna().all():
+        return []
+    number = int(table["num_removed"].max())
+    return [
+        f"Effects: what removal of the {number:,} lowest changes on test, less random removal of as many, with "
+        "Student's 95% interval over the seeds."
+    ]

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 import pandas as pd
 
+from d3m_ray.config import FIRST_DRAW
 from d3m_ray.store import Experiment, Store, StoreError
 
 TRIAL = ["method", "num_removed", "seed"]
@@ -102,8 +103,8 @@ class Results:
         return self.trials_of("test")
 
     def trials_of(self, split: str) -> pd.DataFrame:
-        """The rows of one split, sorted by method, num_removed, seed and group."""
-        rows = self.all_trials[self.all_trials["split"] == split]
+        """The rows of one split, sorted by method, num_removed, seed and group; none of the subsets of an LDS."""
+        rows = self.all_trials[(self.all_trials["split"] == split) & ~is_draw(self.all_trials)]
         return rows.sort_values([*TRIAL, "group"], ignore_index=True)
 
     @cached_property
@@ -111,6 +112,11 @@ class Results:
         """One row per trial: `TRIAL`, its keys, objective, train_seconds, num_train, num_steps and created_at."""
         columns = [*TRIAL, "trial_key", "fit_key", "objective", "train_seconds", "num_train", "num_steps", "created_at"]
         return self.all_trials.drop_duplicates(TRIAL)[columns].sort_values(TRIAL, ignore_index=True)
+
+    @cached_property
+    def arm_fits(self) -> pd.DataFrame:
+        """The rows of `fits` without the subsets of an LDS, which are no arm."""
+        return self.fits[~is_draw(self.fits)].reset_index(drop=True)
 
     @cached_property
     def base_fits(self) -> dict[int, str]:
@@ -121,7 +127,7 @@ class Results:
     @cached_property
     def answers(self) -> Answers | None:
         """What the fits of the trials answer on test, None where none of them is stored."""
-        return _read_answers(self.store, sorted(set(self.fits["fit_key"])), self.say)
+        return _read_answers(self.store, sorted(set(self.arm_fits["fit_key"])), self.say)
 
     @cached_property
     def alignments(self) -> dict[str, pd.DataFrame]:
@@ -142,7 +148,7 @@ class Results:
 
     def removals_of(self, method: str) -> pd.DataFrame:
         """One row per trial of a method and example that it removed: `TRIAL` and `example_id`."""
-        trials = self.fits[(self.fits["num_removed"] > 0) & (self.fits["method"] == method)]
+        trials = self.arm_fits[(self.arm_fits["num_removed"] > 0) & (self.arm_fits["method"] == method)]
         keys = dict.fromkeys(trials["trial_key"], method)
         rows = self.store.read_all("removals", columns=["trial_key", "example_id"], keys=keys, say=self.say)
         return trials[[*TRIAL, "trial_key"]].merge(rows, on="trial_key").drop(columns="trial_key")
@@ -160,7 +166,7 @@ class Results:
 
         Cells of which a trial removed none have no row. Read in parts: ten thousand trials remove tens of millions.
         """
-        trials = self.fits[self.fits["num_removed"] > 0].set_index("trial_key")
+        trials = self.arm_fits[self.arm_fits["num_removed"] > 0].set_index("trial_key")
         methods = dict(zip(trials.index, trials["method"], strict=True))
         names = ["trial_key", "group", "label"]
         counts = [pd.Series(dtype="int64", index=pd.MultiIndex.from_arrays([[]] * 3, names=names))]
@@ -187,8 +193,12 @@ class Results:
 
     @cached_property
     def lds(self) -> pd.DataFrame:
-        """The rows of `lds`; empty but for an experiment of sweeps/lds.py. Earlier ones are of one fit of each half."""
+        """The rows of `lds`; empty but for an experiment of sweeps/lds.py. Earlier ones are of one fit of each half.
+
+        Without those of an alignment that was made anew since, as by a later version of a method.
+        """
         rows = self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
+        rows = rows[~rows["lds_key"].isin(self._outdated_lds(rows))]
         earlier = {"keep_share": 0.5, "subset_seeds": "own", "fits_per_subset": 1}
         return rows.fillna(earlier).astype({"fits_per_subset": "int64"})
 
@@ -202,6 +212,15 @@ class Results:
             **{table: {key: name for name, key in self._keys(table).items()} for table in ("alignments", "scores")},
         }
         return {path: state for table, of in keys.items() for path, state in self.store.versions(table, of).items()}
+
+    def _outdated_lds(self, rows: pd.DataFrame) -> set[str]:
+        """The keys of the LDS that are not of the alignments in the record."""
+        outdated, alignments = set(), self._keys("alignments")
+        for key, method in rows[["lds_key", "method"]].drop_duplicates().itertuples(index=False, name=None):
+            made_with = self.store.read_metadata("lds", key, method)["configuration"]
+            if method in alignments and made_with.get("alignment_key", alignments[method]) != alignments[method]:
+                outdated.add(str(key))
+        return outdated
 
     def _keys(self, table: str) -> Mapping[str, str]:
         return self.record.keys.get(table, {})
@@ -247,6 +266,17 @@ def newest_trials(trials: pd.DataFrame) -> pd.DataFrame:
     if len(newest) == len(run):
         return trials
     return trials.merge(newest[[*arm, "trial_key"]], on=[*arm, "trial_key"])
+
+
+def is_draw(trials: pd.DataFrame) -> pd.Series:
+    """Of each row of a table of trials, whether it is of a subset of an LDS: removal at random, which is no arm.
+
+    Their seeds count from `FIRST_DRAW` and are of nothing else; where an arm or a base model has such a seed too, as in
+    a sweep of an earlier version, it is the seed of arms.
+    """
+    is_random = (trials["method"] == "random") & (trials["num_removed"] > 0)
+    of_arms = trials.loc[~is_random, "seed"].unique()
+    return is_random & (trials["seed"] >= FIRST_DRAW) & ~trials["seed"].isin(of_arms)
 
 
 def _read_answers(store: Store, fit_keys: list[str], say: Tell | None) -> Answers | None:

@@ -71,6 +71,9 @@ class ExperimentConfig:
         check_methods(self.methods, ARMS, "arm")
         check_removals(self.num_removed)
         check(bool(self.seeds), "--seeds is one or more whole numbers", self.seeds)
+        highest = max(self.seeds)
+        rule = f"each of --seeds is below {FIRST_DRAW}: others are those of an LDS's subsets"
+        check(highest < FIRST_DRAW, rule, highest)
         check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
         check_numbers(self)
         check_best_arms(self.methods, self.num_removed, self.seeds, self.protocol)

@@ -66,6 +66,21 @@ def test_of_each_method_the_rows_over_the_most_subsets_count(filled: Results) ->
     assert ("bm25", "group", "ant") in table.index
 
 
+def test_scores_made_anew_stand_in_the_place_of_the_earlier(store: Store) -> None:
+    keys = {"alignments": {"trak": "now"}}
+    store.write_experiment("insects", {"dataset": "insects", "model": "tiny"}, [], keys)
+    write(store, "trak", 9, 0.5)
+    rows = store.read("lds", "trak-9-0.5-own", "trak").drop(columns="method")
+    store.write("lds", "trak-9-0.5-own", rows, {"fits": ["f1"], "alignment_key": "before"}, "trak")
+    for key, shift in (("a", 0.0), ("b", 0.1)):  # over as many subsets, of which another one failed in each
+        again = rows.assign(num_subsets=5, lds=rows["lds"] - shift, lds_key=key)
+        store.write("lds", key, again, {"fits": [key], "alignment_key": "now"}, "trak")
+    (results,) = read_results(store)
+    table = lds_table(results)
+    assert set(table["num_subsets"]) == {5}
+    assert table.set_index(["method", "kind", "target"]).index.is_unique
+
+
 def test_shares_and_seeds_are_studies_of_their_own(store: Store, filled: Results) -> None:
     write(store, "trak", 3, 0.6, keep_share=0.9)
     write(store, "trak", 3, 0.7, keep_share=0.9, subset_seeds="base")
@@ -150,7 +165,7 @@ def test_where_the_ceiling_leaves_no_room_it_is_said(store: Store) -> None:
     said = remark(store)
     assert said == (
         "LDS per val example, 50% of train kept, own seeds: two fits of one subset correlate 0.40 [0.10, 0.60], so a "
-        "perfect method would reach about 0.76, 0.87 at most. No room to tell from it is left to trak 0.30 "
+        "perfect method would reach about 0.76, 0.87 at most. Their intervals do not tell from it: trak 0.30 "
         "[0.00, 0.90]."
     )
 
@@ -162,17 +177,24 @@ def test_where_there_is_room_nothing_is_said_of_it(store: Store) -> None:
 def test_fits_that_do_not_agree_leave_nothing_to_foretell(store: Store) -> None:
     unknown = {"ceiling": np.nan, "ceiling_low": 0.0, "ceiling_high": 0.3}
     said = remark(store, fit_correlation=-0.1, fit_correlation_low=-0.3, fit_correlation_high=0.05, **unknown)
-    assert (
-        "two fits of one subset correlate -0.10 [-0.30, 0.05]: retraining gives nothing that could be foretold" in said
-    )
+    assert "two fits of one subset correlate -0.10 [-0.30, 0.05]: nothing that could be foretold shows above" in said
     assert "0.30 at most" in said
+    of_base = remark(store, subset_seeds="base", fit_correlation=-0.1, **unknown)
+    assert "a method that reads them may foretell them all the same" in of_base
+    assert "at most" not in of_base
+
+
+def test_outcomes_that_do_not_vary_are_not_mended_by_a_second_fit(store: Store) -> None:
+    said = remark(store, fit_correlation=np.nan, ceiling=np.nan)
+    assert "no ceiling is known of outcomes that do not vary." in said
+    assert "--fits-per-subset" not in said
 
 
 def test_a_ceiling_of_base_seeds_is_of_what_they_share(store: Store) -> None:
     said = remark(store, subset_seeds="base")
     assert "That is of what the seeds have in common" in said
     assert "a method that reads them may go beyond" in said
-    assert "No room" not in said
+    assert "do not tell from it" not in said
 
 
 def test_methods_without_scores_of_single_examples_are_ordered_with_the_others(store: Store, filled: Results) -> None:

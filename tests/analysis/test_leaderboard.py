@@ -18,7 +18,7 @@ def _lds(seeds: str, share: float, kinds: tuple[str, ...]) -> pd.DataFrame:
             "method": method, "subset_seeds": seeds, "keep_share": share, "kind": kind, "target": target,
             "lds": LDS[method] + (0.1 if target != "mean" else 0) + (1 - share), "lds_low": 0.0, "lds_high": 0.6,
             "ceiling": 0.5, "ceiling_low": 0.4, "ceiling_high": 0.55, "num_subsets": 20,
-            "scoring_seconds": 3.0 + METHODS.index(method),
+            "fits_per_subset": 2, "scoring_seconds": 3.0 + METHODS.index(method),
         }
         for method in METHODS
         for kind in kinds
@@ -82,13 +82,29 @@ def test_the_best_and_what_noise_cannot_tell_from_it_are_marked(results):
     assert ceilings(results)["across_seeds_group_lds"] == (0.5, 0.4, 0.55)
 
 
+def test_pairs_of_another_share_tell_nothing(results, monkeypatch):
+    pairs = _pairs("base", 0.5, "group", {("ekfac", "trak"): "within noise", ("random", "trak"): "apart"})
+    monkeypatch.setattr(leaderboard, "lds_differences", lambda _: pairs)
+    table = leaderboard_table(type("Made", (), {})()).set_index("method")
+    assert table["same_seed_group_lds_standing"].tolist() == ["best", "not known", "not known"]
+
+
+def test_methods_without_scores_of_groups_are_ordered_with_the_others(results, monkeypatch):
+    rows = leaderboard.lds_table(results)
+    of_alignment = rows[rows["kind"] == "alignment"].query("method == 'trak'").assign(method="metagradient")
+    both = pd.concat([rows, of_alignment.assign(lds=of_alignment["lds"] + 0.3)], ignore_index=True)
+    monkeypatch.setattr(leaderboard, "lds_table", lambda _: both)
+    table = leaderboard_table(type("Made", (), {})())
+    assert table["method"].tolist() == ["metagradient", "trak", "ekfac", "random"]
+
+
 def test_it_reads_as_a_table_in_markdown(results):
     lines = leaderboard_markdown(results).splitlines()
     assert lines[0].startswith("| method | LDS, same seeds: groups | LDS, same seeds: alignment |")
     assert lines[2].startswith("| trak | **0.50 [0.00, 0.60]** |")
     assert "| 0.45 [0.00, 0.60] ~ |" in lines[3]
     assert lines[4].count("| - |") + lines[4].count("- |") >= 1, "random removal is not compared with itself"
-    assert lines[5].startswith("| *ceiling* | 0.50 [0.40, 0.55] |")
+    assert lines[5].startswith("| *ceiling* | - | - | 0.50 [0.40, 0.55] |"), "under the base seeds there is none"
     assert "the 200 lowest" in lines[-1]
 
 

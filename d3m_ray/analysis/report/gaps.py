@@ -80,10 +80,10 @@ def absent_tables(results: Results) -> list[str]:
         lacking = [name for name in asked_for[table] if name not in stored]
         if lacking:
             found.append(f"The {table} of {_few(lacking)} are not stored: the page says nothing of them.")
-    removing = results.fits["num_removed"].gt(0).sum()
+    removing = results.arm_fits["num_removed"].gt(0).sum()
     if removing and results.removed_cells.empty:
         found.append("What the trials removed is not stored (table removals): no table of it.")
-    if len(results.fits) and results.answers is None:
+    if len(results.arm_fits) and results.answers is None:
         found.append("What the models answer is not stored (table fits): no interval covers the test examples.")
     if not results.record.plan:
         found.append("The experiment has no record of its plan: which trials are missing is not known.")

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pandas as pd
+
 from d3m_ray.analysis.choice import arms_of
-from d3m_ray.analysis.results import Results
+from d3m_ray.analysis.results import TRIAL, Results, is_draw
 from d3m_ray.records import SPLIT_NAMES
 
 TOLD_ELSEWHERE = ("dataset", "model", "data_hash", "model_hash", "label_names", "num_dropped", "notes", "warnings")
@@ -107,8 +109,10 @@ def _trial_facts(results: Results) -> list[Fact]:
     facts = [Fact("model", str(results.configuration["model"]))]
     facts += _hash_fact("content hash", results.configuration.get("model_hash"))
     methods = _methods(results)
-    seeds = sorted({trial.seed for trial in results.record.plan} | set(results.fits["seed"].tolist()))
-    numbers = sorted(set(arms_of(results.fits)["num_removed"].tolist()) - {0})
+    planned = pd.DataFrame(results.record.plan, columns=TRIAL)
+    asked = planned.loc[~is_draw(planned), "seed"].tolist()
+    seeds = sorted({*asked, *results.arm_fits["seed"].tolist()})
+    numbers = sorted(set(arms_of(results.arm_fits)["num_removed"].tolist()) - {0})
     facts += [Fact("methods", ", ".join(methods))] if methods else []
     facts.append(Fact("target of attribution", TARGETS.get(results.target, results.target)))
     facts += [Fact("seeds", _counted(seeds))] if seeds else []

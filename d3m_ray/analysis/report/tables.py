@@ -11,6 +11,7 @@ from d3m_ray.analysis.contrasts import contrast_table, declared_table
 from d3m_ray.analysis.corpus import distribution_table
 from d3m_ray.analysis.datamodeling import lds_differences, lds_table
 from d3m_ray.analysis.examples import examples_table, scores_of
+from d3m_ray.analysis.leaderboard import MEASURES, leaderboard_table
 from d3m_ray.analysis.removal_effects import effect_table
 from d3m_ray.analysis.report.cells import FORMATS, Column, TableView, table_view
 from d3m_ray.analysis.report.columns import columns
@@ -200,7 +201,28 @@ def lds_tables(results: Results) -> list[TableView]:
             columns(*study, "first", "second", "lds_difference", "verdict", "num_subsets"),
             "Fewer than two methods were held against the same fits.",
         ),
+        *_leaderboard_views(results),
         effects_view(results),
+    ]
+
+
+def _leaderboard_views(results: Results) -> list[TableView]:
+    """The methods by all that judges them; none without an LDS under the base models' seeds and one across seeds."""
+    table = leaderboard_table(results)
+    if table.empty:
+        return []
+    measures = [measure.name for measure in MEASURES if measure.name in table]
+    number = ["num_removed"] if "num_removed" in table else []
+    return [
+        table_view(
+            "leaderboard",
+            "The leaderboard",
+            "One row per method. Each LDS is of the study that keeps the most of train; effects are on test, less "
+            "random removal of as many at the same seeds, of the largest number removed. Which differences are within "
+            "noise, leaderboard.md and leaderboard.csv say.",
+            table,
+            columns("method", *measures, *number, "scoring_seconds"),
+        )
     ]
 
 

@@ -204,7 +204,7 @@ def test_lds_are_means_over_the_most_subsets(plain: Results) -> None:
             ("trak", "group", "ant", 0.7, 0.6, 0.8, 100),
         ],
         columns=["method", "kind", "target", "lds", "lds_low", "lds_high", "num_subsets"],
-    ).assign(keep_share=0.5, subset_seeds="own", fits_per_subset=2, ceiling=0.75)
+    ).assign(lds_key="k", keep_share=0.5, subset_seeds="own", fits_per_subset=2, ceiling=0.75)
     figure = lds_figure(plain, mean_lds(lds))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["per val example", "per group"]
     for axes, expected in zip(figure.axes, (0.3, 0.5), strict=True):
