@@ -21,6 +21,7 @@ def test_what_was_left_at_the_default_is_the_thesis():
     assert config.ekfac.modules == ("classifier",)
     assert config.protocol == "thesis"
     assert config.selection.cell_floor == 0
+    assert config.training.pairing == "independent"
 
 
 def test_what_the_user_chose_stays():
