@@ -26,9 +26,9 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
     """The thesis's settings in the place of each that was left at the sweep's default, setting by setting.
 
     Its numbers removed, three runs, one checkpoint, margins explained, groups weighed by their loss, EK-FAC on the
-    classifier layer alone, no cell floor, fits that share no batches, and TRAK, EK-FAC and random removal compared. That
-    test stands in the place of val is told by `config.protocol`. Raises InputError where the user asked for another
-    target, or for a setting that one of the thesis's leaves without effect.
+    classifier layer alone, no cell floor, fits that share no batches, and TRAK, EK-FAC and random removal compared.
+    That test stands in the place of val is told by `config.protocol`. Raises InputError where the user asked for
+    another target, or for a setting that one of the thesis's leaves without effect.
     """
     _check_no_contradiction(config, defaults)
     thesis: Mapping[str, Any] = {
