@@ -5,8 +5,10 @@ Shapes: S seeds.
 The experiments of one corpus, model and training differ by target, pairing or methods; their fits may be shared.
 """
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,9 @@ MEASURES = {
     "worst cell, test": ("test", "worst_cell", "accuracy"),
     "val WGA": ("val", "worst", "accuracy"),
 }
+STUDY = ("data_hash", "model_hash", "trak", "ekfac", "metagradient", "selection", "num_checkpoints", "protocol")
+FREE = {"training": ("pairing", "step_matched"), "alignment": ("target", "worst_loss_beta")}
+"""By group of settings, those in which the experiments of one study may differ."""
 ARM = ["target", "method", "num_removed"]
 MIN_PAIRS = 3  # below, an interval tells nothing
 
@@ -48,9 +53,9 @@ def measured(store: Path, experiments: Iterable[str]) -> pd.DataFrame:
     """One row per pairing, target, method, number removed and seed: each of `MEASURES` as a column."""
     records, names = Store(store).read_experiments(), tuple(experiments)
     frames = []
-    for name, record in records.items():
-        if names and name not in names:
-            continue
+    asked = {name: record for name, record in records.items() if not names or name in names}
+    check_one_study({name: record.configuration for name, record in asked.items()})
+    for name, record in asked.items():
         trials = d3m_ray.read_trials(store, name)
         settings = record.configuration
         row = {
@@ -69,6 +74,28 @@ def measured(store: Path, experiments: Iterable[str]) -> pd.DataFrame:
     rows.loc[(rows["method"] == "random") | (rows["num_removed"] == 0), "target"] = "none"
     rows.loc[rows["num_removed"] == 0, "method"] = "nothing"
     return rows.drop_duplicates(["pairing", *ARM, "seed"])
+
+
+def check_one_study(configurations: Mapping[str, Mapping[str, Any]]) -> None:
+    """Ends the program where experiments differ by more than targets and pairing: their trials are no pairs then."""
+    first_name, *others = configurations
+    first = _all_but_target_and_pairing(configurations[first_name])
+    for name in others:
+        other = _all_but_target_and_pairing(configurations[name])
+        differing = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
+        if differing:
+            sys.exit(
+                f"experiments of one study differ by target and pairing alone; {name} and {first_name} differ in "
+                f"{', '.join(differing)}: name those of one study with --experiments"
+            )
+
+
+def _all_but_target_and_pairing(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {name: configuration.get(name) for name in STUDY}
+    for group, names in FREE.items():
+        of_group = configuration.get(group, {})
+        settings[group] = {name: value for name, value in of_group.items() if name not in names}
+    return settings
 
 
 def _less_random(arm: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
