@@ -127,8 +127,10 @@ def begin_fit(
     New modules come from torch's current seed, the fit's own: call it inside `seeded`.
     """
     load_weights(model, base.weights)
-    cuts = config.pairing == "common" and len(kept) < len(train) and can_cut(model, train)
-    load_weights(model, base.weights)
+    cuts = False
+    if config.pairing == "common" and len(kept) < len(train):
+        cuts = can_cut(model, train)
+        load_weights(model, base.weights)  # again: trying may have moved buffers
     draw_new_modules(model, base)
     return cuts
 

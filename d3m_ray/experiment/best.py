@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.alignment import group_weights
 from d3m_ray.best_number import LEVEL, NumberChoice, choose_number, val_target
 from d3m_ray.experiment.run import Run
 from d3m_ray.failures import Unscored
-from d3m_ray.metrics import group_losses
 from d3m_ray.planning import attribution_method, group_scores_key
 from d3m_ray.selection import ARMS, Evidence
 from d3m_ray.store import PlannedTrial
@@ -107,9 +105,7 @@ def _targets(method: str, trials: pd.DataFrame, run: Run) -> pd.DataFrame:
     """The val target by seed (rows) and number removed (columns), NaN where there is no fit."""
     val = run.context.splits.val
     groups = _val_groups(method, run)
-    num_groups = int(groups.max()) + 1
-    losses = np.mean([group_losses(p, groups, num_groups) for p in run.base_predictions(val)], axis=0)
-    weights = group_weights(losses, run.config.alignment)
+    weights = run.base_group_weights(val, groups, int(groups.max()) + 1).weights
     values = [
         val_target(stored_predictions(run.context.store, key, val).margins, groups, weights, run.config.alignment)
         for key in trials["fit_key"]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from d3m_ray.alignment import group_scores, group_weights
+from d3m_ray.alignment import group_scores
 from d3m_ray.attribution import METHODS
 from d3m_ray.attribution.targets import target_values
 from d3m_ray.config import LdsConfig
@@ -43,7 +43,6 @@ from d3m_ray.experiment.story import keep_supported
 from d3m_ray.experiment.subsets import Subsets, numbers_left_out, plan_subsets
 from d3m_ray.failures import Unscored, settle_unselected, told
 from d3m_ray.keys import content_hash
-from d3m_ray.metrics import group_losses
 from d3m_ray.planning import (
     Prepared,
     alignment_key,
@@ -183,14 +182,13 @@ def _trained(planned: Sequence[Subsets], failed: Sequence[FailedFit]) -> list[Su
 
 def _study(subsets: Subsets, run: Run) -> Study:
     """The outcomes of each kind, in the target of the experiment."""
-    splits, config = run.context.splits, run.config.alignment
+    splits = run.context.splits
     names, groups = splits.group_names, splits.val.groups
     margins = torch.from_numpy(subsets.margins(run.context).astype(np.float64))
-    of_queries = target_values(margins, config.query_target).numpy()
+    of_queries = target_values(margins, run.config.alignment.query_target).numpy()
     flat = of_queries.reshape(-1, of_queries.shape[-1])
     of_groups = group_scores(flat, groups, len(names)).reshape(*of_queries.shape[:2], -1)
-    losses = np.mean([group_losses(p, groups, len(names)) for p in run.base_predictions(splits.val)], axis=0)
-    of_alignment = of_groups @ group_weights(losses, config)
+    of_alignment = of_groups @ run.base_group_weights(splits.val, groups, len(names)).weights
     outcomes = {"query": of_queries, "group": of_groups, "alignment": of_alignment[..., None]}
     has_pairs = of_queries.shape[1] > 1
     agreement = {kind: fit_correlations(values) if has_pairs else None for kind, values in outcomes.items()}

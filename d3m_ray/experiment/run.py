@@ -6,9 +6,11 @@ from functools import cached_property
 
 import numpy as np
 
+from d3m_ray.alignment import group_weights
 from d3m_ray.config import ExperimentConfig
 from d3m_ray.engine import Engine, FailedFit
 from d3m_ray.failures import Unscored
+from d3m_ray.metrics import group_losses
 from d3m_ray.planning import NOTHING, alignment_key, alignment_names, checkpoint_keys, query_split
 from d3m_ray.progress import Progress
 from d3m_ray.records import Examples, Predictions
@@ -22,6 +24,14 @@ class Outcome:
     experiment: str
     failed: Sequence[FailedFit]
     unscored: Sequence[Unscored] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class GroupWeighting:
+    """Mean losses of groups under the base models, in nats, and the weights that follow from them; [G] float64 each."""
+
+    losses: np.ndarray
+    weights: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +69,12 @@ class Run:
         """What each base model says of the examples."""
         keys = checkpoint_keys(self.config, self.context, self.removed)
         return [stored_predictions(self.context.store, key, examples) for key in keys]
+
+    def base_group_weights(self, examples: Examples, groups: np.ndarray, num_groups: int) -> GroupWeighting:
+        """How alignment weighs groups of these examples, given their groups: by their loss, mean over the models."""
+        predictions = self.base_predictions(examples)
+        losses: np.ndarray = np.mean([group_losses(p, groups, num_groups) for p in predictions], axis=0)
+        return GroupWeighting(losses, group_weights(losses, self.config.alignment))
 
     def stored_alignments(self) -> dict[str, np.ndarray]:
         """[N] alignments by name, those that the store has."""

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.alignment import group_alignment, group_scores, group_weights, pseudo_groups
+from d3m_ray.alignment import group_alignment, group_scores, pseudo_groups
 from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, Score, TrainingRun
 from d3m_ray.attribution.support import coverage
 from d3m_ray.experiment.run import Run
-from d3m_ray.metrics import group_losses
 from d3m_ray.planning import (
     alignment_key,
     attribution_method,
@@ -76,10 +75,11 @@ def attribute_and_align(name: str, run: Run) -> None:
     run.progress.stage(f"attribution by {attribution_method(name)}, and group alignment")
     score = _score_groups if name == attribution_method(name) else _score_pseudo_groups
     scored = score(name, run)
-    losses = _losses_of_groups(scored.query_groups, len(scored.names), run)
-    weights = group_weights(losses, config.alignment)
+    weighting = run.base_group_weights(run.queries, scored.query_groups, len(scored.names))
     is_weighed = scores_weighed_groups(name, config)
-    alignment = scored.scores[:, 0].astype(np.float64) if is_weighed else group_alignment(scored.scores, weights)
+    alignment = (
+        scored.scores[:, 0].astype(np.float64) if is_weighed else group_alignment(scored.scores, weighting.weights)
+    )
     _check_finite(alignment)
     train_split = run.train
     rows = pd.DataFrame(
@@ -96,21 +96,14 @@ def attribute_and_align(name: str, run: Run) -> None:
         "alignment": asdict(config.alignment),
         "scores_key": group_scores_key(name, config, context, run.removed),
         "group_names": list(scored.names),
-        "group_losses": losses.tolist(),
-        "group_weights": weights.tolist(),
+        "group_losses": weighting.losses.tolist(),
+        "group_weights": weighting.weights.tolist(),
     }
     context.store.write("alignments", alignment_key(name, config, context, run.removed), rows, configuration, name)
     seconds = scored.configuration["scoring_seconds"]
     run.progress.stage(
-        f"{name}: {len(rows)} train examples aligned with {len(weights)} groups; scores took {seconds:.1f} s"
+        f"{name}: {len(rows)} train examples aligned with {len(weighting.weights)} groups; scores took {seconds:.1f} s"
     )
-
-
-def _losses_of_groups(query_groups: np.ndarray, num_groups: int, run: Run) -> np.ndarray:
-    """[G] mean losses of the queries' groups [Q], the mean over the base models."""
-    predictions = run.base_predictions(run.queries)
-    losses: np.ndarray = np.mean([group_losses(p, query_groups, num_groups) for p in predictions], axis=0)
-    return losses
 
 
 def _check_finite(values: np.ndarray) -> None:
@@ -202,9 +195,9 @@ def _score_of(method: str, run: Run, each_query: bool) -> Score:
         return of.score_queries
     if of.score_alignment is None or not scores_weighed_groups(method, run.config):
         return of.score_groups
-    losses = _losses_of_groups(run.queries.groups, len(run.context.splits.group_names), run)
-    weights, score = group_weights(losses, run.config.alignment), of.score_alignment
-    return lambda inputs, settings, pool: score(inputs, settings, pool, weights)
+    weighting = run.base_group_weights(run.queries, run.queries.groups, len(run.context.splits.group_names))
+    score = of.score_alignment
+    return lambda inputs, settings, pool: score(inputs, settings, pool, weighting.weights)
 
 
 def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:

@@ -28,9 +28,7 @@ from d3m_ray.pool import WorkerPool
 
 WARNED_GROWTH = 30.0  # of the norm: 1 to 4 at rates of 1e-4 to 3e-3 on a tiny model, 110 to 250 at 1e-2
 REFUSED_GROWTH = 1e6
-WARNED_CHANGE = (
-    1.0  # of a mean margin or loss: what no random tenth of train does, and exploded slopes say that it does
-)
+WARNED_CHANGE = 1.0  # of a mean margin or loss: no random tenth of train does that, exploded slopes say that it does
 REFUSED_CHANGE = 100.0
 SHARE_LEFT_OUT = 0.1
 REFUSED_DISTANCE = 0.01  # of the way that training went
