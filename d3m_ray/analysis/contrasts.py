@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.analysis.after_choice import choice_correlation, p_after_choice
+from d3m_ray.analysis.after_choice import MAX_CORRELATION, choice_correlation, p_after_choice
 from d3m_ray.analysis.best_choice import best_choices, correlation_of_best
 from d3m_ray.analysis.choice import REFERENCE_METHOD, WORST, arms_of, chosen_numbers, num_choices
 from d3m_ray.analysis.power import SIGNIFICANCE, num_seeds_needed, smallest_difference
@@ -119,11 +119,13 @@ def _p_choice(row: Row) -> float:
 
 
 def _correlation(results: Results, rows: pd.DataFrame) -> float:
-    """`choice_correlation` over the arms of these rows that have several numbers."""
+    """`choice_correlation` over the arms that have several numbers here; where none has, the largest there can be."""
     differences = _differences(rows)
     val = results.trials_of("val")
     accuracies = val[val["group"] == WORST].pivot(index="seed", columns=["method", "num_removed"], values="accuracy")
     methods = [method for method, by_number in differences.items() if len(by_number) > 1]
+    if not methods:
+        return MAX_CORRELATION
     columns = {method: [(method, number) for number in differences[method]] for method in methods}
     return choice_correlation(
         [accuracies.reindex(columns=columns[method]).dropna() for method in methods],
