@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from d3m_ray.batching import TokenizedExamples, tokenize
-from d3m_ray.config import TrainingConfig
-from d3m_ray.data import HatexplainOptions, load_splits
-from d3m_ray.model import BaseModel, load_base_model
-from d3m_ray.vocabulary import trim_vocabulary
+from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.training.batching import TokenizedExamples, tokenize
+from d3m_ray.training.model import BaseModel, load_base_model
+from d3m_ray.training.settings import TrainingConfig
+from d3m_ray.training.vocabulary import trim_vocabulary
 
 
 @dataclass(frozen=True)

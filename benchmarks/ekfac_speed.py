@@ -20,13 +20,17 @@ from kronfluence.task import Task
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
-from d3m_ray.attribution import AttributionInputs, Checkpoint, ekfac, kronfluence
-from d3m_ray.batching import TokenizedExamples, tokenize
-from d3m_ray.config import EkfacConfig, TrainingConfig
-from d3m_ray.data import HatexplainOptions, load_splits
-from d3m_ray.model import build_classifier, load_base_model, load_weights, margins_of
+from d3m_ray.attribution.ekfac import scores as ekfac
+from d3m_ray.attribution.ekfac.settings import EkfacConfig
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.libraries import kronfluence
+from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.hatexplain import HatexplainOptions
 from d3m_ray.pool import LocalPool
-from d3m_ray.vocabulary import trim_vocabulary
+from d3m_ray.training.batching import TokenizedExamples, tokenize
+from d3m_ray.training.model import build_classifier, load_base_model, load_weights, margins_of
+from d3m_ray.training.settings import TrainingConfig
+from d3m_ray.training.vocabulary import trim_vocabulary
 
 PADDED_LENGTH = 128
 TRAIN_BATCH = 32

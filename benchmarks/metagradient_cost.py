@@ -11,11 +11,13 @@ import torch
 import tyro
 from corpora import Benchmark, prepare
 
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, TrainingRun
-from d3m_ray.config import MetagradientConfig, TrainingConfig
-from d3m_ray.model import build_classifier
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
+from d3m_ray.attribution.metagradient.settings import MetagradientConfig
+from d3m_ray.attribution.methods import METHODS
 from d3m_ray.pool import LocalPool
-from d3m_ray.training import fine_tune
+from d3m_ray.training.fine_tuning import fine_tune
+from d3m_ray.training.model import build_classifier
+from d3m_ray.training.settings import TrainingConfig
 
 CONFIG = TrainingConfig(num_epochs=3, learning_rate=5e-5, final_model="last")
 MEASURED = {"the fit alone": 0, "metagradient": 1, "tracin": 1, "metagradient, four groups": 4}

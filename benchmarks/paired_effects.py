@@ -16,7 +16,7 @@ import tyro
 from scipy import stats
 
 import d3m_ray
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 MEASURES = {
     "val loss": ("val", "all", "loss"),

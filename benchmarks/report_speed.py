@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from d3m_ray.metrics import group_metrics
+from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import Examples
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import made_up_store as made_up

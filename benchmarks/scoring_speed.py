@@ -8,13 +8,13 @@ import tyro
 from corpora import Benchmark, prepare
 from processes import examples_per_second
 
-from d3m_ray.attribution.gradients import ProjectedGradients
-from d3m_ray.attribution.projection import SignProjection
 from d3m_ray.attribution.shards import make_shards
-from d3m_ray.attribution.trak import GRADIENT_TOKENS
-from d3m_ray.batching import Batch, TokenizedExamples, budget_batches
-from d3m_ray.config import TrakConfig
-from d3m_ray.model import autocast, build_classifier, load_weights, logits_of, margins_of
+from d3m_ray.attribution.trak.gradients import ProjectedGradients
+from d3m_ray.attribution.trak.projection import SignProjection
+from d3m_ray.attribution.trak.scores import GRADIENT_TOKENS
+from d3m_ray.attribution.trak.settings import TrakConfig
+from d3m_ray.training.batching import Batch, TokenizedExamples, budget_batches
+from d3m_ray.training.model import autocast, build_classifier, load_weights, logits_of, margins_of
 
 NUM_WARM_UP = 2
 PASSES = ("forward", "forward and backward", "TRAK gradients")

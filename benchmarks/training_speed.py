@@ -13,10 +13,10 @@ from processes import examples_per_second
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from d3m_ray.batching import Batch, TokenizedExamples, training_batches
-from d3m_ray.config import TrainingConfig
-from d3m_ray.model import BaseModel, autocast, build_classifier, load_weights, logits_of
-from d3m_ray.training import build_optimizer
+from d3m_ray.training.batching import Batch, TokenizedExamples, training_batches
+from d3m_ray.training.fine_tuning import build_optimizer
+from d3m_ray.training.model import BaseModel, autocast, build_classifier, load_weights, logits_of
+from d3m_ray.training.settings import TrainingConfig
 
 NUM_WARM_UP = 3
 BATCH_SIZE = 32

@@ -15,13 +15,14 @@ import tyro
 from corpora import Benchmark, prepare
 from scipy.stats import spearmanr
 
-from d3m_ray.alignment import group_scores
 from d3m_ray.attribution.inputs import Checkpoint
-from d3m_ray.attribution.trak import GradientTask, project_shard, solve_gram
-from d3m_ray.batching import TokenizedExamples
-from d3m_ray.config import TrainingConfig, TrakConfig
-from d3m_ray.model import BaseModel, build_classifier
-from d3m_ray.training import fine_tune
+from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.attribution.trak.scores import GradientTask, project_shard, solve_gram
+from d3m_ray.attribution.trak.settings import TrakConfig
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.fine_tuning import fine_tune
+from d3m_ray.training.model import BaseModel, build_classifier
+from d3m_ray.training.settings import TrainingConfig
 
 DAMPINGS = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 NUM_FOLDS = 5

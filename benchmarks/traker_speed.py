@@ -12,10 +12,12 @@ import torch
 import tyro
 from corpora import Benchmark, prepare
 
-from d3m_ray.attribution import AttributionInputs, Checkpoint, trak, traker
-from d3m_ray.batching import TokenizedExamples
-from d3m_ray.config import TrakConfig
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.libraries import traker
+from d3m_ray.attribution.trak import scores as trak
+from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import LocalPool
+from d3m_ray.training.batching import TokenizedExamples
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ Shapes: N examples of one split, M removed examples, G groups.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from d3m_ray.keys import content_hash
 
 SPLIT_NAMES = ("train", "val", "test")
+FIRST_DRAW = 1_000_000  # seeds from here on belong to the subsets of an LDS, which no arm has
 BINARY_LABELS = ("0", "1")  # label 1 is the hateful, toxic or otherwise positive one
 
 
@@ -169,3 +170,7 @@ class Predictions:
     def losses(self) -> np.ndarray:
         """[N] float64 cross-entropies in nats: log(1 + exp(-margin)), exact for any margin."""
         return np.logaddexp(0.0, -self.margins.astype(np.float64))
+
+
+QueryTarget = Literal["margin", "loss", "probability"]
+"""What is asked of one val example: its margin, minus its loss, or the probability of its true label."""

@@ -1,8 +1,9 @@
 """A small made-up corpus with known harmful examples and a tiny BERT: the whole way in a minute or two, offline."""
 
-from d3m_ray.command import run_sweep
-from d3m_ray.config import ExperimentConfig, TrainingConfig
-from d3m_ray.data import PlantedOptions
+from d3m_ray.commands.sweeps import run_sweep
+from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.training.settings import TrainingConfig
 
 if __name__ == "__main__":
     run_sweep(

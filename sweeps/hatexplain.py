@@ -1,8 +1,8 @@
 """HateXplain: posts about four identity groups, each labelled by three annotators."""
 
-from d3m_ray.command import run_sweep
-from d3m_ray.config import ExperimentConfig
-from d3m_ray.data import HatexplainOptions
+from d3m_ray.commands.sweeps import run_sweep
+from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.experiment.config import ExperimentConfig
 
 if __name__ == "__main__":
     run_sweep(

@@ -1,8 +1,9 @@
 """How well does each attribution method foretell retraining? The linear datamodeling score on HateXplain."""
 
-from d3m_ray.command import run_lds_sweep
-from d3m_ray.config import ExperimentConfig, LdsConfig
-from d3m_ray.data import HatexplainOptions
+from d3m_ray.commands.sweeps import run_lds_sweep
+from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.studies import LdsConfig
 
 if __name__ == "__main__":
     run_lds_sweep(

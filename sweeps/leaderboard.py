@@ -1,8 +1,10 @@
 """Which attribution method is best? Methods on HateXplain, by LDS, by what removal does, and by its cost."""
 
-from d3m_ray.command import run_leaderboard_sweep
-from d3m_ray.config import ExperimentConfig, LeaderboardConfig, TrainingConfig
-from d3m_ray.data import HatexplainOptions
+from d3m_ray.commands.sweeps import run_leaderboard_sweep
+from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.studies import LeaderboardConfig
+from d3m_ray.training.settings import TrainingConfig
 
 if __name__ == "__main__":
     run_leaderboard_sweep(

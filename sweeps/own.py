@@ -1,8 +1,8 @@
 """A corpus of your own: any folder or file of CSV, TSV, Parquet or JSON lines, with any number of labels."""
 
-from d3m_ray.command import run_sweep
-from d3m_ray.config import ExperimentConfig
-from d3m_ray.data import OwnOptions
+from d3m_ray.commands.sweeps import run_sweep
+from d3m_ray.data.own_options import OwnOptions
+from d3m_ray.experiment.config import ExperimentConfig
 
 if __name__ == "__main__":
     run_sweep(

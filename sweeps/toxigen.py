@@ -1,8 +1,8 @@
 """ToxiGen: statements about 13 identity groups, machine-generated for training, labelled by people for the test."""
 
-from d3m_ray.command import run_sweep
-from d3m_ray.config import ExperimentConfig
-from d3m_ray.data import ToxigenOptions
+from d3m_ray.commands.sweeps import run_sweep
+from d3m_ray.data.toxigen import ToxigenOptions
+from d3m_ray.experiment.config import ExperimentConfig
 
 if __name__ == "__main__":
     run_sweep(

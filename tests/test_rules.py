@@ -10,7 +10,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "d3m_ray"
-ANALYSIS_MAY_IMPORT = ("analysis", "config", "keys", "metrics", "records", "store")
+ANALYSIS_MAY_IMPORT = ("analysis", "keys", "metrics", "records", "store", "version")
+LAYERS = (
+    *("keys", "errors", "version", "records", "pool", "waiting", "rules"),
+    *("metrics", "data", "training", "attribution", "selection", "store", "trials", "experiment"),
+    *("cluster", "analysis", "commands", "__main__", ""),
+)
+"""The folders and files at the top, from the ground up: each imports what stands before it, and no later one."""
+NAMES_OF_METHODS = "attribution.names"  # a list of names, which anyone may know
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "process"}
 MAX_MODULE_LINES = 330
 MAX_SWEEP_LINES = 60
@@ -25,6 +32,9 @@ class Module:
     """Runtime imports: `ray.tune` for a third party, `.trial` (with the dot) for a module of the package."""
     docstring: str | None
     num_lines: int
+    is_package: bool
+    has_code: bool
+    """Whether anything stands in it besides its docstring."""
 
     def within(self, *names: str) -> bool:
         return any(self.name == name or self.name.startswith(f"{name}.") for name in names)
@@ -95,7 +105,9 @@ def read_package(root: Path) -> dict[str, Module]:
         package_path = [PACKAGE, *path.relative_to(root).parts[:-1]]
         names = (found for node in _runtime_nodes(tree) for found in _imported_names(node, package_path))
         imports = frozenset(_resolve(names, set(paths))) - {f".{name}"}
-        modules[name] = Module(name, imports, ast.get_docstring(tree), len(text.splitlines()))
+        docstring, is_package = ast.get_docstring(tree), path.name == "__init__.py"
+        has_code = len(tree.body) > (docstring is not None)
+        modules[name] = Module(name, imports, docstring, len(text.splitlines()), is_package, has_code)
     return modules
 
 
@@ -142,31 +154,49 @@ def analysis_reads_only_the_store(modules: Modules) -> list[str]:
 
 def trials_know_nothing_of_attribution(modules: Modules) -> list[str]:
     found = []
-    for name in ("trial", "training"):
+    for name in (m.name for m in modules.values() if m.within("trials", "training")):
         loaded = _reachable(modules, name)
         found += [
-            f"{name} loads {other}" for other in sorted(loaded) if modules[other].within("attribution", "alignment")
+            f"{name} loads {other}" for other in sorted(loaded) if modules[other].within("attribution", "selection")
         ]
     return found
 
 
 def only_experiment_knows_the_order(modules: Modules) -> list[str]:
-    """Attribution and trials meet in experiment.py; elsewhere nothing loads both, but through it."""
-    return _where_both_meet(modules, "attribution", "trial", "experiment")
+    """Attribution and trials meet in experiment/; elsewhere nothing loads both, but through it."""
+    return _where_both_meet(modules, "attribution", "trials", "experiment")
 
 
 def only_the_command_line_shows_what_the_cluster_did(modules: Modules) -> list[str]:
     """The sweep's command line runs on the cluster and then has the results drawn; nothing else loads both."""
-    return _where_both_meet(modules, "cluster", "analysis", "command")
+    return _where_both_meet(modules, "cluster", "analysis", "commands")
 
 
 def _where_both_meet(modules: Modules, one: str, other: str, only_in: str) -> list[str]:
     found = []
     for name in (m.name for m in modules.values() if not m.within(only_in)):
-        loaded = {name, *_reachable(modules, name, without=only_in)}
+        loaded = {name, *_reachable(modules, name, without=only_in)} - {NAMES_OF_METHODS}
         if all(any(modules[m].within(end) for m in loaded) for end in (one, other)):
             found.append(f"{name} loads {one} and {other}")
     return sorted(found)
+
+
+def imports_run_downward(modules: Modules) -> list[str]:
+    """No folder imports one that stands above it; a folder or file at the top that has no place is a violation."""
+    places = {name: place for place, name in enumerate(LAYERS)}
+    tops = {name: name.partition(".")[0] for name in modules}
+    lost = sorted({f"{top} has no place in LAYERS" for top in tops.values() if top not in places})
+    return lost or [
+        f"{module.name} imports {other}"
+        for module in modules.values()
+        for other in sorted(module.own)
+        if places[tops[other]] > places[tops[module.name]]
+    ]
+
+
+def packages_hold_no_logic(modules: Modules) -> list[str]:
+    """An `__init__.py` says in its docstring what the folder is for; the package's own names its public functions."""
+    return [m.name for m in modules.values() if m.name and m.is_package and m.has_code]
 
 
 def no_circles(modules: Modules) -> list[str]:
@@ -193,6 +223,8 @@ RULES: tuple[Rule, ...] = (
     trials_know_nothing_of_attribution,
     only_experiment_knows_the_order,
     only_the_command_line_shows_what_the_cluster_did,
+    imports_run_downward,
+    packages_hold_no_logic,
     no_circles,
     modules_are_short,
     modules_have_docstrings,
@@ -204,48 +236,71 @@ RULES: tuple[Rule, ...] = (
 LAWFUL = {
     "__init__.py": "'d'",
     "keys.py": "'d'\nimport hashlib",
+    "version.py": "'d'",
     "records.py": "'d'\nimport numpy as np\nfrom d3m_ray.keys import content_hash",
-    "training.py": "'d'\nimport torch\nfrom d3m_ray.records import Examples",
-    "trial.py": "'d'\nfrom d3m_ray.training import fine_tune\nif TYPE_CHECKING:\n    import ray",
-    "experiment.py": "'d'\nfrom d3m_ray import attribution, trial",
-    "command.py": "'d'\nfrom d3m_ray import experiment, cluster, analysis",
-    "attribution/__init__.py": "'d'\nfrom d3m_ray.attribution.trak import score",
+    "training/__init__.py": "'d'",
+    "training/fine_tuning.py": "'d'\nimport torch\nfrom d3m_ray.records import Examples",
+    "trials/__init__.py": "'d'",
+    "trials/trial.py": "'d'\nfrom d3m_ray.training.fine_tuning import fit\nif TYPE_CHECKING:\n    import ray",
+    "experiment/__init__.py": "'d'",
+    "experiment/story.py": "'d'\nfrom d3m_ray.attribution import methods\nfrom d3m_ray.trials import trial",
+    "commands/__init__.py": "'d'",
+    "commands/sweeps.py": "'d'\nfrom ..experiment import story\nfrom ..cluster import sweep\nfrom ..analysis import tables",
+    "attribution/__init__.py": "'d'",
+    "attribution/methods.py": "'d'\nfrom d3m_ray.attribution.trak import score",
     "attribution/trak.py": "'d'\nfrom d3m_ray.records import Examples",
     "analysis/__init__.py": "'d'",
-    "analysis/tables.py": "'d'\nimport matplotlib\nfrom d3m_ray.store import Store\nfrom d3m_ray import __version__",
-    "store.py": "'d'\nimport pyarrow",
+    "analysis/tables.py": "'d'\nimport matplotlib\nfrom d3m_ray.store import store",
+    "selection/__init__.py": "'d'",
+    "store/__init__.py": "'d'",
+    "store/store.py": "'d'\nimport pyarrow",
     "cluster/__init__.py": "'d'",
-    "cluster/sweep.py": "'d'\nfrom ray import tune\nfrom d3m_ray.trial import run_trial",
+    "cluster/sweep.py": "'d'\nfrom ray import tune\nfrom d3m_ray.trials.trial import run_trial",
 }
 
 UNLAWFUL = [
-    (only_cluster_imports_ray, {"trial.py": "'d'\nimport ray"}),
-    (only_cluster_imports_ray, {"trial.py": "'d'\ndef f():\n    from ray.tune import report"}),
-    (only_cluster_imports_ray, {"trial.py": "'d'\nimport importlib\nimportlib.import_module('ray')"}),
-    (only_cluster_imports_ray, {"trial.py": "'d'\nif TYPE_CHECKING:\n    pass\nelse:\n    import ray"}),
-    (only_analysis_imports_matplotlib, {"metrics.py": "'d'\nimport matplotlib.pyplot as plt"}),
+    (only_cluster_imports_ray, {"trials/trial.py": "'d'\nimport ray"}),
+    (only_cluster_imports_ray, {"trials/trial.py": "'d'\ndef f():\n    from ray.tune import report"}),
+    (only_cluster_imports_ray, {"trials/trial.py": "'d'\nimport importlib\nimportlib.import_module('ray')"}),
+    (only_cluster_imports_ray, {"trials/trial.py": "'d'\nif TYPE_CHECKING:\n    pass\nelse:\n    import ray"}),
+    (only_analysis_imports_matplotlib, {"store/store.py": "'d'\nimport matplotlib.pyplot as plt"}),
     (records_need_numpy_and_keys_only, {"records.py": "'d'\nimport torch"}),
-    (records_need_numpy_and_keys_only, {"records.py": "'d'\nfrom . import trial"}),
+    (records_need_numpy_and_keys_only, {"records.py": "'d'\nfrom .trials import trial"}),
     (records_need_numpy_and_keys_only, {"keys.py": "'d'\nimport numpy"}),
     (analysis_reads_only_the_store, {"analysis/tables.py": "'d'\nimport torch"}),
-    (analysis_reads_only_the_store, {"analysis/tables.py": "'d'\nfrom d3m_ray.training import fine_tune"}),
-    (trials_know_nothing_of_attribution, {"trial.py": "'d'\nfrom d3m_ray.attribution import trak"}),
-    (trials_know_nothing_of_attribution, {"training.py": "'d'\nfrom d3m_ray import alignment", "alignment.py": "'d'"}),
+    (analysis_reads_only_the_store, {"analysis/tables.py": "'d'\nfrom d3m_ray.training.fine_tuning import fit"}),
+    (trials_know_nothing_of_attribution, {"trials/trial.py": "'d'\nfrom d3m_ray.attribution import trak"}),
     (
         trials_know_nothing_of_attribution,
-        {"trial.py": "'d'\nimport d3m_ray.model", "model.py": "'d'\nfrom .attribution.trak import score"},
+        {
+            "training/fine_tuning.py": "'d'\nfrom d3m_ray.selection import alignment",
+            "selection/alignment.py": "'d'",
+        },
     ),
-    (only_experiment_knows_the_order, {"selection.py": "'d'\nfrom d3m_ray import attribution, trial"}),
-    (only_experiment_knows_the_order, {"attribution/trak.py": "'d'\nfrom d3m_ray.trial import run_trial"}),
+    (
+        trials_know_nothing_of_attribution,
+        {
+            "trials/trial.py": "'d'\nimport d3m_ray.training.model",
+            "training/model.py": "'d'\nfrom ..attribution.trak import score",
+        },
+    ),
     (
         only_experiment_knows_the_order,
-        {"cluster/sweep.py": "'d'\nfrom .. import trial\nfrom ..attribution import trak"},
+        {"cluster/sweep.py": "'d'\nfrom d3m_ray.attribution import trak\nfrom d3m_ray.trials import trial"},
+    ),
+    (only_experiment_knows_the_order, {"attribution/trak.py": "'d'\nfrom d3m_ray.trials.trial import run_trial"}),
+    (
+        only_experiment_knows_the_order,
+        {"cluster/sweep.py": "'d'\nfrom ..trials import trial\nfrom ..attribution import trak"},
     ),
     (only_the_command_line_shows_what_the_cluster_did, {"cluster/sweep.py": "'d'\nfrom ..analysis import tables"}),
-    (only_the_command_line_shows_what_the_cluster_did, {"end.py": "'d'\nfrom d3m_ray import cluster, analysis"}),
+    (only_the_command_line_shows_what_the_cluster_did, {"__main__.py": "'d'\nfrom d3m_ray import cluster, analysis"}),
+    (imports_run_downward, {"store/store.py": "'d'\nfrom d3m_ray.trials import trial"}),
+    (imports_run_downward, {"sideways.py": "'d'"}),
+    (packages_hold_no_logic, {"store/__init__.py": "'d'\nfrom d3m_ray.store.store import Store"}),
     (no_circles, {"keys.py": "'d'\ndef f():\n    from d3m_ray import records"}),
-    (no_circles, {"attribution/trak.py": "'d'\nfrom d3m_ray.attribution import METHODS"}),
-    (modules_are_short, {"trial.py": "'d'\n" * (MAX_MODULE_LINES + 1)}),
+    (no_circles, {"attribution/trak.py": "'d'\nfrom d3m_ray.attribution.methods import METHODS"}),
+    (modules_are_short, {"trials/trial.py": "'d'\n" * (MAX_MODULE_LINES + 1)}),
     (modules_have_docstrings, {"cluster/__init__.py": ""}),
     (names_say_something, {"analysis/utils.py": "'d'"}),
     (names_say_something, {"common/__init__.py": "'d'"}),
@@ -275,8 +330,8 @@ def test_every_layer_of_the_package_is_seen(modules: Modules) -> None:
     users = {name: {m.name for m in modules.values() if name in m.third_parties} for name in ("ray", "matplotlib")}
     assert any(name.startswith("cluster.") for name in users["ray"])
     assert any(name.startswith("analysis.") for name in users["matplotlib"])
-    assert {"records", "trial", "training", "experiment"} <= set(modules)
-    assert {"attribution", "trial"} <= _reachable(modules, "experiment")
+    assert {"records", "trials.trial", "training.fine_tuning", "experiment.story"} <= set(modules)
+    assert {"attribution.methods", "trials.trial"} <= _reachable(modules, "experiment.story")
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

@@ -12,7 +12,7 @@ from d3m_ray.analysis.choice import REFERENCE_METHOD
 from d3m_ray.analysis.corpus import trial_identities
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import MIN_VALUES
-from d3m_ray.metrics import CELL_SEPARATOR
+from d3m_ray.metrics.groups import CELL_SEPARATOR
 
 ONE_LABEL_SHARE = 0.99  # of val: from here on a model's answers are one label
 UNEVEN = 0.1  # of accuracy between base models of one training but for the seed

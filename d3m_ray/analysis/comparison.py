@@ -7,7 +7,7 @@ import pandas as pd
 from d3m_ray.analysis.choice import REFERENCE_METHOD, arms_of, base_of, chosen_numbers
 from d3m_ray.analysis.corpus import CELL, group_names, label_names, named, train_examples, trial_identities
 from d3m_ray.analysis.results import Results, once
-from d3m_ray.metrics import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS, TARGET_METRICS
+from d3m_ray.metrics.groups import CELL_SEPARATOR, METRICS, SUMMARY_GROUPS, TARGET_METRICS
 
 ARM = ["method", "num_removed"]
 COMPARED = (*METRICS, *TARGET_METRICS)

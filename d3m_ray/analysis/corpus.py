@@ -7,7 +7,7 @@ import pandas as pd
 
 from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results
-from d3m_ray.metrics import CELL_SEPARATOR
+from d3m_ray.metrics.groups import CELL_SEPARATOR
 from d3m_ray.records import SPLIT_NAMES
 
 CELL = ["group", "label_name"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from d3m_ray.metrics import CELL_SEPARATOR
+from d3m_ray.metrics.groups import CELL_SEPARATOR
 
 
 def identity_names(rows: Iterable[str], label_names: Collection[str]) -> list[str]:

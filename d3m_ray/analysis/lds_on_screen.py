@@ -5,7 +5,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from d3m_ray.analysis.datamodeling import CEILING, KINDS, MEAN, STUDY, as_percent, leading_kind
+from d3m_ray.analysis.lds import CEILING, KINDS, MEAN, STUDY, as_percent, leading_kind
 
 SCORE = ("lds", "lds_low", "lds_high")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from d3m_ray.analysis.datamodeling import MEAN, STUDY, as_percent, lds_differences, lds_table
+from d3m_ray.analysis.lds import MEAN, STUDY, as_percent, lds_differences, lds_table
 from d3m_ray.analysis.removal_effects import effect_values
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import t_interval

@@ -11,14 +11,16 @@ from typing import Any
 import pandas as pd
 
 from d3m_ray.analysis.caveats import find_caveats
-from d3m_ray.analysis.figures import all_figures, figure_files, svg
+from d3m_ray.analysis.figures.catalogue import all_figures
+from d3m_ray.analysis.figures.files import figure_files, svg
 from d3m_ray.analysis.leaderboard import leaderboard_markdown
-from d3m_ray.analysis.report import index_page, report_page
 from d3m_ray.analysis.report.answer import answer_of
+from d3m_ray.analysis.report.index import index_page
+from d3m_ray.analysis.report.page import report_page
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.written_tables import all_tables, column_guide
 from d3m_ray.keys import content_hash
-from d3m_ray.store import refused, write_file
+from d3m_ray.store.files import refused, write_file
 
 STAMP = ".made-from.json"
 """Beside what was written of an experiment: what it was made from, and its files."""

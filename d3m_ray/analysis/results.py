@@ -11,8 +11,10 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from d3m_ray.config import FIRST_DRAW
-from d3m_ray.store import Experiment, Store, StoreError
+from d3m_ray.records import FIRST_DRAW
+from d3m_ray.store.experiments import Experiment
+from d3m_ray.store.files import StoreError
+from d3m_ray.store.store import Store
 
 TRIAL = ["method", "num_removed", "seed"]
 PLAIN_OBJECTIVE = "erm"

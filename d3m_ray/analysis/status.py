@@ -11,7 +11,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from d3m_ray.analysis.results import TRIAL
-from d3m_ray.store import Experiment, PlannedTrial, Store, StoreError
+from d3m_ray.store.experiments import Experiment, PlannedTrial
+from d3m_ray.store.files import StoreError
+from d3m_ray.store.store import Store
 
 STATES = ("done", "failed", "missing")
 NAME_OF_HASH = {"data_hash": "dataset", "model_hash": "model"}  # entries of a configuration

@@ -13,7 +13,7 @@ from d3m_ray.analysis.choice import BASE, arms_of, base_of
 from d3m_ray.analysis.corpus import trial_identities
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import wilson_bounds
-from d3m_ray.metrics import METRICS, SUMMARY_GROUPS
+from d3m_ray.metrics.groups import METRICS, SUMMARY_GROUPS
 
 WORST_COLUMNS = (
     *("method", "num_removed", "num_seeds", "mean_of_minima", "minimum_of_means"),

@@ -9,7 +9,7 @@ from d3m_ray.analysis.agreement import agreement_table
 from d3m_ray.analysis.comparison import base_table, comparison_table, removed_table
 from d3m_ray.analysis.contrasts import contrast_table, declared_table
 from d3m_ray.analysis.corpus import distribution_table
-from d3m_ray.analysis.datamodeling import lds_differences, lds_table
+from d3m_ray.analysis.lds import lds_differences, lds_table
 from d3m_ray.analysis.leaderboard import leaderboard_table
 from d3m_ray.analysis.removal_effects import effect_table
 from d3m_ray.analysis.report.columns import known_columns

@@ -5,9 +5,9 @@ Shapes: N train examples, Q query examples, G groups. Neither reads a query, so 
 
 import numpy as np
 
-from d3m_ray.alignment import group_scores
 from d3m_ray.attribution.forward import forward_pass, margins_of_shard
 from d3m_ray.attribution.inputs import AttributionInputs
+from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.pool import WorkerPool
 
 RANDOM_SEED = 0

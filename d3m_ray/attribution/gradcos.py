@@ -14,12 +14,12 @@ so that no example counts for its gradient's length, as the few that training ha
 import numpy as np
 import torch
 
-from d3m_ray.alignment import group_scores
 from d3m_ray.attribution.inputs import AttributionInputs
+from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.targets import target_slopes
-from d3m_ray.attribution.trak import GradientTask, project_shard
-from d3m_ray.config import TrakConfig
+from d3m_ray.attribution.trak.scores import GradientTask, project_shard
+from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import WorkerPool
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from d3m_ray.batching import Batch
-from d3m_ray.model import logits_of
+from d3m_ray.training.batching import Batch
+from d3m_ray.training.model import logits_of
 
 
 class HeadStates:

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from d3m_ray.batching import TokenizedExamples
-from d3m_ray.config import Precision, QueryTarget, TrainingConfig
-from d3m_ray.model import BaseModel
+from d3m_ray.records import QueryTarget
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.model import BaseModel
+from d3m_ray.training.settings import Precision, TrainingConfig
 
 ScoringPrecision = Precision | Literal["float64"]
 
@@ -19,7 +20,7 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """Which run of `training.fine_tune` gave a checkpoint: all that a replay needs besides the base model."""
+    """Which run of `fine_tuning.fine_tune` gave a checkpoint: all that a replay needs besides the base model."""
 
     config: TrainingConfig
     seed: int

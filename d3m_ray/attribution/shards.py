@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from d3m_ray.batching import TokenizedExamples
+from d3m_ray.training.batching import TokenizedExamples
 
 MIN_SHARD_TOKENS = 4096
 MAX_SHARDS = 128

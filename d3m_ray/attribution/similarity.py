@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from bm25s import BM25
 
-from d3m_ray.alignment import group_scores
 from d3m_ray.attribution.forward import FORWARD_TOKENS, ForwardTask, forward_pass, query_slopes
 from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.attribution.inputs import AttributionInputs
+from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.worker import loaded_model
-from d3m_ray.batching import TokenizedExamples, budget_batches
 from d3m_ray.errors import InputError
-from d3m_ray.model import at_least_float32, autocast
 from d3m_ray.pool import WorkerPool
+from d3m_ray.training.batching import TokenizedExamples, budget_batches
+from d3m_ray.training.model import at_least_float32, autocast
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,20 +17,20 @@ from kronfluence.analyzer import prepare_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from d3m_ray.attribution import kronfluence
-from d3m_ray.attribution.gradients import ProjectedGradients
+from d3m_ray.attribution.ekfac.layers import LINEAR_LAYERS, share_of_parameters, tracked_linears
+from d3m_ray.attribution.ekfac.linear_gradients import LinearGradients
+from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.head_states import HeadStates
-from d3m_ray.attribution.kronfluence.margin_task import MarginTask
-from d3m_ray.attribution.layers import LINEAR_LAYERS, share_of_parameters, tracked_linears
-from d3m_ray.attribution.linear_gradients import LinearGradients
+from d3m_ray.attribution.libraries import kronfluence
+from d3m_ray.attribution.libraries.kronfluence_margin import MarginTask
+from d3m_ray.attribution.libraries.traker_margin import columns, gradient_computer
 from d3m_ray.attribution.metagradient.differentials import BatchGradient, losses_along
 from d3m_ray.attribution.metagradient.replay import joined, parameters_with_gradients
-from d3m_ray.attribution.projection import SignProjection
-from d3m_ray.attribution.traker.margin_output import columns, gradient_computer
-from d3m_ray.batching import Batch, TokenizedExamples
-from d3m_ray.config import EkfacConfig
+from d3m_ray.attribution.trak.gradients import ProjectedGradients
+from d3m_ray.attribution.trak.projection import SignProjection
 from d3m_ray.errors import InputError
-from d3m_ray.model import BaseModel, build_classifier, load_weights, logits_of, margin_slopes, margins_of
+from d3m_ray.training.batching import Batch, TokenizedExamples
+from d3m_ray.training.model import BaseModel, build_classifier, load_weights, logits_of, margin_slopes, margins_of
 
 ROUNDING = 2e-4  # of the largest entry: two float32 backward passes agree to a tenth of it
 TRIED_DIM = 16  # of the projection

@@ -14,7 +14,7 @@ So every f is raised by what helps. Slopes are taken at each checkpoint; the gra
 import torch
 from torch.nn.functional import logsigmoid
 
-from d3m_ray.config import QueryTarget
+from d3m_ray.records import QueryTarget
 
 
 def target_values(margins: torch.Tensor, of: QueryTarget) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from d3m_ray.attribution.inputs import Checkpoint, ScoringPrecision
-from d3m_ray.model import build_classifier, default_device, load_weights
+from d3m_ray.training.model import build_classifier, default_device, load_weights
 
 _kept: dict[str, tuple[PreTrainedModel, Any]] = {}  # at most one entry: a checkpoint's model and what hooks it
 

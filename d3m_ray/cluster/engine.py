@@ -17,12 +17,12 @@ from ray.experimental import internal_kv
 
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.cluster.sweep import run_fits
-from d3m_ray.config import ExecutionConfig
-from d3m_ray.engine import FailedFit, OnFit, PlannedFit
 from d3m_ray.errors import InputError
 from d3m_ray.pool import OnProgress, WorkerPool
-from d3m_ray.store import Store
-from d3m_ray.trial import TrialContext
+from d3m_ray.store.store import Store
+from d3m_ray.trials.engine import FailedFit, OnFit, PlannedFit
+from d3m_ray.trials.settings import ExecutionConfig
+from d3m_ray.trials.trial import TrialContext
 from d3m_ray.waiting import Say, announced, say_plainly
 
 ANSWER_SECONDS = 10

@@ -23,11 +23,11 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 from ray import tune
 from ray.tune.experiment import Trial
 
-from d3m_ray.config import ExecutionConfig
-from d3m_ray.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up, reason, train_and_record
 from d3m_ray.errors import RunError
-from d3m_ray.store import StoreError
-from d3m_ray.trial import TrialContext
+from d3m_ray.store.files import StoreError
+from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up, reason, train_and_record
+from d3m_ray.trials.settings import ExecutionConfig
+from d3m_ray.trials.trial import TrialContext
 from d3m_ray.waiting import Patience, Say
 
 ENDED = "ended"  # the metric that every fit reports

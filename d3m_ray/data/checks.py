@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.errors import InputError
-from d3m_ray.metrics import CELL_SEPARATOR, SUMMARY_GROUPS
+from d3m_ray.metrics.groups import CELL_SEPARATOR, SUMMARY_GROUPS
 from d3m_ray.records import BINARY_LABELS, SPLIT_NAMES, Examples, Splits
 
 MAX_NAMES = 10  # that an error lists; a column of ids would otherwise fill the screen

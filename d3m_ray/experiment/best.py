@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.best_number import LEVEL, NumberChoice, choose_number, val_target
+from d3m_ray.experiment.failures import Unscored
+from d3m_ray.experiment.keys import attribution_method, group_scores_key
 from d3m_ray.experiment.run import Run
-from d3m_ray.failures import Unscored
-from d3m_ray.planning import attribution_method, group_scores_key
-from d3m_ray.selection import ARMS, Evidence
-from d3m_ray.store import PlannedTrial
-from d3m_ray.trial import FitSpec, TrialSpec, record_trial, record_unselected, stored_predictions, unselected_key
+from d3m_ray.selection.arms import ARMS, Evidence
+from d3m_ray.selection.best_number import LEVEL, NumberChoice, choose_number, val_target
+from d3m_ray.store.experiments import PlannedTrial
+from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial, record_unselected, stored_predictions, unselected_key
 
 Row = Mapping[Hashable, Any]  # of `_stored_trials`
 

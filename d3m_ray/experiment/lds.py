@@ -15,20 +15,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from d3m_ray.alignment import group_scores
-from d3m_ray.attribution import METHODS
+from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.targets import target_values
-from d3m_ray.config import LdsConfig
-from d3m_ray.datamodeling import (
-    MIN_SUBSETS,
-    Correlations,
-    ceiling,
-    ceiling_bound,
-    fit_correlations,
-    linear_datamodeling_scores,
-)
-from d3m_ray.engine import Engine, FailedFit
 from d3m_ray.errors import RunError
+from d3m_ray.experiment.failures import Unscored, settle_unselected, told
+from d3m_ray.experiment.keys import alignment_key, scores_key
+from d3m_ray.experiment.plan import (
+    Prepared,
+    asked_trials,
+    check_name_is_free,
+    make_context,
+    plan_trials,
+    read_corpus,
+    record_plan,
+)
+from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.run import Outcome, Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_scored, query_scores
 from d3m_ray.experiment.stages import (
@@ -40,23 +42,21 @@ from d3m_ray.experiment.stages import (
     unless_it_fails,
 )
 from d3m_ray.experiment.story import keep_supported
+from d3m_ray.experiment.studies import LdsConfig
 from d3m_ray.experiment.subsets import Subsets, numbers_left_out, plan_subsets
-from d3m_ray.failures import Unscored, settle_unselected, told
 from d3m_ray.keys import content_hash
-from d3m_ray.planning import (
-    Prepared,
-    alignment_key,
-    asked_trials,
-    check_name_is_free,
-    make_context,
-    plan_trials,
-    read_corpus,
-    record_plan,
-    scores_key,
+from d3m_ray.metrics.lds import (
+    MIN_SUBSETS,
+    Correlations,
+    ceiling,
+    ceiling_bound,
+    fit_correlations,
+    linear_datamodeling_scores,
 )
-from d3m_ray.progress import Progress
-from d3m_ray.store import PlannedTrial, Store
-from d3m_ray.trial import TrialContext, TrialSpec
+from d3m_ray.store.experiments import PlannedTrial
+from d3m_ray.store.store import Store
+from d3m_ray.trials.engine import Engine, FailedFit
+from d3m_ray.trials.trial import TrialContext, TrialSpec
 from d3m_ray.waiting import announced
 
 LDS_VERSION = "2"  # raised when the same fits and scores give other rows

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from d3m_ray.experiment.keys import NOTHING, alignment_key
+from d3m_ray.experiment.plan import floors_of
 from d3m_ray.experiment.run import Run
-from d3m_ray.planning import NOTHING, alignment_key, floors_of
-from d3m_ray.selection import ARMS, Evidence, Selection, removal_counts, shares_of_rounds
+from d3m_ray.selection.arms import ARMS, Evidence, Selection
+from d3m_ray.selection.numbers import removal_counts, shares_of_rounds
 
 
 @dataclass(frozen=True, eq=False)

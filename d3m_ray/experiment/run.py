@@ -6,15 +6,16 @@ from functools import cached_property
 
 import numpy as np
 
-from d3m_ray.alignment import group_weights
-from d3m_ray.config import ExperimentConfig
-from d3m_ray.engine import Engine, FailedFit
-from d3m_ray.failures import Unscored
-from d3m_ray.metrics import group_losses
-from d3m_ray.planning import NOTHING, alignment_key, alignment_names, checkpoint_keys, query_split
-from d3m_ray.progress import Progress
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.failures import Unscored
+from d3m_ray.experiment.keys import NOTHING, alignment_key, checkpoint_keys, query_split
+from d3m_ray.experiment.plan import alignment_names
+from d3m_ray.experiment.progress import Progress
+from d3m_ray.metrics.groups import group_losses
 from d3m_ray.records import Examples, Predictions
-from d3m_ray.trial import TrialContext, stored_predictions
+from d3m_ray.selection.alignment import group_weights
+from d3m_ray.trials.engine import Engine, FailedFit
+from d3m_ray.trials.trial import TrialContext, stored_predictions
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d3m_ray.alignment import group_alignment, group_scores, pseudo_groups
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, Score, TrainingRun
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
+from d3m_ray.attribution.methods import METHODS, Score
+from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS, READ_NO_QUERY
+from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.support import coverage
-from d3m_ray.experiment.run import Run
-from d3m_ray.planning import (
+from d3m_ray.experiment.keys import (
     alignment_key,
     attribution_method,
     checkpoint_keys,
@@ -23,9 +24,10 @@ from d3m_ray.planning import (
     query_split,
     scores_key,
     scores_weighed_groups,
-    shared_settings,
 )
-from d3m_ray.selection import ATTRIBUTION_SETTINGS, READ_NO_QUERY
+from d3m_ray.experiment.plan import shared_settings
+from d3m_ray.experiment.run import Run
+from d3m_ray.selection.alignment import group_alignment, pseudo_groups
 
 WEIGHED_GROUPS = "weighed groups"  # the query set of a method that scores the weighed sum of the groups' targets
 AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of

@@ -6,18 +6,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from d3m_ray.engine import FailedFit, PlannedFit, reason
 from d3m_ray.errors import RunError
+from d3m_ray.experiment.failures import Unscored, lost_base_models
+from d3m_ray.experiment.keys import attribution_method, checkpoint_keys
+from d3m_ray.experiment.plan import alignment_names, floors_of
 from d3m_ray.experiment.rounds import done_rounds, waiting_rounds
 from d3m_ray.experiment.run import Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_aligned, is_scored, table_scored_for
-from d3m_ray.failures import Unscored, lost_base_models
-from d3m_ray.metrics import cell_losses
-from d3m_ray.planning import alignment_names, attribution_method, checkpoint_keys, floors_of
+from d3m_ray.metrics.groups import cell_losses
 from d3m_ray.records import cells_of
-from d3m_ray.selection import Evidence
-from d3m_ray.store import StoreError
-from d3m_ray.trial import FitSpec, TrialSpec, record_trial
+from d3m_ray.selection.arms import Evidence
+from d3m_ray.store.files import StoreError
+from d3m_ray.trials.engine import FailedFit, PlannedFit, reason
+from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial
 
 
 def discard_incomplete(run: Run) -> None:

@@ -8,10 +8,22 @@ the same size. Val says which number is best, if an arm asks. Every result lands
 
 import functools
 
-from d3m_ray.compatibility import supported
-from d3m_ray.config import ExperimentConfig
-from d3m_ray.engine import Engine
 from d3m_ray.experiment.best import record_best
+from d3m_ray.experiment.compatibility import supported
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.failures import Unscored, settle_unselected
+from d3m_ray.experiment.plan import (
+    Prepared,
+    alignment_names,
+    check_name_is_free,
+    make_context,
+    plan_trials,
+    read_corpus,
+    reads_base_models,
+    record_plan,
+    with_numbers_that_fit,
+)
+from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.run import Outcome, Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_aligned
 from d3m_ray.experiment.stages import (
@@ -23,21 +35,9 @@ from d3m_ray.experiment.stages import (
     train,
     unless_it_fails,
 )
-from d3m_ray.failures import Unscored, settle_unselected
-from d3m_ray.planning import (
-    Prepared,
-    alignment_names,
-    check_name_is_free,
-    make_context,
-    plan_trials,
-    read_corpus,
-    reads_base_models,
-    record_plan,
-    with_numbers_that_fit,
-)
-from d3m_ray.progress import Progress
-from d3m_ray.store import Store
-from d3m_ray.trial import TrialContext
+from d3m_ray.store.store import Store
+from d3m_ray.trials.engine import Engine
+from d3m_ray.trials.trial import TrialContext
 from d3m_ray.waiting import announced
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from d3m_ray.config import FIRST_DRAW, LdsConfig
 from d3m_ray.errors import InputError
-from d3m_ray.selection import random_subset
-from d3m_ray.trial import TrialContext, TrialSpec, plan_trial, stored_predictions
+from d3m_ray.experiment.studies import LdsConfig
+from d3m_ray.records import FIRST_DRAW
+from d3m_ray.selection.arms import random_subset
+from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial, stored_predictions
 
 OF_BASE_SEEDS = 1_000_000_000
 

@@ -11,13 +11,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from d3m_ray.store.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
-from d3m_ray.store.experiments import (
-    Experiment,
-    PlannedTrial,
-    experiment_from_json,
-    experiment_to_json,
-    extended,
-)
+from d3m_ray.store.experiments import Experiment, PlannedTrial, experiment_from_json, experiment_to_json, extended
 from d3m_ray.store.files import DamagedError, Files, StoreError
 from d3m_ray.store.parquet import metadata_from_bytes, table_to_bytes
 from d3m_ray.store.provenance import Provenance

@@ -10,7 +10,7 @@ from made_up_store import MadeUp, fill_store
 from odd_names import ODD, SMALL
 
 from d3m_ray.analysis.results import Results, read_results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 CREATED_AT = pd.Timestamp("2026-01-02 03:04:05", tz="UTC")
 BASE_ACCURACIES = {"ant": 0.75, "bee": 0.85, "cat": 0.8, "dog": 0.7}

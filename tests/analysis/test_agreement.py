@@ -9,7 +9,8 @@ from scipy.stats import rankdata
 
 from d3m_ray.analysis.agreement import COLUMNS, agreement_table
 from d3m_ray.analysis.results import Results
-from d3m_ray.store import Experiment, PlannedTrial, Store
+from d3m_ray.store.experiments import Experiment, PlannedTrial
+from d3m_ray.store.store import Store
 
 METHODS = ("trak", "ekfac", "bm25")
 NUM_EXAMPLES = 40

@@ -10,7 +10,7 @@ from d3m_ray.analysis.best_choice import BestChoice, best_choices, correlation_o
 from d3m_ray.analysis.contrasts import declared_table
 from d3m_ray.analysis.headline import headline
 from d3m_ray.analysis.results import Results, read_results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 MADE = MadeUp(num_train=96, num_val=48, num_test=96, methods=("trak", "random"), numbers=(8, 16, 24), rules={})
 GAINS = np.random.default_rng(0).normal(size=(3, 6))

@@ -7,7 +7,9 @@ from scipy.stats import binom
 
 from d3m_ray.analysis.caveats import find_caveats
 from d3m_ray.analysis.results import read_results
-from d3m_ray.store import TABLES, Store, StoreError
+from d3m_ray.store.files import StoreError
+from d3m_ray.store.store import Store
+from d3m_ray.store.tables import TABLES
 
 EXPERIMENT = "insects-1a2b3c4d"
 CONFIGURATION = {"dataset": "insects", "model": "tiny-bert"}

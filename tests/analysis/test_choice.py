@@ -4,7 +4,8 @@ import pytest
 
 from d3m_ray.analysis.choice import arms_of, chosen_numbers
 from d3m_ray.analysis.results import Results
-from d3m_ray.store import Experiment, Store
+from d3m_ray.store.experiments import Experiment
+from d3m_ray.store.store import Store
 
 RECORD = Experiment("insects", {"dataset": "insects", "model": "tiny"}, ())
 

@@ -13,7 +13,7 @@ from odd_names import SMALL
 from d3m_ray.analysis.choice import BASE, base_of, chosen_numbers
 from d3m_ray.analysis.comparison import COMPARED, base_table, comparison_table, removed_table, wide_table
 from d3m_ray.analysis.results import Results, read_results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 SUMMARIES = ["all", "worst", "worst_cell"]
 Tables = Callable[[Results], pd.DataFrame]

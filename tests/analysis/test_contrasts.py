@@ -13,7 +13,7 @@ from d3m_ray.analysis.contrasts import COLUMNS, contrast_table, declared_table
 from d3m_ray.analysis.power import smallest_difference
 from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.analysis.statistics import holm, sign_flip_test
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 MADE = MadeUp(
     methods=("trak", "random"), numbers=(20, 40), seeds=(0, 1, 2, 3, 5), num_train=80, num_val=80, num_test=160

@@ -9,7 +9,7 @@ from made_up_store import MadeUp
 from d3m_ray.analysis.corpus import distribution_table, group_names, label_names, named, train_examples
 from d3m_ray.analysis.identities import identity_names
 from d3m_ray.analysis.results import Results, read_results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 
 def without(results: Results, folder: Path, *tables: str) -> Results:

@@ -17,7 +17,7 @@ from rich.console import Console
 from d3m_ray.__main__ import main
 from d3m_ray.analysis.examples import COLUMNS, MAX_TEXT, examples_table, printable, render_examples
 from d3m_ray.analysis.results import Results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 Other = Callable[..., Results]
 STEERING = "\x1b[31mred\x1b[0m \x07bell \x9b2J \u202eback [bold]loud[/bold] :smile:"

@@ -10,7 +10,7 @@ from made_up_store import MadeUp, fill_store
 from d3m_ray.analysis.contrasts import declared_table
 from d3m_ray.analysis.headline import Headline, headline
 from d3m_ray.analysis.results import Results, read_results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 NUM_STORES = 200
 GAIN = {("trak", 100): 0.12}

@@ -12,7 +12,8 @@ from made_up_store import MadeUp, fill_store
 
 import d3m_ray
 from d3m_ray.analysis import reading
-from d3m_ray.store import Store, StoreError
+from d3m_ray.store.files import StoreError
+from d3m_ray.store.store import Store
 
 INSECTS = MadeUp(seeds=(0, 1), num_train=120, num_val=40, num_test=48, numbers=(20,), rules={"balanced": (30, "erm")})
 BIRDS = MadeUp("birds-1", ("jay", "owl"), seeds=(3,), num_train=40, num_val=16, num_test=24, numbers=(5,), rules={})

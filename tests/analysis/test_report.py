@@ -9,15 +9,17 @@ import pandas as pd
 import pytest
 from made_up_store import STUDY, MadeUp, fill_store
 
-from d3m_ray.analysis.figures import all_figures, svg
-from d3m_ray.analysis.report import index_page, report_page
+from d3m_ray.analysis.figures.catalogue import all_figures
+from d3m_ray.analysis.figures.files import svg
 from d3m_ray.analysis.report.cells import FORMATS, MAX_COLUMNS, MAX_ROWS, SHOWN_ROWS, Column, as_seconds, table_view
 from d3m_ray.analysis.report.columns import known_columns
 from d3m_ray.analysis.report.costs import scoring_costs, sharing, training_costs
 from d3m_ray.analysis.report.drawings import drawings
+from d3m_ray.analysis.report.index import index_page
+from d3m_ray.analysis.report.page import report_page
 from d3m_ray.analysis.report.visible import shortened, visible
 from d3m_ray.analysis.results import Results, read_results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 OPEN_ENDED = {"path", "use", "rect", "circle"}  # may close themselves in SVG

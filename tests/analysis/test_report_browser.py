@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from made_up_store import MadeUp, fill_store
 
-from d3m_ray.analysis.figures import all_figures, svg
-from d3m_ray.analysis.report import index_page, report_page
+from d3m_ray.analysis.figures.catalogue import all_figures
+from d3m_ray.analysis.figures.files import svg
 from d3m_ray.analysis.report.cells import SHOWN_ROWS
+from d3m_ray.analysis.report.index import index_page
+from d3m_ray.analysis.report.page import report_page
 from d3m_ray.analysis.results import read_results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright, of the extra `dev`, is not installed")
 

@@ -10,7 +10,7 @@ from made_up_store import MadeUp
 
 from d3m_ray.analysis.results import Results, Scores, read_results
 from d3m_ray.analysis.score_tables import RANGE_COLUMNS, mean_alignments, mean_scores, score_ranges
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 Other = Callable[..., Results]
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from d3m_ray.__main__ import main
 from d3m_ray.analysis.status import differing_settings, experiment_status, render_status
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 EXPERIMENT = "insects-1a2b3c4d"
 CONFIGURATION = {"dataset": "insects", "model": "tiny-bert"}

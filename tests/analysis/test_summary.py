@@ -10,7 +10,7 @@ from scipy.stats import ttest_1samp
 from d3m_ray.analysis.contrasts import contrast_table
 from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.analysis.summary import render_summary, summary_table
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 EXPERIMENT = "insects-1a2b3c4d"
 BASE = ("nothing removed", 0)

@@ -13,7 +13,7 @@ from d3m_ray.analysis.caveats import find_caveats
 from d3m_ray.analysis.figures.forest import group_differences
 from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.analysis.worst_group import expected_minimum, fixed_group, group_table, worst_group_table
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 
 def results_of(store: Store) -> Results:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from d3m_ray.attribution import AttributionInputs, Checkpoint, controls, shards, similarity
-from d3m_ray.model import build_classifier, load_weights
+from d3m_ray.attribution import controls, shards, similarity
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.pool import LocalPool
+from d3m_ray.training.model import build_classifier, load_weights
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint
-from d3m_ray.attribution.gradients import ProjectedGradients
-from d3m_ray.attribution.projection import SignProjection
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.methods import METHODS
 from d3m_ray.attribution.targets import target_slopes
-from d3m_ray.config import TrakConfig
-from d3m_ray.model import build_classifier, load_weights
+from d3m_ray.attribution.trak.gradients import ProjectedGradients
+from d3m_ray.attribution.trak.projection import SignProjection
+from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import LocalPool
+from d3m_ray.training.model import build_classifier, load_weights
 
 CONFIG = TrakConfig(projection_dim=64, projection_seed=1)
 

@@ -5,11 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, shards
-from d3m_ray.config import ExperimentConfig
-from d3m_ray.data import PlantedOptions
+from d3m_ray.attribution import shards
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS, SCORE_NO_QUERY
+from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.pool import LocalPool
-from d3m_ray.selection import ARMS, ATTRIBUTION_SETTINGS, SCORE_NO_QUERY
+from d3m_ray.selection.arms import ARMS
 
 pytestmark = pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")
 

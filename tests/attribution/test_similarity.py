@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from d3m_ray.attribution import AttributionInputs, Checkpoint, shards, similarity
+from d3m_ray.attribution import shards, similarity
 from d3m_ray.attribution.head_states import HeadStates
-from d3m_ray.batching import TokenizedExamples
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.errors import InputError
-from d3m_ray.model import build_classifier, load_weights
 from d3m_ray.pool import LocalPool
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.model import build_classifier, load_weights
 
 START, END = 1, 2
 

@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from d3m_ray.attribution import METHODS, support
+from d3m_ray.attribution import support
+from d3m_ray.attribution.ekfac.settings import EkfacConfig
+from d3m_ray.attribution.methods import METHODS
 from d3m_ray.attribution.support import coverage, reasons_against
-from d3m_ray.compatibility import supported
-from d3m_ray.config import EkfacConfig, ExperimentConfig
-from d3m_ray.data import PlantedOptions
+from d3m_ray.data.planted import PlantedOptions
 from d3m_ray.errors import InputError
-from d3m_ray.model import build_classifier
+from d3m_ray.experiment.compatibility import supported
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.training.model import build_classifier
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- made by tests/attribution/test_support.py -->", "<!-- end -->"

@@ -8,16 +8,20 @@ import torch
 from scipy.special import expit
 from torch.nn.functional import cross_entropy
 
-from d3m_ray.alignment import group_scores
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, forward
-from d3m_ray.attribution.curvature import fit_curvature
-from d3m_ray.attribution.gradients import ProjectedGradients
-from d3m_ray.attribution.projection import SignProjection
+from d3m_ray.attribution import forward
+from d3m_ray.attribution.ekfac.curvature import fit_curvature
+from d3m_ray.attribution.ekfac.settings import EkfacConfig
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.names import READ_NO_QUERY
+from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.targets import target_slopes, target_values
-from d3m_ray.config import EkfacConfig, QueryTarget, TrakConfig
-from d3m_ray.model import build_classifier, load_weights, logits_of, margins_of
+from d3m_ray.attribution.trak.gradients import ProjectedGradients
+from d3m_ray.attribution.trak.projection import SignProjection
+from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import LocalPool
-from d3m_ray.selection import READ_NO_QUERY
+from d3m_ray.records import QueryTarget
+from d3m_ray.training.model import build_classifier, load_weights, logits_of, margins_of
 
 OTHERS: tuple[QueryTarget, ...] = ("loss", "probability")
 TRAK = TrakConfig(projection_dim=16)

@@ -210,7 +210,7 @@ def test_all_packages_come_from_the_lock() -> None:
 
 @pytest.mark.slow
 def test_the_sweeps_use_every_gpu(bootstrapped: dict[str, Any]) -> None:
-    from d3m_ray.config import ExecutionConfig
+    from d3m_ray.trials.settings import ExecutionConfig
 
     given = re.findall(r"D3M_RAY_(\w+)=([\d.]+)", " ".join(CONFIG["setup_commands"]))
     execution = ExecutionConfig(**{name.lower(): float(value) for name, value in given})

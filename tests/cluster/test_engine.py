@@ -10,9 +10,9 @@ import ray
 
 from d3m_ray.cluster import engine
 from d3m_ray.cluster.engine import connected
-from d3m_ray.config import ExecutionConfig
 from d3m_ray.errors import InputError
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
+from d3m_ray.trials.settings import ExecutionConfig
 
 
 @pytest.mark.slow

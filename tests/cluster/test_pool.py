@@ -11,15 +11,21 @@ import pytest
 from ray import cloudpickle
 
 from d3m_ray import waiting
-from d3m_ray.attribution import METHODS, AttributionInputs, Checkpoint, TrainingRun, kronfluence, shards, traker
+from d3m_ray.attribution import shards
+from d3m_ray.attribution.ekfac.settings import EkfacConfig
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
+from d3m_ray.attribution.libraries import kronfluence, traker
+from d3m_ray.attribution.metagradient.settings import MetagradientConfig
+from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS
+from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.cluster.pool import RayPool
-from d3m_ray.config import EkfacConfig, MetagradientConfig, TrainingConfig, TrakConfig
-from d3m_ray.engine import reason
 from d3m_ray.errors import RunError
-from d3m_ray.model import build_classifier
 from d3m_ray.pool import LocalPool
-from d3m_ray.selection import ATTRIBUTION_SETTINGS
-from d3m_ray.training import fine_tune
+from d3m_ray.training.fine_tuning import fine_tune
+from d3m_ray.training.model import build_classifier
+from d3m_ray.training.settings import TrainingConfig
+from d3m_ray.trials.engine import reason
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_cluster")]
 

@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 
 from d3m_ray import waiting
+from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.cluster.engine import RayEngine
-from d3m_ray.config import ExecutionConfig, ExperimentConfig, TrainingConfig, TrakConfig
-from d3m_ray.data import PlantedOptions, load_splits
-from d3m_ray.engine import FitEvent, LocalEngine, PlannedFit
+from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.planted import PlantedOptions
 from d3m_ray.errors import RunError
-from d3m_ray.experiment import prepare, run_experiment
-from d3m_ray.planning import make_context
-from d3m_ray.progress import Progress
-from d3m_ray.store import Store
-from d3m_ray.trial import plan_trial
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.plan import make_context
+from d3m_ray.experiment.progress import Progress
+from d3m_ray.experiment.story import prepare, run_experiment
+from d3m_ray.store.store import Store
+from d3m_ray.training.settings import TrainingConfig
+from d3m_ray.trials.engine import FitEvent, LocalEngine, PlannedFit
+from d3m_ray.trials.settings import ExecutionConfig
+from d3m_ray.trials.trial import plan_trial
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

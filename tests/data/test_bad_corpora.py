@@ -11,9 +11,13 @@ import pandas as pd
 import pytest
 
 from d3m_ray.cluster import engine
-from d3m_ray.command import run_sweep
-from d3m_ray.config import ExperimentConfig
-from d3m_ray.data import CorpusOptions, HatexplainOptions, OwnOptions, PlantedOptions, ToxigenOptions
+from d3m_ray.commands.sweeps import run_sweep
+from d3m_ray.data.corpora import CorpusOptions
+from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.data.own_options import OwnOptions
+from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.toxigen import ToxigenOptions
+from d3m_ray.experiment.config import ExperimentConfig
 
 HEADER = "text,label,group\n"
 TRAIN = HEADER + "a red kite,no,ant\na blue kite,yes,ant\na red boat,no,bee\na blue boat,yes,bee\n"

@@ -4,8 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d3m_ray.data import CorpusOptions, DataError, HatexplainOptions, ToxigenOptions, load_splits
+from d3m_ray.data.checks import DataError
+from d3m_ray.data.corpora import CorpusOptions, load_splits
 from d3m_ray.data.csv_folder import load_csv_folder
+from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.data.toxigen import ToxigenOptions
 from d3m_ray.errors import InputError
 
 WriteFolder = Callable[..., Path]

@@ -6,8 +6,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from d3m_ray.data import DataError, HatexplainOptions, load_splits
-from d3m_ray.data.hatexplain import HUB_LABELS, HUB_NAME, HUB_REVISION, HUB_SPLITS, load_hatexplain
+from d3m_ray.data.checks import DataError
+from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.hatexplain import HUB_LABELS, HUB_NAME, HUB_REVISION, HUB_SPLITS, HatexplainOptions, load_hatexplain
 from d3m_ray.errors import InputError
 from d3m_ray.records import Examples, Splits
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d3m_ray.data import OwnOptions, load_splits
+from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.own_options import OwnOptions
 from d3m_ray.data.sampling import cut_by_share
 from d3m_ray.errors import InputError
 from d3m_ray.records import Examples, Splits

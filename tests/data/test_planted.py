@@ -4,15 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d3m_ray.batching import tokenize
-from d3m_ray.config import TrainingConfig
-from d3m_ray.data import DataError, PlantedOptions, load_splits
-from d3m_ray.data.planted import HARMED_GROUP, OWN_CUES, PLACES, SHARED_CUES, make_planted
+from d3m_ray.data.checks import DataError
+from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.planted import HARMED_GROUP, OWN_CUES, PLACES, SHARED_CUES, PlantedOptions, make_planted
 from d3m_ray.errors import InputError
-from d3m_ray.metrics import group_metrics
-from d3m_ray.model import build_classifier, load_base_model
+from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import Examples, Splits
-from d3m_ray.training import fine_tune, predict
+from d3m_ray.training.batching import tokenize
+from d3m_ray.training.fine_tuning import fine_tune, predict
+from d3m_ray.training.model import build_classifier, load_base_model
+from d3m_ray.training.settings import TrainingConfig
 
 
 def meant_labels(splits: Splits, examples: Examples) -> np.ndarray:

@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d3m_ray.data import DataError, ToxigenOptions, load_splits
-from d3m_ray.data.checks import Table
-from d3m_ray.data.tables import read_csv
+from d3m_ray.data.checks import DataError, Table
+from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.text_files import read_csv
 from d3m_ray.data.toxigen import (
     ALIASES,
     ANNOTATED_COLUMNS,
     GROUPS,
     HUB_NAME,
     REDUCED_GROUPS,
+    ToxigenOptions,
     annotated_rows,
     clean_text,
     load_toxigen,

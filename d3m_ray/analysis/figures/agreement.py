@@ -14,15 +14,7 @@ from d3m_ray.analysis.figures.axes import number_axis, value_axes
 from d3m_ray.analysis.figures.heat_maps import DARK
 from d3m_ray.analysis.figures.lettering import key_lines, shortened, text_inches
 from d3m_ray.analysis.figures.page import Page, head, line_handle, rule
-from d3m_ray.analysis.figures.style import (
-    DIVERGING,
-    GREY,
-    INK,
-    OTHER_COLOURS,
-    OTHER_MARKERS,
-    house_style,
-    method_order,
-)
+from d3m_ray.analysis.figures.style import DIVERGING, GREY, INK, OTHER_COLOURS, OTHER_MARKERS, house_style, method_order
 from d3m_ray.analysis.results import Results
 
 PANEL_INCHES = 2.7

@@ -11,21 +11,21 @@ from d3m_ray.analysis.choice import chosen_numbers
 from d3m_ray.analysis.comparison import removed_table
 from d3m_ray.analysis.contrasts import contrast_table
 from d3m_ray.analysis.corpus import distribution_table
-from d3m_ray.analysis.datamodeling import mean_lds
 from d3m_ray.analysis.figures.agreement import agreement_figure
 from d3m_ray.analysis.figures.curves import metric_figure
-from d3m_ray.analysis.figures.datamodeling import lds_figure
 from d3m_ray.analysis.figures.differences import differences_figure, of_worst_group
 from d3m_ray.analysis.figures.forest import forest_figure, group_differences
 from d3m_ray.analysis.figures.heat_maps import alignment_heat_maps, score_heat_maps
 from d3m_ray.analysis.figures.histograms import alignment_figure, score_figure
+from d3m_ray.analysis.figures.lds import lds_figure
 from d3m_ray.analysis.figures.pareto import pareto_figure
 from d3m_ray.analysis.figures.removed import removed_figure, shown_arms
 from d3m_ray.analysis.figures.sizes import distribution_figure
 from d3m_ray.analysis.figures.style import method_order
+from d3m_ray.analysis.lds import mean_lds
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.score_tables import mean_alignments, mean_scores
-from d3m_ray.metrics import METRICS
+from d3m_ray.metrics.groups import METRICS
 
 Draw = Callable[[], Figure]
 

@@ -11,13 +11,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from d3m_ray.analysis.choice import arms_of
 from d3m_ray.analysis.corpus import trial_identities
-from d3m_ray.analysis.figures.axes import (
-    DODGE_INCHES,
-    PERCENT_METRICS,
-    UPPER_BOUNDS,
-    number_axis,
-    value_axes,
-)
+from d3m_ray.analysis.figures.axes import DODGE_INCHES, PERCENT_METRICS, UPPER_BOUNDS, number_axis, value_axes
 from d3m_ray.analysis.figures.bands import BAND_SENTENCE, mean_bands
 from d3m_ray.analysis.figures.lettering import key_lines, legible, shortened
 from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, head, line_handle, rule

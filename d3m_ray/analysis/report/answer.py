@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from d3m_ray.analysis.caveats import find_caveats
-from d3m_ray.analysis.datamodeling import KINDS, STUDY, as_percent, lds_remarks, leading_kind, mean_lds
 from d3m_ray.analysis.headline import headline
+from d3m_ray.analysis.lds import KINDS, STUDY, as_percent, lds_remarks, leading_kind, mean_lds
 from d3m_ray.analysis.report.setting import is_lds, warnings
 from d3m_ray.analysis.results import Results
 

@@ -6,7 +6,6 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from d3m_ray import __version__
 from d3m_ray.analysis.report.answer import answer_of
 from d3m_ray.analysis.report.cells import Column, TableView, table_view
 from d3m_ray.analysis.report.gaps import Progress, progress_of, states_of
@@ -14,6 +13,7 @@ from d3m_ray.analysis.report.rendering import render
 from d3m_ray.analysis.report.setting import written
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.status import differing_settings
+from d3m_ray.version import __version__
 
 
 @dataclass(frozen=True)

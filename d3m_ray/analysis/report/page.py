@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from d3m_ray import __version__
 from d3m_ray.analysis.report.answer import Answer, answer_of
 from d3m_ray.analysis.report.gaps import Progress, progress_of, states_of
 from d3m_ray.analysis.report.rendering import render
@@ -17,6 +16,7 @@ from d3m_ray.analysis.report.sections import (
 )
 from d3m_ray.analysis.report.setting import question
 from d3m_ray.analysis.results import Results
+from d3m_ray.version import __version__
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from d3m_ray.analysis.choice import BASE, chosen_numbers
 from d3m_ray.analysis.comparison import base_table, comparison_table, removed_table, wide_table
 from d3m_ray.analysis.contrasts import contrast_table, declared_table
 from d3m_ray.analysis.corpus import distribution_table
-from d3m_ray.analysis.datamodeling import lds_differences, lds_table
 from d3m_ray.analysis.examples import examples_table, scores_of
+from d3m_ray.analysis.lds import lds_differences, lds_table
 from d3m_ray.analysis.leaderboard import MEASURES, leaderboard_table
 from d3m_ray.analysis.removal_effects import effect_table
 from d3m_ray.analysis.report.cells import FORMATS, Column, TableView, table_view

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from d3m_ray.adamw import BETA1, BETA2, EPS
+from d3m_ray.training.adamw import BETA1, BETA2, EPS
 
 NORM_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_'s
 CHUNK = 1 << 15  # entries at once: the dozen operations on them stay in a core's cache

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from d3m_ray.attribution.inputs import Checkpoint, ScoringPrecision, TrainingRun
 from d3m_ray.attribution.metagradient.optimiser import AdamwStep
 from d3m_ray.attribution.worker import loaded_model
-from d3m_ray.batching import TokenizedExamples
-from d3m_ray.config import QueryTarget
-from d3m_ray.model import BaseModel, logits_of
-from d3m_ray.training import begin_fit, build_optimizer, loss_of, seeded, set_learning_rate
-from d3m_ray.training_steps import Step, learning_rate_at, seed_step, step_logits, steps_per_epoch, training_steps
+from d3m_ray.records import QueryTarget
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.fine_tuning import begin_fit, build_optimizer, loss_of, seeded, set_learning_rate
+from d3m_ray.training.model import BaseModel, logits_of
+from d3m_ray.training.steps import Step, learning_rate_at, seed_step, step_logits, steps_per_epoch, training_steps
 
 
 @dataclass(frozen=True, eq=False)

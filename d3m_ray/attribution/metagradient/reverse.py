@@ -25,9 +25,9 @@ from d3m_ray.attribution.metagradient.differentials import BatchGradient, losses
 from d3m_ray.attribution.metagradient.optimiser import Cotangent, clip_share, pull_clip, pull_update
 from d3m_ray.attribution.metagradient.replay import ReplayTask, State, Taken, Trainee, joined, replay_steps, trainee_of
 from d3m_ray.attribution.targets import target_slopes
-from d3m_ray.batching import budget_batches
-from d3m_ray.model import autocast, logits_of, margins_of
-from d3m_ray.training import seeded
+from d3m_ray.training.batching import budget_batches
+from d3m_ray.training.fine_tuning import seeded
+from d3m_ray.training.model import autocast, logits_of, margins_of
 
 SAME_STEP = 0.05  # of a gradient's norm: bfloat16 rounds by far less, another dropout mask is far above
 QUERY_TOKENS = 4096  # padded tokens of a batch of queries

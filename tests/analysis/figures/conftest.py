@@ -4,7 +4,7 @@ import pytest
 from made_up_store import MadeUp, fill_store
 
 from d3m_ray.analysis.results import Results, read_results
-from d3m_ray.store import Store
+from d3m_ray.store.store import Store
 
 LONG = "a name that goes on and on " * 8
 GROUPS = ("$x_1^2$", "<b>", "猫の家", "猫の木", "_leading", "under_score", LONG, *(f"group {i}" for i in range(11)))

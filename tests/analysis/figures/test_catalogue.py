@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from d3m_ray.analysis.figures import all_figures, figure_files, svg
+from d3m_ray.analysis.figures.catalogue import all_figures
+from d3m_ray.analysis.figures.files import figure_files, svg
 from d3m_ray.analysis.figures.style import house_style
 from d3m_ray.analysis.results import Results
 

@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 
 from d3m_ray.analysis.choice import chosen_numbers
 from d3m_ray.analysis.contrasts import contrast_table
-from d3m_ray.analysis.datamodeling import mean_lds
 from d3m_ray.analysis.figures.bands import mean_bands
 from d3m_ray.analysis.figures.curves import each_model_once, metric_figure
-from d3m_ray.analysis.figures.datamodeling import lds_figure
 from d3m_ray.analysis.figures.differences import differences_figure
 from d3m_ray.analysis.figures.forest import forest_figure, group_differences
 from d3m_ray.analysis.figures.heat_maps import score_heat_maps
 from d3m_ray.analysis.figures.histograms import alignment_figure
+from d3m_ray.analysis.figures.lds import lds_figure
 from d3m_ray.analysis.figures.pareto import pareto_figure
 from d3m_ray.analysis.figures.style import BASE_STYLES
+from d3m_ray.analysis.lds import mean_lds
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import t_interval
 

@@ -1,0 +1,151 @@
+"""EK-FAC influence on every linear layer: what removing a train example does to margins, to second order in the loss.
+
+Shapes: N train examples, Q query examples, G groups, n examples of a shard, K targets (groups or queries) of a block,
+O outputs of a layer, I its inputs with a trailing 1 where it has a bias.
+
+With m_q the margin of query q, L_i the loss of train example i and F the Fisher matrix of `curvature`, layer by layer
+(Grosse et al. 2023, arXiv 2308.03296, equation 24),
+
+    score(i, q) = -grad m_q^T (F + damping)^-1 grad L_i = (1 - p_i) grad m_q^T (F + damping)^-1 grad m_i,
+
+the mean over checkpoints; another target than the margin weighs grad m_q by its slope (`targets`). With U_S, U_A and
+the eigenvalues E of a layer, and Q [O, I] its part of grad m_q, that layer of (F + damping)^-1 grad m_q is
+U_S ((U_S^T Q U_A) / (E + damping)) U_A^T. Scores are linear in it: a group's score is that of the mean of its queries'
+gradients.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import one_hot
+
+from d3m_ray.attribution.ekfac.curvature import Curvature, LayerTask, batches_of, fit_curvature, prepared
+from d3m_ray.attribution.ekfac.settings import EkfacConfig
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.shards import make_shards
+from d3m_ray.attribution.targets import target_slopes
+from d3m_ray.pool import WorkerPool
+from d3m_ray.records import QueryTarget
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.model import at_least_float32, margin_slopes, margins_of
+
+BLOCK_BYTES = 2**30  # of directions that train examples meet in one pass; each worker holds them
+EXAMPLES_AT_ONCE = 8  # train gradients [O, I] that are made and used while they are in cache
+
+
+def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
+    """[N, G] float32 scores: how much each train example raises the mean target of each group's queries.
+
+    Raises InputError where `config.modules` names no linear layer.
+    """
+    groups = [np.flatnonzero(inputs.queries.groups == group) for group in range(inputs.num_groups)]
+    return _score(inputs, config, pool, groups)
+
+
+def score_queries(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
+    """[N, Q] float32 scores: how much each train example raises the target of each query. Raises as `score_groups`."""
+    return _score(inputs, config, pool, list(np.arange(len(inputs.queries))[:, None]))
+
+
+def _score(
+    inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool, targets: Sequence[np.ndarray]
+) -> np.ndarray:
+    """[N, targets] float32, the mean over the checkpoints; a target is the positions of queries that it averages."""
+    total = np.zeros((len(inputs.train), len(targets)))
+    for number, checkpoint in enumerate(inputs.checkpoints, start=1):
+        of = f"checkpoint {number} of {len(inputs.checkpoints)}"
+        curvature = fit_curvature(of, inputs, checkpoint, config, pool)
+        total += _score_checkpoint(of, inputs, checkpoint, config, curvature, targets, pool)
+    return (total / len(inputs.checkpoints)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionTask:
+    """A pass over queries, whose gradients are solved by the curvature."""
+
+    layers: LayerTask
+    """Its arrays are the eigenbases."""
+    damped: Mapping[str, np.ndarray]
+    """By layer [O, I]: E + damping."""
+    query_target: QueryTarget
+
+
+def _score_checkpoint(
+    of: str,
+    inputs: AttributionInputs,
+    checkpoint: Checkpoint,
+    config: EkfacConfig,
+    curvature: Curvature,
+    targets: Sequence[np.ndarray],
+    pool: WorkerPool,
+) -> np.ndarray:
+    """[N, targets] scores, a block of targets after another, so that their directions fit in memory."""
+
+    def over(examples: TokenizedExamples, arrays: Mapping[str, tuple[np.ndarray, ...]]) -> LayerTask:
+        return LayerTask(checkpoint, examples, config.modules, inputs.precision, arrays)
+
+    damped = {name: values + config.damping * values.mean() for name, values in curvature.eigenvalues.items()}
+    solving = pool.put(DirectionTask(over(inputs.queries, curvature.bases), damped, inputs.query_target))
+    shards = make_shards(inputs.train)
+    size = max(1, BLOCK_BYTES // sum(values.nbytes for values in damped.values()))
+    blocks = []
+    for start in range(0, len(targets), size):
+        block = targets[start : start + size]
+        solved = list(pool.map(f"ekfac queries, {of}", direction_of_target, solving, block))
+        directions = {name: (np.stack([each[name] for each in solved]),) for name in damped}
+        scoring = pool.put(over(inputs.train, directions))
+        blocks.append(np.concatenate(list(pool.map(f"ekfac scores, {of}", score_shard, scoring, shards))))
+    return np.concatenate(blocks, axis=1)[np.argsort(np.concatenate(shards))]
+
+
+def direction_of_target(task: DirectionTask, target: np.ndarray) -> dict[str, np.ndarray]:
+    """By layer [O * I]: (F + damping)^-1 times the mean gradient of the targets of the queries at these positions."""
+    layers, bases = prepared(task.layers)
+    totals: dict[str, torch.Tensor] = {}
+    for _, batch in batches_of(task.layers, target, layers):
+        logits = layers.forward(batch)
+        weights = target_slopes(margins_of(logits, batch.labels), task.query_target)
+        slopes = weights[:, None] * margin_slopes(logits, batch.labels) / len(target)
+        for name, (inputs, gradients) in layers.backward(slopes).items():
+            output_basis, input_basis = bases[name]
+            rotated = (gradients @ output_basis).flatten(0, 1).T @ (inputs @ input_basis).flatten(0, 1)
+            totals[name] = totals.get(name, 0) + at_least_float32(rotated)
+    return {
+        name: _solve(total, torch.tensor(task.damped[name], device=total.device), *bases[name])
+        for name, total in totals.items()
+    }
+
+
+def _solve(
+    rotated: torch.Tensor, damped: torch.Tensor, output_basis: torch.Tensor, input_basis: torch.Tensor
+) -> np.ndarray:
+    """[O * I]: a gradient [O, I] that is given in the eigenbases, solved, and back in the layer's own coordinates."""
+    # Where no train example has a gradient there is no score: zero, as the limit of vanishing damping is.
+    solved = torch.where(damped > 0, rotated / damped, 0).to(output_basis.dtype)
+    return at_least_float32(output_basis @ solved @ input_basis.T).flatten().cpu().numpy()
+
+
+def score_shard(task: LayerTask, positions: np.ndarray) -> np.ndarray:
+    """[n, K] products of minus the gradients of the losses of the examples at these positions with the directions."""
+    layers, arrays = prepared(task)
+    num_targets, dtype = next((len(directions), directions.dtype) for (directions,) in task.arrays.values())
+    scores = np.zeros((len(positions), num_targets), dtype=dtype)
+    for rows, batch in batches_of(task, positions, layers):
+        logits = layers.forward(batch)
+        # minus the slope of the cross-entropy over the logits: 1 at the label, less the probabilities
+        slopes = one_hot(batch.labels, logits.shape[1]) - logits.softmax(dim=1)
+        for name, (inputs, gradients) in layers.backward(slopes).items():
+            scores[rows] += _products(inputs, gradients, *arrays[name]).cpu().numpy()
+    return scores
+
+
+def _products(inputs: torch.Tensor, gradients: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """[N, K] of a layer: the gradient of each example in a batch times each direction [K, O * I]."""
+    products = []
+    for start in range(0, len(inputs), EXAMPLES_AT_ONCE):
+        chosen = slice(start, start + EXAMPLES_AT_ONCE)
+        each = torch.bmm(gradients[chosen].transpose(1, 2), inputs[chosen])
+        products.append(at_least_float32(each.flatten(1) @ directions.T))
+    return torch.cat(products)

@@ -1,0 +1,1 @@
+"""The reference libraries, traker and kronfluence, sharded over the same pool."""

@@ -1,0 +1,1 @@
+"""TRAK (Park et al. 2023): kernel of projected gradients."""

@@ -1,0 +1,1 @@
+"""What a user types: sweeps, and the commands that read a store."""

@@ -1,0 +1,141 @@
+"""Flags to settings: what the environment presets, and each mistake in them said in one line."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from d3m_ray.errors import InputError
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
+from d3m_ray.trials.settings import ExecutionConfig
+
+PREFIX = "D3M_RAY_"
+PRESETS: dict[str, Callable[[str], Any]] = {
+    "address": str,
+    "num_workers": lambda text: int(text) or None,  # 0 is as good as left out
+    "gpus_per_worker": float,
+    "gpus_per_trial": float,
+    "cpus_per_trial": int,
+    "max_wait_seconds": float,
+}
+"""The fields of `ExecutionConfig` that the environment may preset, and how each is read."""
+PATH_FLAGS = ("--data", "--figures")
+WIDE = "100000"  # columns: the parser's messages, which it draws in boxes as wide as the terminal, are not wrapped
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_RULE = re.compile("─{3,}|-{3,}")
+_COMMAS = re.compile(r"[\w.-]+(,[\w.-]+)+,?")
+
+Config = TypeVar("Config", ExperimentConfig, LdsConfig, LeaderboardConfig)
+Parsed = TypeVar("Parsed")
+
+
+def with_environment(config: Config) -> Config:
+    """The settings with what a cluster presets for all of its drivers: D3M_RAY_STORE, D3M_RAY_NUM_WORKERS and so on.
+
+    A variable stands in for the store, or a field of `ExecutionConfig`, that has the value of a class's default.
+    Raises InputError where a variable breaks a rule, naming it.
+    """
+    if not isinstance(config, ExperimentConfig):
+        return dataclasses.replace(config, experiment=with_environment(config.experiment))
+    execution, plain = config.execution, ExecutionConfig()
+    for name in PRESETS:
+        text = os.environ.get(PREFIX + name.upper(), "").strip()
+        if text and getattr(execution, name) == getattr(plain, name):
+            execution = _with_preset(execution, name, text)
+    store = os.environ.get(f"{PREFIX}STORE", "").strip()
+    default_store = next(field.default for field in dataclasses.fields(config) if field.name == "store")
+    if store and config.store == default_store:
+        config = dataclasses.replace(config, store=store)
+    return dataclasses.replace(config, execution=execution)
+
+
+def _with_preset(execution: ExecutionConfig, name: str, text: str) -> ExecutionConfig:
+    try:
+        return dataclasses.replace(execution, **{name: PRESETS[name](text)})
+    except ValueError:
+        wrong = f"it is a {'number' if PRESETS[name] is float else 'whole number'}, received {text!r}"
+    except InputError as error:
+        wrong = str(error)
+    flag = f"--{name.replace('_', '-')}"
+    raise InputError(f"the environment variable {PREFIX}{name.upper()} presets {flag}: {wrong}; correct or unset it")
+
+
+def parsed(parse: Callable[[], Parsed], arguments: Sequence[str]) -> Parsed:
+    """What a call of tyro returns. Raises InputError, in one line, where tyro refuses the arguments.
+
+    --help ends the process as tyro ends it.
+    """
+    _check_texts(arguments)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return parse()
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), _wide_terminal(), contextlib.suppress(SystemExit):
+        parse()  # again, for a message that is not wrapped
+    raise InputError(_in_one_line(said.getvalue(), arguments))
+
+
+def _check_texts(arguments: Sequence[str]) -> None:
+    """Raises InputError where an argument is no text, or a path is an empty one, which would mean this folder."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"an argument is text in UTF-8; received {argument!r}: name it otherwise") from error
+    given = [*itertools.pairwise(arguments), *(argument.split("=", 1) for argument in arguments)]
+    for flag, *value in given:
+        if flag in PATH_FLAGS and value and not value[0].strip():
+            raise InputError(
+                f"{flag} is a path, received {value[0]!r}; name one (. is this folder) or leave the flag out"
+            )
+
+
+@contextlib.contextmanager
+def _wide_terminal() -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = WIDE
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _in_one_line(box: str, arguments: Sequence[str]) -> str:
+    """The parts of tyro's box, which rules divide: what is wrong, then what is meant instead; not where the help is.
+
+    Its frame is drawn in Unicode, the title in the upper edge, or in ASCII, the title in a part of its own.
+    """
+    sections: list[list[str]] = [[]]
+    for row in (row.strip("│ ") for row in _STYLE.sub("", box).splitlines()):
+        if _RULE.fullmatch(row):
+            sections.append([])
+        elif row and not row.startswith(("╭", "╰")):
+            sections[-1].append(row)
+    wrong_at = 0 if box.lstrip().startswith("╭") else 1
+    wrong = (
+        " ".join(sections[wrong_at] if wrong_at < len(sections) else sections[0])
+        .removeprefix("Error parsing ")
+        .partition(" Got errors:")[0]
+        .rstrip(".")
+    )
+    parts = [wrong[:1].lower() + wrong[1:]]
+    for heading, *said in (section for section in sections[wrong_at + 1 :] if section):
+        if heading.startswith("Argument helptext"):
+            parts.append(f"it takes {': '.join(said)}")
+        elif not heading.startswith("For full helptext"):
+            parts.append(" ".join([heading, ": ".join(said)]).strip())
+    message = "; ".join(parts)
+    listed = next((argument for argument in arguments if _COMMAS.fullmatch(argument)), None)
+    if listed is not None:
+        message += f"; a list is separated by blanks, not commas: {listed.replace(',', ' ').strip()}"
+    return f"{message}; --help tells of every flag"

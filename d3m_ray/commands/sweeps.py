@@ -1,0 +1,159 @@
+"""The command line of a sweep: flags, checks, the experiment on Ray, then its table and figures.
+
+torch, transformers, matplotlib and Ray are imported where they are first needed: they take seconds, and what is wrong
+with a flag is said without them, what is wrong with the corpus or the model without Ray.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import tyro
+
+from d3m_ray.commands.flags import parsed, with_environment
+from d3m_ray.commands.results import FIGURES, default_folder, show_results
+from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, say
+from d3m_ray.errors import RunError
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
+from d3m_ray.experiment.thesis import WARNING, follow_thesis
+from d3m_ray.store.files import StoreError, check_writable_folder, expanded
+from d3m_ray.store.store import Store
+from d3m_ray.waiting import announced
+
+if TYPE_CHECKING:
+    from d3m_ray.experiment.run import Outcome
+
+WRITTEN_SUFFIXES = (".csv", ".txt", ".html", ".pdf", ".png", ".svg")
+
+Config = TypeVar("Config", ExperimentConfig, LdsConfig, LeaderboardConfig)
+
+
+def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
+    """Parse the flags over `defaults`, run, and show the results; ends the process with an exit status.
+
+    0: every trial is stored; 1: some failed; 2: an input breaks a rule; 130: interrupted, the same command goes on.
+    """
+    _main(description, defaults, arguments, lambda config: _sweep(config, defaults))
+
+
+def run_lds_sweep(description: str, defaults: LdsConfig, arguments: list[str] | None = None) -> None:
+    """As `run_sweep`, for the linear datamodeling scores of the methods."""
+    _main(description, defaults, arguments, lambda config: _lds_studies(config.experiment, [config]))
+
+
+def run_leaderboard_sweep(description: str, defaults: LeaderboardConfig, arguments: list[str] | None = None) -> None:
+    """As `run_lds_sweep`, for the two LDS, under the base models' seeds and across seeds, that rank the methods."""
+    _main(description, defaults, arguments, lambda config: _lds_studies(config.experiment, config.studies()))
+
+
+def _main(description: str, defaults: Config, arguments: list[str] | None, run: Callable[[Config], int]) -> None:
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def work() -> int:
+        preset = with_environment(defaults)
+        markers = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes)
+        settings = tyro.conf.configure(*markers)(type(defaults))
+        return run(parsed(lambda: tyro.cli(settings, description=description, default=preset, args=given), given))
+
+    sys.exit(exit_status(work, debug="--debug" in given))
+
+
+def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
+    # The thesis's protocol stands for numbers of its own, which somebody chose by naming it.
+    numbers_chosen = config.num_removed != defaults.num_removed or config.protocol == "thesis"
+    if config.protocol == "thesis":
+        config = follow_thesis(config, defaults)
+        say(WARNING, "yellow")
+    store = _open(config)
+    from d3m_ray.experiment.progress import Progress
+    from d3m_ray.experiment.story import prepare, run_experiment
+
+    with Progress() as progress:
+        prepared = prepare(config, store, progress, numbers_chosen)
+        _check_figures(config, store, prepared.context.experiment)
+        from d3m_ray.cluster.engine import connected
+
+        with _failing(), connected(config.execution, store, progress.stage) as engine:
+            outcome = run_experiment(prepared, engine, progress)
+    with _failing():
+        return _finish(config, store, outcome, "trials")
+
+
+def _lds_studies(experiment: ExperimentConfig, studies: Sequence[LdsConfig]) -> int:
+    """One LDS after another, of the same experiment: nothing runs before all of them are checked."""
+    store = _open(experiment)
+    from d3m_ray.experiment.lds import another_study, joined, prepare_lds, run_lds
+    from d3m_ray.experiment.progress import Progress
+
+    with Progress() as progress:
+        first = prepare_lds(studies[0], store, progress)
+        prepared = [first, *(another_study(first, config) for config in studies[1:])]
+        _check_figures(experiment, store, first.context.experiment)
+        from d3m_ray.cluster.engine import connected
+
+        with _failing(), connected(experiment.execution, store, progress.stage) as engine:
+            outcomes = [run_lds(study, engine, progress) for study in prepared]
+    with _failing():
+        return _finish(experiment, store, joined(outcomes), "lds")
+
+
+def _open(config: ExperimentConfig) -> Store:
+    """The store, where it and the folder of the figures can be written to; a wait for it is announced."""
+    with announced(f"the store {config.store} to answer"):
+        store = Store(config.store)
+        store.check_writable()
+    check_writable_folder(figures_folder(config, store), FIGURES)
+    return store
+
+
+def figures_folder(config: ExperimentConfig, store: Store) -> Path:
+    """The folder for tables and figures: as named, else in the store where that is a local folder, else here."""
+    if config.figures is not None:
+        return expanded(config.figures, FIGURES)
+    return default_folder(store)
+
+
+def _check_figures(config: ExperimentConfig, store: Store, experiment: str) -> None:
+    """Raises StoreError where an experiment's tables could not be written when it is done."""
+    folder = figures_folder(config, store) / experiment
+    check_writable_folder(folder, FIGURES)
+    there = folder.iterdir() if folder.is_dir() else ()
+    in_the_way = next((path for path in there if path.suffix in WRITTEN_SUFFIXES and path.is_dir()), None)
+    if in_the_way is not None:
+        raise StoreError(f"{FIGURES} holds tables; {in_the_way} is a folder: move it, or name another --figures")
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """From here on a store that cannot be used is a failure: it could be when the inputs were checked."""
+    try:
+        yield
+    except StoreError as error:
+        raise RunError(f"{error}; what was done is stored, the same command goes on from there") from error
+
+
+def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", table: str) -> int:
+    """Show what there is, then what failed and why; the exit status. `table` is where the results are."""
+    from d3m_ray.experiment.failures import told
+
+    if store.read_all(table, columns=["experiment"], filters=[("experiment", "==", outcome.experiment)]).empty:
+        kind = "test trial" if table == "trials" else "LDS"
+        say(f"no {kind} of {outcome.experiment} could be made: there is no table to show")
+    else:
+        folder = figures_folder(config, store)
+        try:
+            show_results(store, outcome.experiment, folder)
+        except StoreError as error:
+            raise RunError(f"the results are in {store}, but not in {folder}: {error}") from error
+    if config.execution.debug:
+        traces = [failure.trace for failure in outcome.failed] + [each.trace for each in outcome.unscored]
+        sys.stderr.writelines(dict.fromkeys(traces))
+    for line in told(outcome.failed, outcome.unscored):
+        say(f"failed: {line}", "red")
+    if outcome.failed or outcome.unscored:
+        say("the same command tries again what failed; --debug shows where it did")
+        return EXIT_FAILED
+    return 0

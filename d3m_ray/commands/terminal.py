@@ -1,0 +1,58 @@
+"""What every command says and how it ends: lines on the two outputs, and the exit status of an error."""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+
+from d3m_ray.errors import InputError, RunError
+from d3m_ray.store.files import StoreError
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def exit_status(work: Callable[[], int], debug: bool = False) -> int:
+    """What a command ends with: what `work` returns, or the status of an error, which is said in one line.
+
+    With `debug`, its traceback stands above the line. An error of no kind that is foreseen is raised.
+    """
+    try:
+        return work()
+    except BrokenPipeError:  # whoever read the output, `head` for one, has had enough: nothing more to say to them
+        _silence_standard_output()
+        return EXIT_FAILED
+    except (InputError, StoreError, ConnectionError, RunError) as error:
+        if debug:
+            traceback.print_exc()
+        say(f"error: {' '.join(str(error).splitlines())}", "red")
+        return EXIT_FAILED if isinstance(error, RunError) else EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        say("interrupted: what was done is stored, the same command goes on from there")
+        return EXIT_INTERRUPTED
+
+
+def say(line: str, style: str = "") -> None:
+    """One line on stderr, never wrapped: what reads it may be a program."""
+    Console(stderr=True).print(line, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def on_standard_output() -> Iterator[None]:
+    """A block that prints. Raises RunError where that cannot be written, as on a full disk."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _silence_standard_output()
+        reason = error.strerror or type(error).__name__
+        raise RunError(f"the standard output cannot be written ({reason}): what it tells is in the store") from error
+
+
+def _silence_standard_output() -> None:
+    """What is left in its buffer would fail again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

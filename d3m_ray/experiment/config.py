@@ -1,0 +1,86 @@
+"""A whole experiment: a corpus, a model, the arms that are compared, and how."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from d3m_ray.attribution.ekfac.settings import EkfacConfig
+from d3m_ray.attribution.metagradient.settings import MetagradientConfig
+from d3m_ray.attribution.trak.settings import TrakConfig
+from d3m_ray.data.corpora import CorpusOptions
+from d3m_ray.records import FIRST_DRAW
+from d3m_ray.rules import check, check_methods, check_numbers
+from d3m_ray.selection.arms import ARMS, check_best_arms, check_rounds
+from d3m_ray.selection.numbers import check_removals
+from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
+from d3m_ray.training.settings import RobustConfig, TrainingConfig
+from d3m_ray.trials.settings import ExecutionConfig
+
+Protocol = Literal["standard", "thesis"]
+
+MAX_NAME_LENGTH = 100  # a name becomes folders and, with an ending, files: 255 bytes at most
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """A corpus, a model, the arms that are compared, and how. Every field is a flag of each sweep."""
+
+    corpus_options: CorpusOptions
+    """How the corpus is cut into splits."""
+    data: Path | None = None
+    """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub. Of an
+    own corpus, its folder or file."""
+    model: str = "google-bert/bert-base-uncased"
+    """A transformers folder or hub name, or "tiny": a two-layer BERT of random weights."""
+    store: str = "results"
+    """Folder or URI (s3://, gs://) of the results; the same store goes on where it was left."""
+    store_texts: bool = True
+    """Whether the store keeps the texts of train beside their labels and groups, to be shown with their scores."""
+    methods: tuple[str, ...] = ("trak", "random")
+    """Arms that are compared: an attribution method (trak, ekfac, ...), a control (random, ...), a way to train
+    (group_dro, ...). The README lists them all."""
+    num_removed: tuple[int | str, ...] = (0, 50, 100, 200)
+    """How many train examples an arm removes, as counts or as shares of train (5%); 0 is the base model."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Every arm is trained once per seed."""
+    num_checkpoints: int = 1
+    """Base models that attribution averages over; their seeds count from 0."""
+    skip_unsupported: bool = False
+    """Whether methods that cannot serve the model are left out, and the others go on; else they end the command."""
+    protocol: Protocol = "standard"
+    """standard: removal is chosen on train and val. thesis: as a master's thesis had it, ON TEST, for comparison."""
+    experiment: str | None = None
+    """Name of the experiment in the store; left out, the corpus and a hash of its settings."""
+    figures: Path | None = None
+    """Folder for tables and figures; left out, `figures` in a local store, else in this folder."""
+    training: TrainingConfig = TrainingConfig()
+    robust: RobustConfig = RobustConfig()
+    trak: TrakConfig = TrakConfig()
+    ekfac: EkfacConfig = EkfacConfig()
+    metagradient: MetagradientConfig = MetagradientConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    selection: SelectionConfig = SelectionConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    def __post_init__(self) -> None:
+        check_methods(self.methods, ARMS, "arm")
+        check_removals(self.num_removed)
+        check(bool(self.seeds), "--seeds is one or more whole numbers", self.seeds)
+        highest = max(self.seeds)
+        rule = f"each of --seeds is below {FIRST_DRAW}: others are those of an LDS's subsets"
+        check(highest < FIRST_DRAW, rule, highest)
+        check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
+        check_numbers(self)
+        check_best_arms(self.methods, self.num_removed, self.seeds, self.protocol)
+        check_rounds(self.methods, self.selection.rounds)
+        name_ok = self.experiment is None or _NAME.fullmatch(self.experiment) is not None
+        rule = "--experiment is letters, digits, '.', '_' and '-', a letter or digit first"
+        check(name_ok, rule, self.experiment)
+        long_rule = f"--experiment has at most {MAX_NAME_LENGTH} characters"
+        check(len(self.experiment or "") <= MAX_NAME_LENGTH, long_rule, self.experiment)
+        check(bool(self.store.strip()), "--store is a folder or URI", self.store)
+        check(bool(self.model.strip()), "--model is a folder, a hub name or tiny", self.model)
+        for name in ("methods", "num_removed", "seeds"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))

@@ -1,0 +1,76 @@
+"""What a long run says while it works: one live line on a terminal, one line a stage elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from d3m_ray.trials.engine import FitEvent
+
+
+class Progress:
+    """Shards and trials done, running and failed, time left and the best val WGA so far. Use it in a `with` block."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._live = Live(Text(), console=self.console, transient=True, refresh_per_second=4)
+        self._label = ""
+        self._num_fits = self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
+        self._best_val_wga: float | None = None
+        self._start = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def stage(self, text: str) -> None:
+        """Begin a stage: a line that stays."""
+        self._live.update(Text())
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def shards(self, label: str, num_done: int, num_shards: int) -> None:
+        """The `OnProgress` of attribution."""
+        if label != self._label:
+            self._label, self._start = label, time.monotonic()
+        left = self._time_left(num_done, num_shards)
+        self._live.update(Text(f"{label}: {num_done} of {num_shards} shards, {left} left"))
+
+    def begin_fits(self, num_fits: int) -> None:
+        """Start counting fits anew; the best val WGA stays."""
+        self._num_fits, self._start = num_fits, time.monotonic()
+        self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
+
+    def fit(self, event: FitEvent) -> None:
+        """The `OnFit` of an engine."""
+        self._num_running += 1 if event.state == "started" else -1
+        self._num_ended += event.state in ("done", "failed")
+        self._num_failed += event.state == "failed"
+        if event.state == "done":
+            self._num_trials += event.num_trials
+        if event.val_wga is not None:
+            self._best_val_wga = max(event.val_wga, self._best_val_wga or 0.0)
+        self._live.update(Text(self.fits_line()))
+
+    def fits_line(self) -> str:
+        """Where the fits stand, in one line."""
+        best = "" if self._best_val_wga is None else f", best val WGA so far {self._best_val_wga:.3f}"
+        failed = f", {self._num_failed} failed" if self._num_failed else ""
+        left = self._time_left(self._num_ended, self._num_fits)
+        return (
+            f"fits: {self._num_ended} of {self._num_fits} ended ({self._num_trials} trials), "
+            f"{self._num_running} running{failed}, {left} left{best}"
+        )
+
+    def _time_left(self, num_done: int, num_all: int) -> str:
+        if not num_done:
+            return "?"
+        seconds = (time.monotonic() - self._start) / num_done * (num_all - num_done)
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

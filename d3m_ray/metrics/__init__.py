@@ -1,0 +1,1 @@
+"""What is measured: accuracies by group, and how well scores predict retraining."""

@@ -1,0 +1,1 @@
+"""What goes: from scores to alignment to the examples that each arm removes."""

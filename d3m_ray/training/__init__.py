@@ -1,0 +1,1 @@
+"""Texts to a fine-tuned classifier: model, batches, steps, and the recipes to train by."""

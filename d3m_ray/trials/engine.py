@@ -1,0 +1,98 @@
+"""What an experiment runs on: a protocol, and the engine that runs in this process."""
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from d3m_ray.pool import LocalPool, OnProgress, WorkerPool
+from d3m_ray.trials.trial import FitSpec, TrialContext, TrialSpec, record_failure, record_trial, run_fit
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedFit:
+    """One model to fine-tune and the trials that it answers, possibly of several methods, possibly none."""
+
+    fit: FitSpec
+    trials: tuple[TrialSpec, ...]
+
+
+@dataclass(frozen=True)
+class FitEvent:
+    """What became of a planned fit."""
+
+    state: Literal["started", "retried", "done", "failed"]
+    num_trials: int
+    val_wga: float | None = None
+    """Of the first of its trials. Test stays closed until the summary."""
+
+
+@dataclass(frozen=True)
+class FailedFit:
+    """A fit that was given up, and why; its trials' failures are in the store."""
+
+    fit_key: str
+    error: str
+    """In one line."""
+    trace: str = ""
+
+
+OnFit = Callable[[FitEvent], None]
+
+
+class Engine(Protocol):
+    """Where attribution shards and fits run. Results do not depend on which engine it is."""
+
+    def pool(self, on_progress: OnProgress) -> AbstractContextManager[WorkerPool]:
+        """Workers for the shards of attribution, given back at the end of the block."""
+        ...
+
+    def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
+        """Train each fit and record its trials. What fails is recorded and returned; the others go on."""
+        ...
+
+
+def train_and_record(context: TrialContext, planned: PlannedFit) -> float | None:
+    """Train one fit, store it, record its trials; their val WGA, None where the fit answers no trial."""
+    run_fit(context, planned.fit)
+    figures = [record_trial(context, trial) for trial in planned.trials]
+    return figures[0] if figures else None
+
+
+class LocalEngine:
+    """One fit after the other in this process, without Ray: for tests and debuggers."""
+
+    @contextmanager
+    def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:
+        yield LocalPool(on_progress)
+
+    def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
+        failed = []
+        for planned in fits:
+            on_fit(FitEvent("started", len(planned.trials)))
+            try:
+                val_wga = train_and_record(context, planned)
+            except Exception as error:
+                on_fit(FitEvent("failed", len(planned.trials)))
+                failed.append(give_up(context, planned, reason(error), traceback.format_exc()))
+            else:
+                on_fit(FitEvent("done", len(planned.trials), val_wga))
+        return failed
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line: the kind of the error and the first line of what it says.
+
+    An error of another process comes wrapped, with the error itself as its `cause`.
+    """
+    error = getattr(error, "cause", None) or error
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def give_up(context: TrialContext, planned: PlannedFit, error: str, trace: str) -> FailedFit:
+    """Record the error of a fit with each trial that waited for it."""
+    for trial in planned.trials:
+        record_failure(context, trial, error, trace)
+    return FailedFit(planned.fit.fit_key, error, trace)

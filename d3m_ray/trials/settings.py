@@ -1,0 +1,43 @@
+"""Where the work runs."""
+
+import re
+from dataclasses import dataclass
+
+from d3m_ray.rules import check, check_numbers
+
+_ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """Where the work runs. Nothing of it enters a key. A command presets fields from D3M_RAY_<FIELD>, see `flags`."""
+
+    address: str = "auto"
+    """Ray to join: auto (a running cluster, else one on this machine), local (always this machine), HOST:PORT or
+    ray://HOST:PORT."""
+    num_workers: int | None = None
+    """Attribution actors; left out, one per GPU where workers take GPUs, else one per core."""
+    gpus_per_worker: float = 0
+    """GPUs, or a fraction of one, that an attribution actor takes."""
+    gpus_per_trial: float = 0
+    """GPUs, or a fraction of one, that a trial takes."""
+    cpus_per_trial: int = 1
+    """Cores, and so torch threads, of a trial and of an attribution actor."""
+    max_wait_seconds: float = 1200
+    """How long to wait for a cluster to have room for a worker or a trial; an autoscaler takes minutes."""
+    debug: bool = False
+    """Show the traceback of an error, not only what is wrong."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        check(
+            _ADDRESS.fullmatch(self.address) is not None,
+            "--address is auto, local, HOST:PORT or ray://HOST:PORT",
+            self.address,
+        )
+        workers_ok = self.num_workers is None or self.num_workers >= 1
+        check(workers_ok, "--num-workers is at least 1, or left out", self.num_workers)
+        check(self.gpus_per_worker >= 0, "--gpus-per-worker is at least 0", self.gpus_per_worker)
+        check(self.gpus_per_trial >= 0, "--gpus-per-trial is at least 0", self.gpus_per_trial)
+        check(self.cpus_per_trial >= 1, "--cpus-per-trial is at least 1", self.cpus_per_trial)
+        check(self.max_wait_seconds >= 0, "--max-wait-seconds is at least 0", self.max_wait_seconds)

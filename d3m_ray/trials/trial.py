@@ -1,0 +1,260 @@
+"""Run one trial: fine-tune without some ids, with a seed, and predict; then its rows of the store.
+
+A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses a fit. Equal fits are trained once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedModel
+
+from d3m_ray.keys import content_hash
+from d3m_ray.metrics.groups import group_metrics
+from d3m_ray.records import Examples, Predictions, Splits
+from d3m_ray.store.experiments import PlannedTrial
+from d3m_ray.store.store import Store
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.fine_tuning import Fit, predict
+from d3m_ray.training.model import BaseModel, build_classifier, default_device, device_name
+from d3m_ray.training.recipes import ERM, OBJECTIVES, FitInputs
+from d3m_ray.training.settings import RobustConfig, TrainingConfig
+
+EVALUATED_SPLITS = ("val", "test")
+TRAINING_VERSION = "2"  # raised when the same settings train to other weights: older fits are not taken for new ones
+SET_ONLY = ("warmup_share", "adam_eps_root")  # training settings that enter a fit key where they are not 0
+
+
+@dataclass(frozen=True, eq=False)
+class TrialContext:
+    """What all trials of an experiment share; it travels to each worker once."""
+
+    experiment: str
+    store: Store
+    splits: Splits
+    tokens: Mapping[str, TokenizedExamples]
+    base: BaseModel
+    training: TrainingConfig
+    robust: RobustConfig
+    data_hash: str
+    model_hash: str
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the model on this corpus; enters no key."""
+
+    def fit_key(self, removed: np.ndarray, seed: int, objective: str = ERM) -> str:
+        """Hash of the data, the kept ids, the training configuration, the model and the seed; nothing else.
+
+        Another objective than the plain one adds its name and settings. How a fit is paired with that of the full split
+        enters where something is removed: the full split's fit is the same under either pairing.
+        """
+        kept = np.delete(self.splits.train.example_ids, removed)
+        otherwise = () if objective == ERM else (objective, asdict(self.robust))
+        settings = {name: value for name, value in asdict(self.training).items() if value or name not in SET_ONLY}
+        paired = {name: settings.pop(name) for name in ("pairing", "step_matched")}
+        if len(removed):
+            settings["pairing"] = paired if self.training.pairing == "independent" else "common"
+        return content_hash(
+            TRAINING_VERSION, self.data_hash, kept.tolist(), settings, self.model_hash, str(seed), *otherwise
+        )
+
+    def trial_key(self, fit_key: str, method: str, num_removed: int, draw: int | None = None) -> str:
+        """Hash of the fit and of what asks for it; of a trial that is told apart by its draw, of that too."""
+        drawn = () if draw is None else (str(draw),)
+        return content_hash(fit_key, self.experiment, method, str(num_removed), *drawn)
+
+
+@dataclass(frozen=True, eq=False)
+class FitSpec:
+    """One model to fine-tune: positions of train examples that it does without [M], its seed, and how."""
+
+    fit_key: str
+    removed: np.ndarray
+    seed: int
+    keeps_weights: bool = False
+    """Whether its weights go to the store, as a checkpoint that attribution reads."""
+    objective: str = ERM
+    """A name of `recipes.OBJECTIVES`."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrialSpec:
+    """One (method, num_removed, seed) and the fit that answers it."""
+
+    trial_key: str
+    method: str
+    num_removed: int
+    seed: int
+    """The fit's seed; of a draw that has a number of its own, this."""
+    fit: FitSpec
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    """What its metadata say of how its selection came about: JSON values; enters no key."""
+
+
+def plan_trial(
+    context: TrialContext,
+    method: str,
+    removed: np.ndarray,
+    seed: int,
+    objective: str = ERM,
+    draw: int | None = None,
+) -> TrialSpec:
+    """The trial of a method that removes these positions and trains with this seed and objective.
+
+    With `draw`, many trials of one number removed share a seed of training, and the draw tells them apart.
+    """
+    fit = FitSpec(context.fit_key(removed, seed, objective), removed, seed, objective=objective)
+    key = context.trial_key(fit.fit_key, method, len(removed), draw)
+    return TrialSpec(key, method, len(removed), seed if draw is None else draw, fit)
+
+
+_models: dict[str, PreTrainedModel] = {}  # at most one: the architecture that this process fine-tunes
+
+
+def run_fit(context: TrialContext, spec: FitSpec) -> None:
+    """Fine-tune, predict val and test, and store the fit; the weights first, so that a stored fit is whole."""
+    model = _model_for(context)
+    kept = np.delete(np.arange(len(context.splits.train)), spec.removed)
+    inputs = FitInputs(
+        model=model,
+        base=context.base,
+        train=context.tokens["train"],
+        kept=kept,
+        val=context.tokens["val"],
+        config=context.training,
+        seed=spec.seed,
+        robust=context.robust,
+    )
+    fit = OBJECTIVES[spec.objective](inputs)
+    predictions = {
+        split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
+    }
+    if not all(np.isfinite(of_split.margins).all() for of_split in predictions.values()):
+        raise FloatingPointError("the trained model gives no finite answers: lower --learning-rate")
+    if spec.keeps_weights:
+        weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
+        context.store.write_checkpoint(spec.fit_key, weights)
+    frames = [_fit_rows(context, spec.fit_key, context.splits.by_name()[s], p) for s, p in predictions.items()]
+    context.store.write("fits", spec.fit_key, pd.concat(frames), _fit_configuration(context, spec, len(kept), fit))
+
+
+def record_trial(context: TrialContext, trial: TrialSpec) -> float:
+    """Store the rows of a trial whose fit is stored, and return its val WGA. The removed ids go first.
+
+    Its metadata say how its own experiment trains: a full split's fit may be that of an experiment of another pairing.
+    """
+    fit_key = trial.fit.fit_key
+    configuration = context.store.read_metadata("fits", fit_key)["configuration"]
+    fitted = context.store.read("fits", fit_key)
+    frames = []
+    for split in EVALUATED_SPLITS:
+        examples = context.splits.by_name()[split]
+        predictions = _predictions_of(fitted, examples)
+        names = context.splits.group_names, context.splits.label_names
+        frames.append(group_metrics(predictions, examples, *names).assign(split=split))
+    rows = pd.concat(frames, ignore_index=True).assign(
+        trial_key=trial.trial_key,
+        fit_key=fit_key,
+        experiment=context.experiment,
+        dataset=context.splits.name,
+        model=context.base.name,
+        objective=trial.fit.objective,
+        num_removed=trial.num_removed,
+        seed=trial.seed,
+        created_at=datetime.now(UTC),
+        **configuration["fit"],
+    )
+    trial_configuration = {
+        **configuration,
+        "training": asdict(context.training),
+        "experiment": context.experiment,
+        "method": trial.method,
+        "selection": dict(trial.selection),
+    }
+    if trial.num_removed:
+        ids = pd.DataFrame({"example_id": context.splits.train.example_ids[trial.fit.removed]})
+        ids.insert(0, "trial_key", trial.trial_key)
+        context.store.write("removals", trial.trial_key, ids, trial_configuration, trial.method)
+    context.store.write("trials", trial.trial_key, rows, trial_configuration, trial.method)
+    context.store.delete_failure(trial.trial_key, trial.method)
+    return float(rows.query("split == 'val' and group == 'worst'")["accuracy"].iloc[0])
+
+
+def stored_predictions(store: Store, fit_key: str, examples: Examples) -> Predictions:
+    """What a stored fit says of the val or test examples, in their order."""
+    return _predictions_of(store.read("fits", fit_key), examples)
+
+
+def _predictions_of(fitted: pd.DataFrame, examples: Examples) -> Predictions:
+    rows = fitted[fitted["split"] == examples.split].set_index("example_id").loc[examples.example_ids]
+    return Predictions(*(rows[name].to_numpy() for name in ("label", "margin", "predicted", "probability")))
+
+
+def record_failure(context: TrialContext, trial: TrialSpec, error: str, traceback: str) -> None:
+    """Store why a trial has no result; it is tried again at the next run."""
+    planned = PlannedTrial(trial.method, trial.num_removed, trial.seed)
+    _write_failure(context, trial.trial_key, planned, error, traceback)
+
+
+def record_unselected(context: TrialContext, trial: PlannedTrial, error: str, traceback: str) -> None:
+    """Store why the selection of a trial could not be made, so that it has no fit yet, and no key of its own."""
+    _write_failure(context, unselected_key(context, trial), trial, error, traceback)
+
+
+def unselected_key(context: TrialContext, trial: PlannedTrial) -> str:
+    """What stands for the key of a trial whose selection is not known."""
+    return content_hash("unselected", context.experiment, *map(str, trial))
+
+
+def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: str, traceback: str) -> None:
+    row = {
+        "trial_key": key,
+        "experiment": context.experiment,
+        "num_removed": trial.num_removed,
+        "seed": trial.seed,
+        "error": error,
+        "traceback": traceback,
+        "created_at": datetime.now(UTC),
+    }
+    context.store.write("failures", key, pd.DataFrame([row]), asdict(context.training), trial.method)
+
+
+def _model_for(context: TrialContext) -> PreTrainedModel:
+    if context.model_hash not in _models:
+        _models.clear()
+        _models[context.model_hash] = build_classifier(context.base, default_device())
+    return _models[context.model_hash]
+
+
+def _fit_rows(context: TrialContext, fit_key: str, examples: Examples, predictions: Predictions) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "fit_key": fit_key,
+            "split": examples.split,
+            "example_id": examples.example_ids,
+            "group": np.array(context.splits.group_names)[examples.groups],
+            "label": examples.labels,
+            "margin": predictions.margins,
+            "predicted": predictions.predicted,
+            "probability": predictions.probabilities,
+        }
+    )
+
+
+def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit: Fit) -> dict[str, Any]:
+    return {
+        "data_hash": context.data_hash,
+        "model_hash": context.model_hash,
+        "model": context.base.name,
+        "dataset": context.splits.name,
+        "label_names": list(context.splits.label_names),
+        "training": asdict(context.training),
+        "objective": spec.objective,
+        **({} if spec.objective == ERM else {"robust": asdict(context.robust)}),
+        "seed": spec.seed,
+        "chosen_epoch": fit.chosen_epoch,
+        "device": device_name(),
+        "fit": {"train_seconds": fit.train_seconds, "num_steps": fit.num_steps, "num_train": num_train},
+    }

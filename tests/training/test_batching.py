@@ -1,0 +1,63 @@
+"""Batches hold every example once, like lengths together, and never more tokens than the budget."""
+
+import numpy as np
+import pytest
+
+from d3m_ray.training.batching import budget_batches, training_batches
+
+
+@pytest.fixture
+def lengths() -> np.ndarray:
+    return np.random.default_rng(0).integers(3, 90, size=1013)
+
+
+def test_an_epoch_holds_every_example_once_in_full_batches(lengths):
+    batches = list(training_batches(lengths, 16, np.random.default_rng(1)))
+    assert sorted(np.concatenate(batches)) == list(range(1013))
+    assert sorted(len(batch) for batch in batches)[:2] == [1013 % 16, 16]
+
+
+def test_training_batches_group_lengths_and_change_with_the_stream(lengths):
+    batches = list(training_batches(lengths, 16, np.random.default_rng(1)))
+    padded = sum(len(batch) * lengths[batch].max() for batch in batches)
+    shuffled = np.random.default_rng(1).permutation(1013)[:1008].reshape(-1, 16)
+    padded_at_random = sum(16 * lengths[batch].max() for batch in shuffled)
+    assert padded < 1.15 * lengths.sum() < padded_at_random
+    others = list(training_batches(lengths, 16, np.random.default_rng(2)))
+    assert not np.array_equal(np.concatenate(batches), np.concatenate(others))
+
+
+def test_budget_batches_hold_every_example_once_within_the_budget(lengths):
+    batches = list(budget_batches(lengths, 256))
+    assert sorted(np.concatenate(batches)) == list(range(1013))
+    assert max(len(batch) * lengths[batch].max() for batch in batches) <= 256
+
+
+def test_an_example_over_the_budget_stands_alone():
+    batches = [batch.tolist() for batch in budget_batches(np.array([4, 300, 5]), 16)]
+    assert batches == [[1], [2, 0]]
+
+
+def test_a_batch_is_padded_to_its_longest_example(made_tokens):
+    tokens = made_tokens(num_examples=5)
+    batch = tokens.batch(np.array([3, 1]))
+    assert batch.input_ids.shape == (2, tokens.lengths[[3, 1]].max())
+    assert batch.attention_mask.sum(dim=1).tolist() == tokens.lengths[[3, 1]].tolist()
+    assert (batch.input_ids[batch.attention_mask == 0] == tokens.pad_id).all()
+    assert batch.labels.tolist() == tokens.labels[[3, 1]].tolist()
+
+
+def test_taking_examples_keeps_their_tokens(made_tokens):
+    tokens = made_tokens(num_examples=9)
+    taken = tokens.take(np.array([7, 2]))
+    assert taken.lengths.tolist() == tokens.lengths[[7, 2]].tolist()
+    assert (
+        taken.flat_ids[: taken.offsets[1]].tolist() == tokens.flat_ids[tokens.offsets[7] : tokens.offsets[8]].tolist()
+    )
+    assert len(tokens.take(np.array([], dtype=int))) == 0
+
+
+def test_a_cell_is_a_group_and_a_label(made_tokens):
+    tokens = made_tokens(num_examples=30, num_groups=3)
+    pairs = set(zip(tokens.cells.tolist(), tokens.groups.tolist(), tokens.labels.tolist(), strict=True))
+    assert pairs == {(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1), (4, 2, 0), (5, 2, 1)}
