@@ -245,7 +245,10 @@ LAWFUL = {
     "experiment/__init__.py": "'d'",
     "experiment/story.py": "'d'\nfrom d3m_ray.attribution import methods\nfrom d3m_ray.trials import trial",
     "commands/__init__.py": "'d'",
-    "commands/sweeps.py": "'d'\nfrom ..experiment import story\nfrom ..cluster import sweep\nfrom ..analysis import tables",
+    "commands/sweeps.py": (
+        "'d'\nfrom d3m_ray.experiment.story import run\nfrom d3m_ray.cluster.sweep import fits\n"
+        "from d3m_ray.analysis.tables import table"
+    ),
     "attribution/__init__.py": "'d'",
     "attribution/methods.py": "'d'\nfrom d3m_ray.attribution.trak import score",
     "attribution/trak.py": "'d'\nfrom d3m_ray.records import Examples",
