@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from d3m_ray.records import QueryTarget
+from d3m_ray.records import DeviceKind, QueryTarget
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.model import BaseModel
 from d3m_ray.training.settings import Precision, TrainingConfig
@@ -41,6 +41,8 @@ class Checkpoint:
     weights: Mapping[str, np.ndarray]
     run: TrainingRun | None = None
     """Where the weights come from; only methods that replay it ask."""
+    device: DeviceKind = "cpu"
+    """What it is scored on."""
 
 
 @dataclass(frozen=True, eq=False)

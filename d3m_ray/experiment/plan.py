@@ -18,6 +18,7 @@ from d3m_ray.experiment.keys import (
     attribution_method,
     checkpoint_keys,
     group_scores_key,
+    scored_on,
     scores_key,
 )
 from d3m_ray.experiment.progress import Progress
@@ -29,7 +30,7 @@ from d3m_ray.selection.numbers import removal_counts
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.provenance import current_provenance
 from d3m_ray.store.store import Store
-from d3m_ray.training.model import device_name
+from d3m_ray.training.precision import device_name, resolved_precision
 from d3m_ray.training.preparation import prepare_model
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
@@ -93,6 +94,8 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     _check_floor_leaves_enough(config, splits, most)
     prepared = prepare_model(config.model, splits, config.training.max_length)
     data_hash, model_hash = splits.content_hash(), prepared.content_hash
+    device = config.execution.trial_device
+    precision = resolved_precision(config.training.precision, device)
     settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
     experiment = config.experiment or f"{splits.name}-{settings}"
     return TrialContext(
@@ -101,11 +104,12 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
         splits=splits,
         tokens=prepared.tokens,
         base=prepared.base,
-        training=config.training,
+        training=replace(config.training, precision=precision),
         robust=config.robust,
         data_hash=data_hash,
         model_hash=model_hash,
         warnings=prepared.warnings,
+        device=device,
     )
 
 
@@ -143,10 +147,11 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
     """Raises InputError where the experiment's name stands for other settings in the store already."""
     configuration = _recorded(config, context)
     begun = context.store.read_experiment(context.experiment)
+    recorded = {} if begun is None else begun.configuration  # an earlier version recorded less
     differing = sorted(
         key
-        for key in configuration
-        if begun is not None and key not in FOLLOW_FROM_DATA and begun.configuration.get(key) != configuration[key]
+        for key in configuration.keys() & recorded.keys()
+        if key not in FOLLOW_FROM_DATA and recorded[key] != configuration[key]
     )
     if differing:
         raise InputError(
@@ -180,6 +185,10 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "notes": context.splits.notes,
         "corpus": {"data": None if config.data is None else str(config.data), **asdict(config.corpus_options)},
         **({"warnings": context.warnings} if context.warnings else {}),
+        "computed": {
+            "fits": {"device": context.device, "precision": context.training.precision},
+            "scores": scored_on(config),
+        },
         **shared_settings(config),
     }
     as_read_again: dict[str, Any] = json.loads(json.dumps(configuration))  # JSON has no tuples
@@ -223,7 +232,7 @@ def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evide
             trials.append(plan_trial(context, method, NOTHING, seed))
         elif can_select(method, evidence, number):
             chosen = selection_of(method, evidence, number or 0, seed)
-            trial = plan_trial(context, method, chosen.removed, seed, arm.objective)
+            trial = plan_trial(context, method, chosen.removed, seed, arm.recipe)
             told = _of_spared(chosen.spared, config, context) | ({"rounds": chosen.rounds} if chosen.rounds else {})
             trials.append(replace(trial, selection=told))
     return trials

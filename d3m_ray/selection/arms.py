@@ -11,7 +11,7 @@ from math import ceil
 
 import numpy as np
 
-from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS, READ_NO_QUERY, SCORE_NO_QUERY
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.data.cells import balancing
 from d3m_ray.errors import InputError
 from d3m_ray.records import BINARY_LABELS, cells_of
@@ -143,8 +143,8 @@ class Arm:
     """Whether the rule decides how many examples go, so that --num-removed does not apply."""
     best_of: str | None = None
     """The arm whose number of highest val target this one takes, once that one's trials are there: `best_number`."""
-    objective: str = "erm"
-    """How its models are trained, a name of `recipes.OBJECTIVES`."""
+    recipe: str = "erm"
+    """How its models are trained, a name of `recipes.RECIPES`."""
 
     @property
     def goes_in_rounds(self) -> bool:
@@ -184,17 +184,17 @@ def _chosen_later(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray
     raise AssertionError("the best number is chosen by the fits of another arm")
 
 
-def _training_arm(objective: str) -> Arm:
-    return Arm(lambda e, k, seed: np.zeros(0, dtype=np.int64), chooses_number=True, objective=objective)
+def _training_arm(recipe: str) -> Arm:
+    return Arm(lambda e, k, seed: np.zeros(0, dtype=np.int64), chooses_number=True, recipe=recipe)
 
 
 def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
     return Arm(lambda e, k, seed: balancing(parts(e), seed, stream), chooses_number=True)
 
 
-_SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in READ_NO_QUERY)
-_BY_QUERY = tuple(method for method in _SIGNED if method not in SCORE_NO_QUERY)  # what Auto-D3M finds its groups in
-_ALIGNMENTS = (*_SIGNED, *(f"{method}{AUTO_SUFFIX}" for method in _BY_QUERY))
+_SIGNED = [method for method in METHODS.values() if method.reads_queries]
+_BY_QUERY = [method for method in _SIGNED if method.scores_queries]  # what Auto-D3M finds its groups in
+_ALIGNMENTS = (*(method.name for method in _SIGNED), *(f"{method.name}{AUTO_SUFFIX}" for method in _BY_QUERY))
 
 ARMS: Mapping[str, Arm] = {
     **{name: arm for alignment in _ALIGNMENTS for name, arm in _alignment_arms(alignment).items()},

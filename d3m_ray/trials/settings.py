@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from d3m_ray.records import DeviceKind
 from d3m_ray.rules import check, check_numbers
 
 _ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
@@ -27,6 +28,16 @@ class ExecutionConfig:
     """How long to wait for a cluster to have room for a worker or a trial; an autoscaler takes minutes."""
     debug: bool = False
     """Show the traceback of an error, not only what is wrong."""
+
+    @property
+    def trial_device(self) -> DeviceKind:
+        """What fits are trained on."""
+        return "cuda" if self.gpus_per_trial else "cpu"
+
+    @property
+    def worker_device(self) -> DeviceKind:
+        """What attribution computes on."""
+        return "cuda" if self.gpus_per_worker else "cpu"
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -14,7 +14,7 @@ from torch import nn
 
 from d3m_ray.attribution import support
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
-from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.support import coverage, reasons_against
 from d3m_ray.data.planted import PlantedOptions
 from d3m_ray.errors import InputError

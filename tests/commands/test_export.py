@@ -314,5 +314,5 @@ def test_what_was_chosen_on_test_is_said(store: Store, run: Run, tmp_path: Path)
 
 
 def test_every_arm_that_reads_no_alignment_has_a_reason() -> None:
-    removing = {name for name, arm in ARMS.items() if arm.alignment is None and arm.objective == "erm"}
+    removing = {name for name, arm in ARMS.items() if arm.alignment is None and arm.recipe == "erm"}
     assert set(REASONS) == removing

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from d3m_ray.attribution.methods import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.planted import PlantedOptions
@@ -212,11 +211,11 @@ def test_more_subsets_and_methods_train_only_what_is_new(measured, monkeypatch):
     assert [spec.seed for spec in trained if spec.fit_key not in stored] == [1_000_005, 2_000_005]
 
 
-def test_a_method_that_fails_ends_only_itself(measured, monkeypatch):
+def test_a_method_that_fails_ends_only_itself(measured, replace_scorers):
     def fails(inputs, settings, pool):
         raise RuntimeError("made up")
 
-    monkeypatch.setitem(METHODS, "ekfac", dataclasses.replace(METHODS["ekfac"], score_queries=fails))
+    replace_scorers("ekfac", score_queries=fails)
     experiment = dataclasses.replace(SMALL.experiment, methods=("ekfac", "bm25"))
     outcome = run(dataclasses.replace(SMALL, experiment=experiment, fits_per_subset=1), measured)
     assert [(each.name, each.error) for each in outcome.unscored] == [("ekfac", "RuntimeError: made up")]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
-from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.commands.export import ExportRequest, export_train
 from d3m_ray.data.planted import PlantedOptions
@@ -71,7 +71,7 @@ def alignment_without(prepared: Prepared, removed: np.ndarray) -> tuple[np.ndarr
         precision="auto",
         query_target=prepared.config.alignment.query_target,
     )
-    scores = METHODS["trak"].score_groups(inputs, prepared.config.trak, LocalPool())
+    scores = METHODS["trak"].load().score_groups(inputs, prepared.config.trak, LocalPool())
     losses = group_losses(stored_predictions(store, key, val), val.groups, inputs.num_groups)
     weights = group_weights(losses, prepared.config.alignment)
     return context.splits.train.example_ids[kept], group_alignment(scores, weights)

@@ -27,7 +27,8 @@ from d3m_ray.attribution.metagradient.replay import ReplayTask, State, Taken, Tr
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.training.batching import budget_batches
 from d3m_ray.training.fine_tuning import seeded
-from d3m_ray.training.model import autocast, logits_of, margins_of
+from d3m_ray.training.model import logits_of, margins_of
+from d3m_ray.training.precision import autocast
 
 SAME_STEP = 0.05  # of a gradient's norm: bfloat16 rounds by far less, another dropout mask is far above
 QUERY_TOKENS = 4096  # padded tokens of a batch of queries

@@ -10,7 +10,7 @@ from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRu
 from d3m_ray.attribution.metagradient import reverse, scores
 from d3m_ray.attribution.metagradient.replay import ReplayTask, replay_steps, trainee_of
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
-from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.targets import target_values
 from d3m_ray.metrics.lds import linear_datamodeling_scores
 from d3m_ray.pool import LocalPool
@@ -56,7 +56,7 @@ def target_of(model, queries, of="margin"):
 
 def aligned(inputs, method="metagradient", pool=None):
     """[N] the scores of the weighed groups."""
-    score = METHODS[method].score_alignment
+    score = METHODS[method].load().score_alignment
     return score(inputs, MetagradientConfig(), pool or LocalPool(), GROUP_WEIGHTS)[:, 0]
 
 
@@ -201,7 +201,7 @@ def test_neither_segments_nor_workers_change_a_bit(method, made, monkeypatch):
 @pytest.mark.parametrize("method", ["metagradient", "tracin"])
 def test_the_weighed_groups_are_the_sum_of_each(method, exact):
     inputs = exact()
-    of_groups = METHODS[method].score_groups(inputs, MetagradientConfig(), LocalPool())
+    of_groups = METHODS[method].load().score_groups(inputs, MetagradientConfig(), LocalPool())
     assert of_groups.shape == (22, 2)
     np.testing.assert_allclose(of_groups @ GROUP_WEIGHTS, aligned(inputs, method), rtol=1e-4, atol=1e-9)
 
