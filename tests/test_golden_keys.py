@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.keys import alignment_key, group_scores_key, scores_key
 from d3m_ray.records import Examples, Splits
@@ -62,7 +62,7 @@ SPLITS = Splits(
     test=examples("test", 6),
     group_names=("amber", "teal"),
 )
-CONFIG = ExperimentConfig(PlantedOptions(), model="tiny", num_checkpoints=2)
+CONFIG = ExperimentConfig(Planted(), model="tiny", num_checkpoints=2)
 SOME = np.array([3, 5])
 
 

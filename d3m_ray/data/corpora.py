@@ -5,30 +5,30 @@ from pathlib import Path
 
 from d3m_ray.data.checks import DataError
 from d3m_ray.data.csv_folder import is_csv_folder, load_csv_folder
-from d3m_ray.data.hatexplain import HatexplainOptions, load_hatexplain
+from d3m_ray.data.hatexplain import Hatexplain, load_hatexplain
 from d3m_ray.data.own import load_own
-from d3m_ray.data.own_options import OwnOptions
-from d3m_ray.data.planted import PlantedOptions, make_planted
-from d3m_ray.data.toxigen import ToxigenOptions, load_toxigen
+from d3m_ray.data.own_options import Own
+from d3m_ray.data.planted import Planted, make_planted
+from d3m_ray.data.toxigen import Toxigen, load_toxigen
 from d3m_ray.errors import InputError
 from d3m_ray.records import Splits
 
-CorpusOptions = ToxigenOptions | HatexplainOptions | PlantedOptions | OwnOptions
+CorpusOptions = Toxigen | Hatexplain | Planted | Own
 CORPORA: dict[type[CorpusOptions], str] = {
-    ToxigenOptions: "toxigen",
-    HatexplainOptions: "hatexplain",
-    PlantedOptions: "planted",
-    OwnOptions: "own",
+    Toxigen: "toxigen",
+    Hatexplain: "hatexplain",
+    Planted: "planted",
+    Own: "own",
 }
 
 __all__ = [
     "CORPORA",
     "CorpusOptions",
     "DataError",
-    "HatexplainOptions",
-    "OwnOptions",
-    "PlantedOptions",
-    "ToxigenOptions",
+    "Hatexplain",
+    "Own",
+    "Planted",
+    "Toxigen",
     "load_splits",
 ]
 
@@ -41,7 +41,7 @@ def load_splits(options: CorpusOptions, source: Path | None = None) -> Splits:
     DataError where the source breaks a rule, naming the file, the row and the mend, InputError where an option does not
     apply to it.
     """
-    if isinstance(options, OwnOptions):
+    if isinstance(options, Own):
         return load_own(options, source)
     if source is not None and not source.is_dir():
         mend = "sweeps/own.py reads a single file" if source.exists() else "leave it out to use the hub"
@@ -50,11 +50,11 @@ def load_splits(options: CorpusOptions, source: Path | None = None) -> Splits:
         _refuse_options(options, source)
         return load_csv_folder(source, CORPORA[type(options)])
     match options:
-        case ToxigenOptions():
+        case Toxigen():
             return load_toxigen(options, source)
-        case HatexplainOptions():
+        case Hatexplain():
             return load_hatexplain(options, source)
-        case PlantedOptions() if source is None:
+        case Planted() if source is None:
             return make_planted(options)
     raise DataError(
         f"planted text is made, not read: leave out --data, or name a folder of train.csv, val.csv and test.csv; "

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class ExperimentConfig:
     """A corpus, a model, the arms that are compared, and how. Every field is a flag of each sweep."""
 
-    corpus_options: CorpusOptions
+    corpus: CorpusOptions
     """How the corpus is cut into splits."""
     data: Path | None = None
     """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub. Of an

@@ -51,7 +51,7 @@ class Prepared:
 def read_corpus(config: ExperimentConfig, progress: Progress) -> Splits:
     """The splits, once they are described to the user. Raises DataError where the corpus breaks a rule."""
     with announced("the corpus to be read", progress.stage):
-        splits = load_splits(config.corpus_options, config.data)
+        splits = load_splits(config.corpus, config.data)
     progress.stage(describe(splits))
     return splits
 
@@ -183,7 +183,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
         "notes": context.splits.notes,
-        "corpus": {"data": None if config.data is None else str(config.data), **asdict(config.corpus_options)},
+        "corpus": {"data": None if config.data is None else str(config.data), **asdict(config.corpus)},
         **({"warnings": context.warnings} if context.warnings else {}),
         "computed": {
             "fits": {"device": context.device, "precision": context.training.precision},

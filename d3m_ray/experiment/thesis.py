@@ -35,7 +35,7 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
     _check_no_contradiction(config, defaults)
     thesis: Mapping[str, Any] = {
         "methods": ("trak", "ekfac", "random"),
-        "num_removed": THESIS_NUM_REMOVED.get(CORPORA[type(config.corpus_options)], defaults.num_removed),
+        "num_removed": THESIS_NUM_REMOVED.get(CORPORA[type(config.corpus)], defaults.num_removed),
         "seeds": (0, 1, 2),
         "num_checkpoints": 1,
         "alignment": {"target": "margin", "group_weights": "loss"},

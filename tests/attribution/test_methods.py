@@ -8,7 +8,7 @@ import pytest
 from d3m_ray.attribution import shards
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.registry import METHODS
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.pool import LocalPool
 from d3m_ray.selection.arms import ARMS
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:traker projects without its CUDA
 DRAWS_BY_POSITION = ("random", "ekfac", "kronfluence")
 BY_QUERY = [name for name, method in METHODS.items() if method.scores_queries]
 """The others replay a run of training, in whose batches each example has its place: see test_metagradient.py."""
-DEFAULTS = ExperimentConfig(corpus_options=PlantedOptions())
+DEFAULTS = ExperimentConfig(corpus=Planted())
 
 
 def _settings(method: str) -> object:

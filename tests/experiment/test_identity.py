@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from d3m_ray.attribution.registry import METHODS
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.keys import alignment_key, scores_key
 from d3m_ray.records import Examples, Splits
@@ -94,7 +94,7 @@ def settings(config: Any, before: str = "") -> Iterator[str]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            if field.name != "corpus_options":
+            if field.name != "corpus":
                 yield from settings(value, f"{before}{field.name}.")
         else:
             yield before + field.name
@@ -168,7 +168,7 @@ def told(moved: set[str], every: set[str]) -> str:
     return f"scores of {', '.join(sorted(scores))}"
 
 
-PLAIN = ExperimentConfig(PlantedOptions(), model="tiny", training=TrainingConfig(precision="float32"))
+PLAIN = ExperimentConfig(Planted(), model="tiny", training=TrainingConfig(precision="float32"))
 
 
 def test_every_setting_is_in_the_table() -> None:

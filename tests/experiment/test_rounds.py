@@ -11,7 +11,7 @@ from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.commands.export import ExportRequest, export_train
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.plan import Prepared
 from d3m_ray.experiment.progress import Progress
@@ -28,7 +28,7 @@ from d3m_ray.trials.engine import LocalEngine
 from d3m_ray.trials.trial import stored_predictions
 
 SMALL = ExperimentConfig(
-    corpus_options=PlantedOptions(num_train=64, num_val=24, num_test=24),
+    corpus=Planted(num_train=64, num_val=24, num_test=24),
     model="tiny",
     methods=("trak", "trak_helpful", "random"),
     num_removed=(0, 9),

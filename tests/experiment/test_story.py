@@ -13,7 +13,7 @@ from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.errors import InputError
 from d3m_ray.experiment import scoring
 from d3m_ray.experiment.config import ExperimentConfig
@@ -29,7 +29,7 @@ from d3m_ray.trials.engine import FailedFit, LocalEngine
 from d3m_ray.trials.settings import ExecutionConfig
 
 SMALL = ExperimentConfig(
-    corpus_options=PlantedOptions(num_train=160, num_val=40, num_test=40),
+    corpus=Planted(num_train=160, num_val=40, num_test=40),
     model="tiny",
     methods=("trak", "trak_heuristic", "random"),
     num_removed=(0, 10),
@@ -436,10 +436,10 @@ def test_experiments_of_either_pairing_share_the_full_splits_fit_and_say_their_o
 @pytest.mark.slow
 def test_the_promise_removal_by_alignment_beats_random_removal(tmp_path):
     """On planted text, over six seeds, paired; and most of what is removed is what was planted."""
-    options = PlantedOptions(seed=11)
+    options = Planted(seed=11)
     config = dataclasses.replace(
         SMALL,
-        corpus_options=options,
+        corpus=options,
         methods=("trak", "random"),
         num_removed=(0, 90),
         seeds=tuple(range(6)),
