@@ -63,6 +63,9 @@ class AttributionInputs:
     """Whether test examples may be queries: the thesis's protocol alone, for comparison, lets them."""
     query_target: QueryTarget = "margin"
     """What is explained of each query: the function of its margin that scores speak of."""
+    query_sets: tuple[np.ndarray, ...] = ()
+    """For a method of one function: the positions of the queries that each column of scores explains together, as the
+    mean of their targets."""
     say: Callable[[str], None] = _ignore
     """Told, in a line, what a person should know of how the scores came about."""
     record: Callable[[str, Any], None] = _ignore

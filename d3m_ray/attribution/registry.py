@@ -6,7 +6,7 @@ Flags, keys and arms read this; `Method.load` loads what computes, with torch, w
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from d3m_ray.attribution.scorers import Scorers
@@ -30,6 +30,8 @@ class Method:
     """Whether it can score each query. Where the cost is per target it scores groups, or at once their weighed sum."""
     version: str = "1"
     """Raised when the same settings give other scores: older ones are not taken for new ones."""
+    defaults: Any = None
+    """Of a plug-in's method, an instance of its own settings, whose fields are flags."""
 
 
 def _in(module: str, name: str = "SCORERS") -> Callable[[], "Scorers"]:

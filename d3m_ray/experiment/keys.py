@@ -27,7 +27,7 @@ def scores_key(method: str, config: ExperimentConfig, context: TrialContext, rem
     groups are weighed enters where the method scores their weighed sum.
     """
     scored_by = METHODS[method]
-    own = {name: getattr(getattr(config, scored_by.settings or ""), name) for name in scored_by.reads}
+    own = {name: getattr(config.settings_of(method), name) for name in scored_by.reads}
     explained = (config.alignment.query_target,) if scored_by.reads_queries else ()
     weighed = (asdict(config.alignment),) if scores_weighed_groups(method, config) else ()
     made_from = (*checkpoint_keys(config, context, removed), query_split(config), *explained)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.corpora import corpus_of, load_splits
 from d3m_ray.errors import InputError
-from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.config import SHARED_SETTINGS, ExperimentConfig
 from d3m_ray.experiment.corpus import store_corpus
 from d3m_ray.experiment.keys import (
     NOTHING,
@@ -35,8 +35,8 @@ from d3m_ray.training.preparation import prepare_model
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 
-FOLLOW_FROM_DATA = ("corpus", "label_names", "notes", "num_dropped", "warnings")  # the same data are the same data
-SHARED_SETTINGS = ("training", "robust", "trak", "ekfac", "metagradient", "alignment", "selection")  # config's fields
+# Of the record: the same data and model are the same, whatever they are called and wherever they lie.
+FOLLOW_FROM_DATA = ("command", "corpus", "label_names", "notes", "num_dropped", "warnings")
 FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
@@ -140,6 +140,9 @@ def _check_floor_leaves_enough(config: ExperimentConfig, splits: Splits, most: i
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """What all trials of one experiment have in common, besides data and model."""
     settings = {name: asdict(getattr(config, name)) for name in SHARED_SETTINGS}
+    plugins = {name: asdict(own) for name, own in config.plugins.items()}
+    if plugins:
+        settings["plugins"] = plugins
     return {**settings, "num_checkpoints": config.num_checkpoints, "protocol": config.protocol}
 
 
@@ -183,6 +186,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
         "notes": context.splits.notes,
+        "command": {"corpus": corpus_of(config.corpus).name, "model": config.model},
         "corpus": {"data": None if config.data is None else str(config.data), **asdict(config.corpus)},
         **({"warnings": context.warnings} if context.warnings else {}),
         "computed": {

@@ -180,8 +180,7 @@ def attribute(
     share = coverage(method, context.base, config.ekfac)
     if share is not None and share < WELL_COVERED:
         run.progress.stage(f"{method} reads the gradients of linear layers, {share:.0%} of the model's parameters")
-    field = METHODS[method].settings
-    settings = None if field is None else getattr(config, field)
+    settings = config.settings_of(method)
     score = _score_of(method, run, each_query)
     start = time.perf_counter()
     with run.engine.pool(run.progress.shards) as pool:

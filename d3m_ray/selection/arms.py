@@ -11,7 +11,7 @@ from math import ceil
 
 import numpy as np
 
-from d3m_ray.attribution.registry import METHODS
+from d3m_ray.attribution.registry import METHODS, Method
 from d3m_ray.data.cells import balancing
 from d3m_ray.errors import InputError
 from d3m_ray.records import BINARY_LABELS, cells_of
@@ -192,19 +192,24 @@ def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
     return Arm(lambda e, k, seed: balancing(parts(e), seed, stream), chooses_number=True)
 
 
-_SIGNED = [method for method in METHODS.values() if method.reads_queries]
-_BY_QUERY = [method for method in _SIGNED if method.scores_queries]  # what Auto-D3M finds its groups in
-_ALIGNMENTS = (*(method.name for method in _SIGNED), *(f"{method.name}{AUTO_SUFFIX}" for method in _BY_QUERY))
+def arms_of_method(method: Method) -> dict[str, Arm]:
+    """The arms that an attribution method gives."""
+    names = [method.name, *([f"{method.name}{AUTO_SUFFIX}"] if method.scores_queries and method.reads_queries else [])]
+    by_alignment = {name: arm for alignment in names for name, arm in _alignment_arms(alignment).items()}
+    return by_alignment | {f"{name}{BEST_SUFFIX}": _best_arm(name, name) for name in names}
 
-ARMS: Mapping[str, Arm] = {
-    **{name: arm for alignment in _ALIGNMENTS for name, arm in _alignment_arms(alignment).items()},
+
+ARMS: dict[str, Arm] = {
+    **{
+        name: arm for method in METHODS.values() if method.reads_queries for name, arm in arms_of_method(method).items()
+    },
     "loss": Arm(lambda e, k, seed: lowest(e, e.alignments["loss"], k), "loss"),
     "random": Arm(lambda e, k, seed: random_subset(len(e), k, seed)),
     "random_majority": Arm(random_majority, reads_cell_losses=True),
     "balanced": _balanced_arm(lambda e: e.cells, _CELL_STREAM),
     "balanced_group": _balanced_arm(lambda e: e.groups, _GROUP_STREAM),
     "balanced_label": _balanced_arm(lambda e: e.labels, _LABEL_STREAM),
-    **{f"{name}{BEST_SUFFIX}": _best_arm(name, name) for name in (*_ALIGNMENTS, "loss")},
+    f"loss{BEST_SUFFIX}": _best_arm("loss", "loss"),
     f"random{BEST_SUFFIX}": _best_arm("random", None),
     **{name: _training_arm(name) for name in ("balanced_sampling", "group_dro", "jtt", "dfr")},
 }

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from d3m_ray.cluster import engine
 from d3m_ray.commands.sweeps import run_sweep
-from d3m_ray.data.corpora import CorpusOptions
 from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.data.own_options import Own
 from d3m_ray.data.planted import Planted
@@ -40,7 +40,7 @@ class Bad:
     files: Mapping[str, str | bytes]
     says: Sequence[str]
     flags: Sequence[str] = ()
-    options: CorpusOptions = field(default_factory=Own)
+    options: Any = field(default_factory=Own)
     file: str = ""
     """Given to --data in the place of the folder."""
 

@@ -1,11 +1,12 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from d3m_ray.data.checks import DataError
-from d3m_ray.data.corpora import CorpusOptions, load_splits
+from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.csv_folder import load_csv_folder
 from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.data.toxigen import Toxigen
@@ -29,9 +30,7 @@ def test_the_rows_come_as_they_stand(write_csv_folder: WriteFolder) -> None:
 
 
 @pytest.mark.parametrize(("options", "name"), [(Toxigen(), "toxigen"), (Hatexplain(), "hatexplain")])
-def test_a_csv_folder_is_taken_whatever_the_corpus(
-    write_csv_folder: WriteFolder, options: CorpusOptions, name: str
-) -> None:
+def test_a_csv_folder_is_taken_whatever_the_corpus(write_csv_folder: WriteFolder, options: Any, name: str) -> None:
     splits = load_splits(options, write_csv_folder())
     assert splits.name == name
     assert len(splits.train) == 4
@@ -120,9 +119,7 @@ def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     ],
     ids=["toxigen", "hatexplain"],
 )
-def test_the_prepared_corpora_are_read(
-    test_data_dir: Path, options: CorpusOptions, corpus: str, sizes: tuple[int, ...]
-) -> None:
+def test_the_prepared_corpora_are_read(test_data_dir: Path, options: Any, corpus: str, sizes: tuple[int, ...]) -> None:
     splits = load_splits(options, test_data_dir / corpus / "prepared")
     assert tuple(len(examples) for examples in splits.by_name().values()) == sizes
     assert splits.num_dropped == {}
