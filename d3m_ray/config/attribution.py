@@ -17,7 +17,9 @@ DEFAULT_TARGET: Target = "margin"
 
 @dataclass(frozen=True)
 class TrakConfig:
-    """Settings of TRAK, native or by the traker library. They enter the alignment keys of these two."""
+    """Settings of TRAK, native or by the traker library, and of gradcos, which reads the projection's alone. They enter
+    the alignment keys of these three.
+    """
 
     projection_dim: int = 1024
     """Dimensions that a gradient is projected to, a product of two near-equal factors (1024 = 32 x 32)."""
