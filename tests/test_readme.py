@@ -47,7 +47,10 @@ def tree_entries(readme: str) -> dict[str, str]:
             num_names = next((i for i, word in enumerate(words) if not ENTRY.fullmatch(word)), len(words))
             description = " ".join(words[num_names:])
             for name in words[:num_names]:
-                entries["".join(parent for _, parent in parents) + name] = description
+                path = "".join(parent for _, parent in parents) + name
+                if path in entries:
+                    raise ValueError(f"the tree names a file once; it has {path} twice")
+                entries[path] = description
                 if name.endswith("/"):
                     parents.append((indent, name))
     return {path.removeprefix(TREE_TOP): text for path, text in entries.items() if path.startswith(TREE_TOP)}
