@@ -24,8 +24,8 @@ import ray
 
 from d3m_ray.__main__ import main
 from d3m_ray.cluster import engine
-from d3m_ray.command import run_lds_sweep, run_sweep
-from d3m_ray.config import ExperimentConfig, LdsConfig, TrainingConfig
+from d3m_ray.command import run_lds_sweep, run_leaderboard_sweep, run_sweep
+from d3m_ray.config import ExperimentConfig, LdsConfig, LeaderboardConfig, TrainingConfig
 from d3m_ray.data import HatexplainOptions, PlantedOptions
 
 TABLES = Path(__file__).parent / "bad_inputs"
@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "sweep": lambda arguments: run_sweep("a test", PLANTED, arguments),
     "hatexplain": lambda arguments: run_sweep("a test", HATEXPLAIN, arguments),
     "lds": lambda arguments: run_lds_sweep("a test", LdsConfig(PLANTED, num_subsets=5), arguments),
+    "leaderboard": lambda arguments: run_leaderboard_sweep("a test", LeaderboardConfig(PLANTED), arguments),
     "status": lambda arguments: main(["status", *arguments]),
     "d3m_ray": main,
 }
