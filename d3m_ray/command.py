@@ -30,7 +30,7 @@ FLAGS_OF_ARMS = {"num_removed": "--removal-shares", "seeds": "--removal-seeds"}
 """What an experiment asks of its arms, by the flag that asks the like of an LDS."""
 
 Config = TypeVar("Config", ExperimentConfig, LdsConfig, LeaderboardConfig)
-Judged = TypeVar("Judged", LdsConfig, LeaderboardConfig)
+Judged = LdsConfig | LeaderboardConfig
 
 
 def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
