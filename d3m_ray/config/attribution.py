@@ -12,7 +12,7 @@ GroupWeights = Literal["softmax", "loss", "uniform"]
 QueryTarget = Literal["margin", "loss", "probability"]
 """What is asked of one val example: its margin, minus its loss, or the probability of its true label."""
 Target = Literal["margin", "loss", "probability", "worst_loss"]
-DEFAULT_TARGET: Target = "margin"
+DEFAULT_TARGET: Target = "loss"
 
 
 @dataclass(frozen=True)
