@@ -17,7 +17,7 @@ from d3m_ray.commands.api import engine_of, plan
 from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
 from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say
-from d3m_ray.errors import RunError
+from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.experiment.thesis import WARNING, follow_thesis
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 WRITTEN_SUFFIXES = (".csv", ".txt", ".html", ".pdf", ".png", ".svg")
 
+FLAGS_OF_ARMS = {"num_removed": "--removal-shares", "seeds": "--removal-seeds"}
+"""What an experiment asks of its arms, by the flag that asks the like of an LDS."""
+
 Config = TypeVar("Config", ExperimentConfig, LdsConfig, LeaderboardConfig)
+Judged = LdsConfig | LeaderboardConfig
 
 
 def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
@@ -48,12 +52,12 @@ def run_plan(description: str, defaults: ExperimentConfig, arguments: list[str] 
 
 def run_lds_sweep(description: str, defaults: LdsConfig, arguments: list[str] | None = None) -> None:
     """As `run_sweep`, for the linear datamodeling scores of the methods."""
-    _main(description, defaults, arguments, lambda config: _lds_studies(config.experiment, [config]))
+    _main(description, defaults, arguments, lambda config: _lds_studies(config, defaults, [config]))
 
 
 def run_leaderboard_sweep(description: str, defaults: LeaderboardConfig, arguments: list[str] | None = None) -> None:
     """As `run_lds_sweep`, for the two LDS, under the base models' seeds and across seeds, that rank the methods."""
-    _main(description, defaults, arguments, lambda config: _lds_studies(config.experiment, config.studies()))
+    _main(description, defaults, arguments, lambda config: _lds_studies(config, defaults, config.studies()))
 
 
 def _main(description: str, defaults: Config, arguments: list[str] | None, run: Callable[[Config], int]) -> None:
@@ -95,8 +99,10 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
         return _finish(config, store, outcome, "trials")
 
 
-def _lds_studies(experiment: ExperimentConfig, studies: Sequence[LdsConfig]) -> int:
+def _lds_studies(config: Judged, defaults: Judged, studies: Sequence[LdsConfig]) -> int:
     """One LDS after another, of the same experiment: nothing runs before all of them are checked."""
+    experiment = config.experiment
+    _refuse_flags_of_arms(experiment, defaults.experiment)
     store = _open(experiment)
     from d3m_ray.experiment.lds import another_study, joined, prepare_lds, run_lds
     from d3m_ray.experiment.progress import Progress
@@ -109,6 +115,17 @@ def _lds_studies(experiment: ExperimentConfig, studies: Sequence[LdsConfig]) -> 
             outcomes = [run_lds(study, engine, progress) for study in prepared]
     with _failing():
         return _finish(experiment, store, joined(outcomes), "lds")
+
+
+def _refuse_flags_of_arms(experiment: ExperimentConfig, defaults: ExperimentConfig) -> None:
+    """Raises InputError at a flag that an LDS does not read: whoever gave it expects it to act."""
+    for name, instead in FLAGS_OF_ARMS.items():
+        given = getattr(experiment, name)
+        if given != getattr(defaults, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} is of a sweep's arms, and an LDS has none, received "
+                f"{' '.join(map(str, given))}; leave it out: what is removed by alignment is for {instead} to say"
+            )
 
 
 def _open(config: ExperimentConfig) -> Store:

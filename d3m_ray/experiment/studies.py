@@ -76,6 +76,9 @@ class LdsConfig:
         check(bool(self.removal_seeds), "--removal-seeds is one or more whole numbers", self.removal_seeds)
         highest = max(self.removal_seeds)
         check(highest < FIRST_DRAW, f"each of --removal-seeds is below {FIRST_DRAW}", highest)
+        lowest, num_models = min(self.removal_seeds), self.experiment.num_checkpoints
+        rule = f"each of --removal-seeds is {num_models} or more: scores know the seeds of the base models below it"
+        check(not self.removal_shares or lowest >= num_models, rule, lowest)
 
 
 @dataclass(frozen=True)

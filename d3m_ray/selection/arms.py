@@ -250,6 +250,11 @@ def check_best_arms(methods: Sequence[str], numbers: Sequence[int | str], seeds:
 
 def check_rounds(methods: Sequence[str], rounds: int) -> None:
     """Raises InputError where a number is to go in rounds that an arm chooses by itself, by an alignment."""
+    if rounds > 1 and not any(ARMS[method].goes_in_rounds for method in methods):
+        raise InputError(
+            f"--rounds divides what goes by an alignment, received {rounds} and --methods {' '.join(methods)}, none of "
+            "which removes a number by one; leave it out, or add trak or another"
+        )
     ruled = [m for m in methods if ARMS[m].alignment is not None and ARMS[m].chooses_number and ARMS[m].best_of is None]
     if rounds > 1 and ruled:
         raise InputError(

@@ -29,6 +29,7 @@ SMALL = LdsConfig(
         methods=("trak", "embedding", "random"),
         training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
         trak=TrakConfig(projection_dim=64),
+        alignment=AlignmentConfig(target="margin"),
     ),
     num_subsets=5,
     removal_shares=("10%",),
