@@ -84,7 +84,9 @@ class Result:
         from d3m_ray.analysis.summary import render_summary
 
         drawn = io.StringIO()
-        Console(width=100, file=drawn).print(render_summary(self.summary, title=f"{self.experiment}, test"))
+        Console(width=100, file=drawn, force_jupyter=False, force_terminal=False).print(
+            render_summary(self.summary, title=f"{self.experiment}, test")
+        )
         return "\n".join([drawn.getvalue().rstrip(), self.finding, *self._remarks()])
 
     def _repr_html_(self) -> str:
