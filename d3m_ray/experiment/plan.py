@@ -173,6 +173,7 @@ def record_plan(prepared: Prepared, progress: Progress, plan: Sequence[PlannedTr
     made_by = current_provenance(device_name())
     planned = asked_trials(config, context) if plan is None else plan
     context.store.write_experiment(context.experiment, recorded, planned, keys, made_by)
+    progress.log_to(context.store, context.experiment)
     store_corpus(context.store, context.splits, context.data_hash, config.store_texts, progress.stage)
 
 

@@ -1,5 +1,6 @@
-"""What a long run says while it works: one live line on a terminal, one line a stage elsewhere."""
+"""What a long run says while it works: one live line on a terminal, one line a stage elsewhere, and a log."""
 
+import logging
 import time
 from types import TracebackType
 
@@ -7,11 +8,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from d3m_ray.experiment.log import LOGGER, RunLog
+from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import FitEvent
 
 
 class Progress:
-    """Shards and trials done, running and failed, time left and the best val WGA so far. Use it in a `with` block."""
+    """Shards and trials done, running and failed, time left and the best val WGA so far. Use it in a `with` block.
+
+    Within the block every line goes to the logger `d3m_ray` too, and from it, once `log_to` says where, to the store.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -20,21 +26,34 @@ class Progress:
         self._num_fits = self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
         self._best_val_wga: float | None = None
         self._start = time.monotonic()
+        self._log = RunLog()
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
             self._live.start()
+        if LOGGER.level == logging.NOTSET:
+            LOGGER.setLevel(logging.INFO)  # else the root's level, which is WARNING, would keep the stages from the log
+        LOGGER.addHandler(self._log)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+        if error is not None:
+            LOGGER.error("ended by %s: %s", type(error).__name__, error)
+        LOGGER.removeHandler(self._log)
+        self._log.write()
+
+    def log_to(self, store: Store, experiment: str) -> None:
+        """Keep the log of this run beside the results of its experiment, what was said before included."""
+        self._log.place(store, experiment)
 
     def stage(self, text: str) -> None:
         """Begin a stage: a line that stays."""
         self._live.update(Text())
         self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        LOGGER.info("%s", text)
 
     def shards(self, label: str, num_done: int, num_shards: int) -> None:
         """The `OnProgress` of attribution."""
@@ -58,6 +77,8 @@ class Progress:
         if event.val_wga is not None:
             self._best_val_wga = max(event.val_wga, self._best_val_wga or 0.0)
         self._live.update(Text(self.fits_line()))
+        told = {"fit": event.state, "num_ended": self._num_ended, "num_fits": self._num_fits, "val_wga": event.val_wga}
+        LOGGER.info("%s", self.fits_line(), extra={"event": told})
 
     def fits_line(self) -> str:
         """Where the fits stand, in one line."""

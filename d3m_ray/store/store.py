@@ -227,6 +227,10 @@ class Store:
             raise StoreError(f"{self} holds no experiment {name!r}; run the sweep that makes it")
         self._files.put(_experiment_file(name), experiment_to_json(replace(experiment, caveats=tuple(caveats))))
 
+    def write_log(self, experiment: str, run: str, lines: bytes) -> None:
+        """Put the JSON lines of a run of this name, in the place of those that are there."""
+        self._files.put(f"logs/{experiment}/{run}.jsonl", lines)
+
     def read_experiment(self, name: str) -> Experiment | None:
         """The experiment of this name, if there is one. Raises StoreError where its file is damaged."""
         path = _experiment_file(name)

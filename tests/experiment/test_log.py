@@ -1,0 +1,95 @@
+"""The log of a run: every line with its time, in the store and by the standard library's logging."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from d3m_ray.data.planted import Planted
+from d3m_ray.experiment import log
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.progress import Progress
+from d3m_ray.experiment.story import prepare, run_experiment
+from d3m_ray.store.files import StoreError
+from d3m_ray.store.store import Store
+from d3m_ray.training.settings import TrainingConfig
+from d3m_ray.trials.engine import FitEvent, LocalEngine
+
+
+def _lines(store: Store) -> list[dict[str, object]]:
+    (path,) = Path(str(store)).glob("logs/*/*.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_leaves_its_log_beside_its_results(tmp_path: Path) -> None:
+    corpus = Planted(num_train=48, num_val=16, num_test=16)
+    config = ExperimentConfig(
+        corpus,
+        model="tiny",
+        methods=("random",),
+        num_removed=(0, 8),
+        seeds=(0,),
+        training=TrainingConfig(num_epochs=1),
+        experiment="one",
+    )
+    store = Store(tmp_path)
+    with Progress() as progress:
+        run_experiment(prepare(config, store, progress), LocalEngine(), progress)
+    told = _lines(store)
+    assert Path(tmp_path, "logs", "one").is_dir()
+    assert told[0]["message"].startswith("planted: 48 train")  # said before the experiment had a name
+    assert [line["fit"] for line in told if "fit" in line] == ["started", "done"] * 2
+    assert told[-1] | {"time": 0} == {
+        "time": 0, "level": "info", "message": told[-1]["message"],
+        "fit": "done", "num_ended": 2, "num_fits": 2, "val_wga": told[-1]["val_wga"],
+    }  # fmt: skip
+    assert sorted(line["time"] for line in told) == [line["time"] for line in told]
+
+
+def test_what_ends_a_run_is_in_its_log(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(StoreError), Progress() as progress:  # noqa: PT012
+        progress.log_to(store, "one")
+        raise StoreError("the disk is full: 100%")
+    assert _lines(store)[-1]["level"] == "error"
+    assert _lines(store)[-1]["message"] == "ended by StoreError: the disk is full: 100%"
+
+
+def test_the_standard_librarys_handlers_get_the_lines(caplog: pytest.LogCaptureFixture) -> None:
+    with Progress() as progress:
+        progress.stage("100% of it")
+        progress.begin_fits(2)
+        progress.fit(FitEvent("started", 1))
+    progress.stage("after the run")
+    said = [record.getMessage() for record in caplog.records if record.name == "d3m_ray"]
+    assert said[0] == "100% of it"
+    assert said[1].startswith("fits: 0 of 2 ended")
+    assert not logging.getLogger("d3m_ray").handlers
+
+
+def test_the_file_is_written_seldom_and_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, written = Store(tmp_path), []
+    monkeypatch.setattr(Store, "write_log", lambda self, experiment, run, lines: written.append(lines.count(b"\n")))
+    with Progress() as progress:
+        progress.log_to(store, "one")
+        for number in range(5):
+            progress.stage(str(number))
+        assert written == [1]
+    assert written == [1, 5]
+    monkeypatch.setattr(log, "WRITE_SECONDS", 0.0)
+    with Progress() as progress:
+        progress.log_to(store, "one")
+        progress.stage("each line")
+        progress.stage("at once")
+    assert written[2:] == [1, 2]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("read-only")
+
+    monkeypatch.setattr(Store, "write_log", refuse)
+    with Progress() as progress:
+        progress.log_to(Store(tmp_path), "one")
+        progress.stage("on")
