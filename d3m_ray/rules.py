@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from d3m_ray.errors import InputError
 
 MAX_SEED = 2**32 - 1  # what the generators of numpy, torch and scikit-learn all take
-MAX_COUNT = 2**31 - 1
+MAX_COUNT = 2**31 - 1  # what every column and library takes
 MAX_LISTED = 12  # so many names are listed where one is wrong, and no more
 
 

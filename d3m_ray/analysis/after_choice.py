@@ -15,8 +15,8 @@ from scipy.stats import norm
 
 from d3m_ray.analysis.power import beyond
 
-MAX_CORRELATION = 0.999
-NUM_NODES = 120
+MAX_CORRELATION = 0.999  # at 1 the formula divides by 0
+NUM_NODES = 120  # of Gauss and Legendre's rule, from -8 to 8
 HIGHEST = 8.0  # standard deviations: the largest of any number of values lies below
 
 

@@ -17,7 +17,7 @@ from d3m_ray.metrics.groups import CELL_SEPARATOR
 ONE_LABEL_SHARE = 0.99  # of val: from here on a model's answers are one label
 UNEVEN = 0.1  # of accuracy between base models of one training but for the seed
 SMALL_GROUP = 100  # test examples: of fewer, one is more than a point of the group's accuracy
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.05  # as of the headline's claims
 ARM = ["method", "num_removed"]
 
 

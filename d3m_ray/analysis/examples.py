@@ -11,7 +11,7 @@ from rich.text import Text
 from d3m_ray.analysis.corpus import named, train_examples
 from d3m_ray.analysis.results import Results
 
-NUM_EXAMPLES = 20
+NUM_EXAMPLES = 20  # unless told otherwise: about a screen of them
 SCORE = "score_"
 COLUMNS = ["rank", "example_id", "group", "label_name", "alignment", "smallest_num_removed", "text"]
 MAX_NAME, MAX_TEXT = 40, 500  # characters that the terminal shows of a name and of a text

@@ -10,12 +10,12 @@ from scipy.special import gammainccinv, gammaincinv, gammaln, ndtr
 
 from d3m_ray.analysis.statistics import MIN_VALUES
 
-POWER = 0.8
+POWER = 0.8  # Cohen's convention (1988)
 SIGNIFICANCE = 0.05
 SOUGHT_DIFFERENCE = 0.02
 """Of accuracy: two points."""
-MAX_SEEDS = 100_000
-NUM_POINTS = 500
+MAX_SEEDS = 100_000  # more is as good as never
+NUM_POINTS = 500  # at which the law of the sample deviation is summed
 MANY_DEGREES = 100_000  # of freedom: the normal law
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 from scipy import stats
 from scipy.special import ndtr, stdtr, stdtrit
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of every interval, unless its column says otherwise
 MIN_VALUES = 5  # below, the percentile bootstrap resamples a handful of values: of two, its bounds are the two
-NUM_RESAMPLES = 2000
+NUM_RESAMPLES = 2000  # of the percentile bootstrap
 RESAMPLING_SEED = 0  # the same values give the same interval in every report
 MAX_ENUMERATED = 20  # values, of which all 2^n sign flips are tried
 NUM_FLIPS = 20_000  # beyond

@@ -11,7 +11,7 @@ from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.pool import WorkerPool
 
-RANDOM_SEED = 0
+RANDOM_SEED = 0  # one draw for all: the control is the same in every experiment
 
 
 def loss_groups(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:

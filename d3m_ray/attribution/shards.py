@@ -4,8 +4,8 @@ import numpy as np
 
 from d3m_ray.training.batching import TokenizedExamples
 
-MIN_SHARD_TOKENS = 4096
-MAX_SHARDS = 128
+MIN_SHARD_TOKENS = 4096  # some batches of work for each hand-over to a worker
+MAX_SHARDS = 128  # many more than workers, so that they end nearly together
 
 
 def make_shards(examples: TokenizedExamples, max_shards: int = MAX_SHARDS) -> list[np.ndarray]:

@@ -34,7 +34,7 @@ from d3m_ray.training.model import BaseModel, build_classifier, load_weights, lo
 
 ROUNDING = 2e-4  # of the largest entry: two float32 backward passes agree to a tenth of it
 TRIED_DIM = 16  # of the projection
-JUDGED = 1
+JUDGED = 1  # the place of the shorter of the two examples
 SMALL_MOVE = 3e-3  # of the weights, whose differences of gradients are held against second derivatives, in float64
 DIFFERENCING = 5e-3  # of the largest entry: norms that compute in float32 whatever the model leave a tenth of it
 Gradients = Mapping[str, torch.Tensor]

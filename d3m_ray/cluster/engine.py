@@ -25,7 +25,7 @@ from d3m_ray.trials.settings import ExecutionConfig
 from d3m_ray.trials.trial import TrialContext
 from d3m_ray.waiting import Say, announced, say_plainly
 
-ANSWER_SECONDS = 10
+ANSWER_SECONDS = 10  # for a port to answer at all
 NODE_SECONDS = 60  # for a machine of the cluster to run a task that takes no core
 HTTP2_SETTINGS = b"\x04"
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"

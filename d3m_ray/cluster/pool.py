@@ -10,7 +10,7 @@ from d3m_ray.pool import OnProgress, ignore_progress
 from d3m_ray.waiting import Patience, Say, say_plainly
 
 MAX_RESTARTS = 2  # of an actor whose process or machine died; its shard is run again
-MAX_WAIT_SECONDS = 1200.0
+MAX_WAIT_SECONDS = 1200.0  # seconds: an autoscaler may take minutes to start a machine
 ROUND_SECONDS = 1.0  # between two looks at whether a worker has begun
 SHARDS_PER_WORKER = 2  # under way at once: the next one waits at the actor while the driver handles a result
 

@@ -10,7 +10,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.records import SPLIT_NAMES
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")  # it becomes part of an experiment's name, and so of file names
-DEFAULT_SHARE = 0.2
+DEFAULT_SHARE = 0.2  # of the rows, for val and again for test
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ FILLERS = (
     "visited", "walked", "weekend", "window", "winter", "yesterday",
 )  # fmt: skip
 NUM_FILLERS = (3, 8)  # at least, below
-NUM_CUES = 2
+NUM_CUES = 2  # words of praise or blame in a text
 BLAME, PRAISE = range(NUM_LABELS)
-CELLS = len(PLACES) * NUM_LABELS
+CELLS = len(PLACES) * NUM_LABELS  # every number of rows is a multiple of it
 
 
 @dataclass(frozen=True)

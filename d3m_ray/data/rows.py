@@ -16,7 +16,7 @@ from d3m_ray.records import BINARY_LABELS, SPLIT_NAMES
 
 TEXT_SEPARATOR = " | "
 GROUP_SEPARATOR = " & "
-IDENTITY_THRESHOLD = 0.5
+IDENTITY_THRESHOLD = 0.5  # as CivilComments, which has a share of the annotators
 NO_IDENTITY = "none"
 MAX_LABELS = 20  # more, and the column is rather an id or a score, unless --labels names them
 

@@ -9,7 +9,7 @@ from d3m_ray.data.checks import text_keys
 from d3m_ray.records import BINARY_LABELS
 
 NUM_LABELS = len(BINARY_LABELS)  # of ToxiGen, HateXplain and planted text
-VAL_FRACTION = 0.2
+VAL_FRACTION = 0.2  # of each cell, as the thesis cut it
 CELL = ["group", "label"]
 
 

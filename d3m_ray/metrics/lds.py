@@ -9,10 +9,10 @@ from itertools import combinations
 
 import numpy as np
 
-MIN_SUBSETS = 3
+MIN_SUBSETS = 3  # of two, a rank correlation is 1 or -1 whatever is true
 MIN_SUBSETS_OF_INTERVAL = 10  # a bootstrap of fewer draws the same few models over and over: its bounds mean nothing
-CONFIDENCE = 0.95
-NUM_RESAMPLES = 1000
+CONFIDENCE = 0.95  # of the bootstrap's intervals
+NUM_RESAMPLES = 1000  # of subsets
 ROUNDING = 8 * float(np.finfo(np.float64).eps)  # of a sum, as a share of the sum of the absolute values
 
 

@@ -8,7 +8,7 @@ GENERIC = re.compile(
     r"(model|checkpoint|weight|output|encoder)s?([-_]?\d+)?|(best|last|final)([-_](model|checkpoint))?"
 )
 HUB_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # below the folder that the hub's cache names after the model
-NUM_DIGITS = 8
+NUM_DIGITS = 8  # of a hash, in hexadecimal: one in four billion
 
 
 def name_of_folder(folder: Path, content_hash: str) -> str:

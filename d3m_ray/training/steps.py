@@ -22,7 +22,7 @@ from d3m_ray.training.precision import autocast
 from d3m_ray.training.settings import TrainingConfig
 
 ROUNDING = 1e-4  # of the largest logit: float32 stays far below it, another mask is far above
-_MASK_63_BITS = 2**63 - 1
+_MASK_63_BITS = 2**63 - 1  # torch takes seeds below 2**63
 
 
 @dataclass(frozen=True, eq=False)

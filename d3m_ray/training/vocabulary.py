@@ -22,7 +22,7 @@ from d3m_ray.training.model import BaseModel, build_classifier
 MIN_WORDS = 2  # entries that are no special tokens; what transformers builds without a vocabulary file has none, or "▁"
 TRIED_TEXTS = 200  # that are tokenised twice: enough for a dropout of a tenth to show
 WARNED_UNKNOWN_SHARE = 0.05  # of a split's tokens
-MOST_UNKNOWN_SHARE = 0.5
+MOST_UNKNOWN_SHARE = 0.5  # of train's tokens: the tokenizer is of another language or script
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

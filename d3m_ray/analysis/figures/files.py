@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from d3m_ray.analysis.figures.style import house_style
 
 FORMATS = ("pdf", "png", "svg")
-PNG_DPI = 160
+PNG_DPI = 160  # dots per inch, for screens and slides; print has the PDF
 METADATA: dict[str, dict[str, None]] = {  # what matplotlib would write of the time and of itself
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "png": {"Software": None},

@@ -15,7 +15,7 @@ from d3m_ray.analysis.figures.style import INK, SKY, VERMILION, house_style, met
 from d3m_ray.analysis.results import Results
 
 PANEL_INCHES = 1.5
-MAX_COLUMNS = 3
+MAX_COLUMNS = 3  # a page is 8.5 inches wide
 NUM_BINS = 40
 TAILS = (0.1, 99.9)  # percentiles between which the bins lie; what is beyond counts in the outermost
 GREY_BARS: Mapping[str, Any] = {"facecolor": "#B8B8B8", "edgecolor": "#B8B8B8", "linewidth": 0}

@@ -18,8 +18,8 @@ from d3m_ray.analysis.figures.lettering import LABEL_POINTS, legible, text_inche
 from d3m_ray.analysis.figures.style import FAINT_INK, GRID, INK
 from d3m_ray.analysis.results import Results
 
-WIDTH = 8.5
-MARGIN = 0.15
+WIDTH = 8.5  # inches, of US letter paper; DIN A4 has 8.3
+MARGIN = 0.15  # inches
 LEFT_INCHES = 0.72  # beside panels whose vertical axis has numbers: the longest, and the name of the axis
 TITLE_POINTS, CAPTION_POINTS = 10.0, 7.5
 LEADING = 1.35 / 72  # inches of a line for each point of its size

@@ -16,7 +16,7 @@ from d3m_ray.analysis.figures.sizes import BAR_INCHES, BARS_SHARE, MIN_ROW_INCHE
 from d3m_ray.analysis.figures.style import INK, house_style, label_style, method_order
 from d3m_ray.analysis.results import Results
 
-MAX_COLUMNS = 3
+MAX_COLUMNS = 3  # a page is 8.5 inches wide
 CHANCE_MARKS: Mapping[str, Any] = {"marker": "|", "color": INK, "linestyle": "none", "markeredgewidth": 1.4}
 
 

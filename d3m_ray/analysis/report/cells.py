@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 MAX_ROWS = 400  # of a table on the page: more are for a program, which reads them from the store
-MAX_COLUMNS = 40
+MAX_COLUMNS = 40  # of a table on the page, as MAX_ROWS
 SHOWN_ROWS = 15  # until all are asked for
 MISSING = "\u2013"
 MINUS = "\u2212"

@@ -10,7 +10,7 @@ NOT_FOR_A_PAGE = re.compile(
     r"<!--.*?-->|<\?.*?\?>|<!.*?>|<script\b.*?</script\s*>|<metadata>.*?</metadata>", re.DOTALL | re.IGNORECASE
 )
 VIEW_BOX = re.compile(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) [\d.]+"')
-DEFAULT_WIDTH = 612
+DEFAULT_WIDTH = 612  # points: 8.5 inches, as figures/page.py draws
 TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 
 

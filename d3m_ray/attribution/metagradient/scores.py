@@ -28,10 +28,10 @@ from d3m_ray.attribution.metagradient.reverse import Traced, begin_trace, trace_
 from d3m_ray.pool import WorkerPool
 
 WARNED_GROWTH = 30.0  # of the norm: 1 to 4 at rates of 1e-4 to 3e-3 on a tiny model, 110 to 250 at 1e-2
-REFUSED_GROWTH = 1e6
+REFUSED_GROWTH = 1e6  # of the norm: float32 keeps 7 digits
 WARNED_CHANGE = 1.0  # of a mean margin or loss: no random tenth of train does that, exploded slopes say that it does
-REFUSED_CHANGE = 100.0
-SHARE_LEFT_OUT = 0.1
+REFUSED_CHANGE = 100.0  # of a mean margin or loss: beyond what any removal does
+SHARE_LEFT_OUT = 0.1  # of train, at random: what WARNED_CHANGE speaks of
 REFUSED_DISTANCE = 0.01  # of the way that training went
 METAGRADIENT, TRACIN = "metagradient", "tracin"
 
