@@ -10,7 +10,7 @@ _ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """Where the work runs. Nothing of it enters a key. A command presets fields from D3M_RAY_<FIELD>, see `flags`."""
+    """Where the work runs. Nothing of it enters a key. A command takes presets from D3M_RAY_<FIELD>: see README."""
 
     address: str = "auto"
     """Ray to join: auto (a running cluster, else one on this machine), local (always this machine), HOST:PORT or
