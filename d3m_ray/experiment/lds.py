@@ -125,21 +125,11 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     """Bring the store to hold the LDS of every method, and the trials of what removal by it does."""
     config, context = prepared.config, prepared.context
     planned, removing = plan_subsets(config, context), bool(config.removal_shares)
-    draws = [PlannedTrial(t.method, t.num_removed, t.seed) for subsets in planned for t in subsets.all_trials]
-    asked = asked_trials(prepared.removals.config, context) if removing else []
-    record_plan(prepared.removals, progress, [*asked, *draws])
-    run = Run(prepared.removals.config, context, engine, progress)
-    discard_incomplete(run)
-
-    shares = ", ".join(f"{100 * subsets.keep_share:g}%" for subsets in planned)
-    progress.stage(
-        f"experiment {context.experiment} in {context.store}: base models, and {config.num_subsets} subsets of "
-        f"{shares} of train, {config.fits_per_subset} fits of each"
-    )
+    run = _begin(prepared, planned, engine, progress)
     of_subsets = [trial for subsets in planned for trial in subsets.all_trials]
-    ready = plan_trials(run.config, context, gather_evidence(run)) if removing else []
+    of_removals = plan_trials(run.config, context, gather_evidence(run)) if removing else []
     wanted = [*base_models(run, keep_weights=not _all_scored(config, run)), *(trial.fit for trial in of_subsets)]
-    failed = train(run, [*of_subsets, *ready], wanted)
+    failed = train(run, [*of_subsets, *of_removals], wanted)
     trained = _trained(planned, failed)
 
     @functools.cache
@@ -151,8 +141,24 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
         measure = functools.partial(_measure, method, run, config, studies)
         unscored += unless_it_fails(method, run, failed, measure)
     if removing:
-        failed = [*failed, *_remove(run, ready, failed, unscored)]
+        failed = [*failed, *_remove(run, of_removals, failed, unscored)]
     return Outcome(context.experiment, failed, unscored)
+
+
+def _begin(prepared: PreparedLds, planned: Sequence[Subsets], engine: Engine, progress: Progress) -> Run:
+    """Record what is planned, subsets and removals, drop what an interrupted run left half-written, and say it."""
+    config, context = prepared.config, prepared.context
+    draws = [PlannedTrial(t.method, t.num_removed, t.seed) for subsets in planned for t in subsets.all_trials]
+    asked = asked_trials(prepared.removals.config, context) if config.removal_shares else []
+    record_plan(prepared.removals, progress, [*asked, *draws])
+    run = Run(prepared.removals.config, context, engine, progress)
+    discard_incomplete(run)
+    shares = ", ".join(f"{100 * subsets.keep_share:g}%" for subsets in planned)
+    progress.stage(
+        f"experiment {context.experiment} in {context.store}: base models, and {config.num_subsets} subsets of "
+        f"{shares} of train, {config.fits_per_subset} fits of each"
+    )
+    return run
 
 
 def _all_scored(config: LdsConfig, run: Run) -> bool:

@@ -205,21 +205,27 @@ def trim_vocabulary(
         return base, dict(splits)
     pad_id = next(iter(splits.values())).pad_id
     special = {key: value for key, value in base.config.items() if key.endswith("token_id")}
-    kept = [i for value in special.values() for i in _as_list(value) if 0 <= i < num_rows]
-    used = np.unique(np.concatenate([*(split.flat_ids for split in splits.values()), kept, [pad_id]])).astype(np.int64)
-    if pad_id < len(used):
-        place = int(np.searchsorted(used, pad_id))
-        used[place], used[pad_id] = used[pad_id], used[place]
-    renumbered = np.zeros(num_rows, dtype=np.int32)
-    renumbered[used] = np.arange(len(used), dtype=np.int32)
-    moved = {key: _renumber(value, renumbered) for key, value in special.items()}
+    used = _used_ids(splits, [i for value in special.values() for i in _as_list(value) if 0 <= i < num_rows], pad_id)
+    new_ids = np.zeros(num_rows, dtype=np.int32)
+    new_ids[used] = np.arange(len(used), dtype=np.int32)
+    moved = {key: _renumber(value, new_ids) for key, value in special.items()}
     config = {**base.config, **moved, "vocab_size": len(used)}
     weights = {**base.weights, **{table: base.weights[table][used] for table in tables}}
     trimmed = {
-        name: dataclasses.replace(split, flat_ids=renumbered[split.flat_ids], pad_id=int(renumbered[pad_id]))
+        name: dataclasses.replace(split, flat_ids=new_ids[split.flat_ids], pad_id=int(new_ids[pad_id]))
         for name, split in splits.items()
     }
     return dataclasses.replace(base, config=config, weights=weights), trimmed
+
+
+def _used_ids(splits: Mapping[str, TokenizedExamples], special: Sequence[int], pad_id: int) -> np.ndarray:
+    """[V] int64: old token ids in the order of the new ones, rising but for the padding's, which keeps its number."""
+    used = np.unique(np.concatenate([*(split.flat_ids for split in splits.values()), special, [pad_id]]))
+    used = used.astype(np.int64)
+    if pad_id < len(used):
+        place = int(np.searchsorted(used, pad_id))
+        used[place], used[pad_id] = used[pad_id], used[place]
+    return used
 
 
 def _as_list(value: Any) -> list[int]:
@@ -227,11 +233,11 @@ def _as_list(value: Any) -> list[int]:
     return [each for each in values if isinstance(each, int)]
 
 
-def _renumber(value: Any, renumbered: np.ndarray) -> Any:
+def _renumber(value: Any, new_ids: np.ndarray) -> Any:
     """The same special token, or list of them (the ends of a text of Llama 3), by its new id."""
     if isinstance(value, list | tuple):
-        return [_renumber(each, renumbered) for each in value]
-    return int(renumbered[value]) if isinstance(value, int) and 0 <= value < len(renumbered) else value
+        return [_renumber(each, new_ids) for each in value]
+    return int(new_ids[value]) if isinstance(value, int) and 0 <= value < len(new_ids) else value
 
 
 def _token_tables(base: BaseModel) -> list[str]:
