@@ -1,7 +1,5 @@
 """Ray Tune schedules the fits of every method, number removed and seed at once, over workers that stay alive."""
 
-import ctypes
-import gc
 import logging
 import os
 import shutil
@@ -25,6 +23,7 @@ from ray.tune.experiment import Trial
 
 from d3m_ray.errors import RunError
 from d3m_ray.store.files import StoreError
+from d3m_ray.training.memory import give_memory_back
 from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up, reason, train_and_record
 from d3m_ray.trials.settings import ExecutionConfig
 from d3m_ray.trials.trial import TrialContext
@@ -93,18 +92,8 @@ def retrain(config: dict[str, int], context: TrialContext, fits: Sequence[Planne
         raise  # Tune tries again, in a new process
     except Exception as error:
         told |= {ERROR: reason(error), TRACE: traceback.format_exc()}
-    _give_memory_back()
+    give_memory_back()
     tune.report(told)
-
-
-def _give_memory_back() -> None:
-    """Return freed memory to the system. Tune runs each fit in a new thread, glibc serves each thread from an arena of
-    its own, and every arena keeps what was freed in it: a worker would grow by a gigabyte with some of its fits.
-    """
-    gc.collect()  # the optimiser and its schedule refer to each other
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _trial_name(trial: Trial, fits: Sequence[PlannedFit]) -> str:

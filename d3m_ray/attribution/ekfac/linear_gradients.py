@@ -51,6 +51,7 @@ class LinearGradients:
         """
         self._gradients.clear()
         self._logits.backward(slopes.to(self._logits))
+        self._logits = torch.empty(0)  # its graph has hooks that hold this object, a circle which no collector sees
         for name, inputs in self._inputs.items():
             if inputs.shape[0] != len(slopes):
                 raise ValueError(

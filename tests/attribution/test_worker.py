@@ -1,0 +1,60 @@
+"""The model that a worker keeps between shards, and lets go of when another pass begins."""
+
+import dataclasses
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from d3m_ray.attribution import worker
+from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.registry import METHODS
+from d3m_ray.data.planted import Planted
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.pool import LocalPool
+
+WITH_MODEL = [name for name, method in METHODS.items() if method.scores_queries and name not in ("random", "bm25")]
+pytestmark = pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
+    """Every model that a worker builds, by a reference that does not keep it."""
+    models: list[weakref.ref] = []
+    build = worker.build_classifier
+
+    def building(*arguments):
+        model = build(*arguments)
+        models.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(worker, "build_classifier", building)
+    return models
+
+
+@pytest.mark.parametrize("method", WITH_MODEL)
+def test_no_pass_of_a_method_keeps_the_model_of_an_earlier_one(method, tiny_base, made_tokens, built):
+    base = tiny_base("bert")
+    train, queries = made_tokens("train", 12), made_tokens("val", 4)
+    inputs = AttributionInputs((Checkpoint("made", base, base.weights),), train, queries, 2, "float32")
+    field = METHODS[method].settings
+    settings = None if field is None else getattr(ExperimentConfig(Planted()), field)
+    settings = dataclasses.replace(settings, projection_dim=16) if field == "trak" else settings
+    METHODS[method].load().score_queries(inputs, settings, LocalPool())
+    assert built
+    worker.loaded_model(dataclasses.replace(inputs.checkpoints[0], key="another"), "", "float32", lambda model: None)
+    assert [model() for model in built[:-1]] == [None] * (len(built) - 1)
+
+
+def test_the_same_pass_keeps_its_model(tiny_base, built):
+    base = tiny_base("bert")
+    checkpoint = Checkpoint("kept", base, base.weights)
+    first = worker.loaded_model(checkpoint, "pass", "float32", lambda model: np.zeros(1))
+    again = worker.loaded_model(checkpoint, "pass", "float32", lambda model: np.zeros(1))
+    assert first[0] is again[0]
+    assert first[1] is again[1]
+    assert len(built) == 1
+    del first, again
+    gc.collect()
+    assert built[0]() is not None
