@@ -22,7 +22,7 @@ class ExecutionConfig:
 
     engine: EngineName = "ray"
     """ray: fits and attribution on the cores and GPUs of a cluster, or of this machine; local: one after the other in
-    this process, without Ray."""
+    this process, without Ray, on --cpus-per-trial threads."""
     address: str = "auto"
     """Ray to join: auto (a running cluster, else one on this machine), local (always this machine), HOST:PORT or
     ray://HOST:PORT."""
