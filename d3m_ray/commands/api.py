@@ -14,6 +14,7 @@ import pandas as pd
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.rules import check
 from d3m_ray.store.store import Store
 from d3m_ray.trials.settings import is_address
 
@@ -85,18 +86,20 @@ class Result:
 
         from d3m_ray.analysis.summary import render_summary
 
+        title = f"{self.experiment}, test"
         drawn = io.StringIO()
-        Console(width=100, file=drawn, force_jupyter=False, force_terminal=False).print(
-            render_summary(self.summary, title=f"{self.experiment}, test")
-        )
+        plain = Console(width=100, file=drawn, force_jupyter=False, force_terminal=False)
+        plain.print(title if self.summary.empty else render_summary(self.summary, title=title))
         return "\n".join([drawn.getvalue().rstrip(), self.finding, *self._remarks()])
 
     def _repr_html_(self) -> str:
         from d3m_ray.analysis.figures.catalogue import all_figures
         from d3m_ray.analysis.figures.files import svg
 
-        table = self.summary.to_html(index=False, na_rep="", float_format="{:.3f}".format)
         remarks = "".join(f"<p>{escape(line)}</p>" for line in self._remarks())
+        if self.summary.empty:
+            return f"<p><b>{escape(self.finding)}</b></p>{remarks}"
+        table = self.summary.to_html(index=False, na_rep="", float_format="{:.3f}".format)
         drawn = next(iter(all_figures(self._results).values()), None)
         figure = "" if drawn is None else svg(drawn(), "result")
         return f"<p><b>{escape(self.finding)}</b></p>{remarks}{table}{figure}"
@@ -153,17 +156,21 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
 
 def plan(config: ExperimentConfig, store: str | Path | None = None) -> Plan:
     """What `run` would train, and what is stored already. Every input is checked as it would be, nothing is written."""
+    return planned(placed(config, store, None), numbers_chosen=True)
+
+
+def planned(config: ExperimentConfig, numbers_chosen: bool) -> Plan:
+    """As `plan`; where nobody chose the numbers removed, without those that a command leaves out."""
     from d3m_ray.experiment.keys import checkpoint_keys
     from d3m_ray.experiment.plan import asked_trials, plan_trials, reads_base_models
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.experiment.story import prepare
     from d3m_ray.selection.arms import Evidence
 
-    config = placed(config, store, None)
     opened = Store(config.store)
     with Progress() as progress:
         _tell_of_broken_plugins(progress)
-        prepared = prepare(config, opened, progress)
+        prepared = prepare(config, opened, progress, numbers_chosen)
     config, context = prepared.config, prepared.context
     train = context.splits.train
     known = Evidence(train.labels, train.groups, context.splits.num_labels, train=train)
@@ -189,7 +196,9 @@ def plan(config: ExperimentConfig, store: str | Path | None = None) -> Plan:
 
 
 def placed(config: ExperimentConfig, store: str | Path | None, engine: str | None) -> ExperimentConfig:
-    """The configuration with this store and engine in the place of its own."""
+    """The configuration with this store and engine in the place of its own. Raises InputError where it is none."""
+    rule = "run and plan take an ExperimentConfig; d3m-ray lds and d3m-ray leaderboard run the studies of methods"
+    check(isinstance(config, ExperimentConfig), rule, type(config).__name__)
     if store is not None:
         config = dataclasses.replace(config, store=str(store))
     if engine is None:
@@ -207,9 +216,16 @@ def placed(config: ExperimentConfig, store: str | Path | None, engine: str | Non
 def engine_of(config: ExperimentConfig, store: Store, progress: "Progress") -> "Iterator[Engine]":
     """What the configuration runs on, left again at the end of the block; Ray is imported where it is asked for."""
     if config.execution.engine == LOCAL:
+        import torch
+
         from d3m_ray.trials.engine import LocalEngine
 
-        yield LocalEngine()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(config.execution.cpus_per_trial)  # as on Ray: sums of other parts round otherwise
+        try:
+            yield LocalEngine()
+        finally:
+            torch.set_num_threads(threads)
         return
     from d3m_ray.cluster.engine import connected
 
