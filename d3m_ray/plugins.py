@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from d3m_ray.attribution.registry import METHODS, Method
+from d3m_ray.data.checks import DataError, check_splits
 from d3m_ray.data.corpora import CORPORA, Corpus
 from d3m_ray.errors import InputError
 from d3m_ray.records import Splits
@@ -95,7 +96,7 @@ def arm(name: str) -> Callable[[Select], Select]:
 def corpus(
     name: str, options: type | None = None, num_removed: tuple[int | str, ...] = (0, "5%", "10%", "20%")
 ) -> Callable[[Load], Load]:
-    """Register a corpus: a function (options, folder or None) -> Splits, made by `make_splits` or otherwise.
+    """Register a corpus: a function (options, folder or None) -> Splits, which are held to the rules of every corpus.
 
     `options` is a frozen dataclass, whose fields become flags. `num_removed` is what a run of it removes unless told
     otherwise. Raises InputError where the name is taken or no name.
@@ -105,7 +106,16 @@ def corpus(
     _defaults(own, f"the options of {name}")
 
     def register(load: Load) -> Load:
-        CORPORA[name] = Corpus(name, _first_line(load), own, load, num_removed, reads_itself=True)
+        def checked(options: Any, folder: Path | None) -> Splits:
+            try:
+                splits = load(options, folder)
+            except ValueError as error:  # of `Examples` and `Splits`
+                raise DataError(f"the corpus {name} breaks a rule: {error}") from error
+            if not isinstance(splits, Splits):
+                raise DataError(f"the corpus {name} gives Splits, received {type(splits).__name__}")
+            return check_splits(splits)
+
+        CORPORA[name] = Corpus(name, _first_line(load), own, checked, num_removed, reads_itself=True)
         return load
 
     return register
