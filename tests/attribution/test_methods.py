@@ -20,7 +20,7 @@ LIMITS = {
     "ekfac": {"ekfac.curvature.GRADIENT_TOKENS": 16, "ekfac.scores.EXAMPLES_AT_ONCE": 3}
     | {"ekfac.scores.BLOCK_BYTES": 60_000},  # two queries, by turns
     "traker": {"libraries.traker.BATCH_TOKENS": 30, "libraries.traker.MAX_SHARDS": 4},
-    "kronfluence": {"libraries.kronfluence_margin.BATCH_EXAMPLES": 3}
+    "kronfluence": {"libraries.kronfluence_margin.BATCH_EXAMPLES": 3, "libraries.kronfluence_margin.BATCH_TOKENS": 30}
     | {"libraries.kronfluence.TRAIN_PER_QUERY_TOKENS": 1, "libraries.kronfluence.QUERY_BATCH_BYTES": 200_000},
 }
 """What bounds a batch or a block of each, and a small value."""
