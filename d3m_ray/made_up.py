@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
 from d3m_ray.pool import LocalPool
-from d3m_ray.selection.arms import Arm, Evidence
+from d3m_ray.records import Examples, cells_of
+from d3m_ray.selection.arms import Arm, Evidence, cell_floors
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import fine_tune
 from d3m_ray.training.model import BaseModel, build_classifier
@@ -75,14 +76,23 @@ def _tiny_model(num_labels: int) -> BaseModel:
 
 
 def made_evidence(arm: Arm, num_labels: int = 2) -> Evidence:
-    """What an arm chooses by: cells of unlike sizes, and whatever the arm reads, with ties."""
+    """What an arm chooses by: cells of unlike sizes with their floors, and whatever the arm reads, with ties."""
     rng = np.random.default_rng(num_labels)
-    return Evidence(
+    train = Examples(
+        split="train",
+        example_ids=np.array([f"train/{row}" for row in range(NUM_EVIDENCE)]),
+        texts=tuple(" ".join(["word"] * length) for length in rng.integers(3, 13, size=NUM_EVIDENCE)),
         labels=rng.choice(num_labels, size=NUM_EVIDENCE),
         groups=rng.choice(NUM_GROUPS, size=NUM_EVIDENCE, p=[0.6, 0.25, 0.15]),
+    )
+    return Evidence(
+        labels=train.labels,
+        groups=train.groups,
         num_labels=num_labels,
         alignments={} if arm.alignment is None else {arm.alignment: rng.normal(size=NUM_EVIDENCE).round(1)},
         cell_losses=rng.uniform(0.1, 1.0, size=(NUM_GROUPS, num_labels)),
+        cell_floors=cell_floors(cells_of(train.groups, train.labels, num_labels), NUM_GROUPS * num_labels, "10%"),
+        train=train,
     )
 
 

@@ -27,7 +27,8 @@ from d3m_ray.attribution.registry import METHODS, Method
 from d3m_ray.data.checks import DataError, check_splits
 from d3m_ray.data.corpora import CORPORA
 from d3m_ray.data.planted import Planted
-from d3m_ray.errors import InputError
+from d3m_ray.entry_points import load_plugins
+from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.made_up import (
     NUM_EVIDENCE,
@@ -40,7 +41,6 @@ from d3m_ray.made_up import (
     made_inputs,
     made_tokens,
 )
-from d3m_ray.plugins import load
 from d3m_ray.pool import LocalPool
 from d3m_ray.selection.arms import ARMS, Arm, Evidence
 
@@ -87,9 +87,8 @@ def check_method(
 def check_arm(name: str) -> None:
     """Raise AssertionError where an arm does not choose as the engine relies on; it is given nothing of test.
 
-    A selection is [M] different positions of the N train examples, ascending, as many as asked for, none where none
-    are, unless the rule itself decides; equal inputs give equal positions, whatever the global random state; the
-    evidence stays as it was.
+    A selection is [M] different positions of the N train examples, ascending, as many as asked for unless the rule
+    itself decides; equal inputs give equal positions, whatever the global random state; the evidence stays as it was.
     """
     arm: Arm = _registered(name, ARMS, "an arm")
     if arm.best_of is not None:
@@ -97,7 +96,7 @@ def check_arm(name: str) -> None:
     for num_labels in (2, 3):
         evidence = made_evidence(arm, num_labels)
         before = pickle.dumps(evidence)
-        for num_removed in (0,) if arm.chooses_number else (0, 1, 7, NUM_EVIDENCE // 2):
+        for num_removed in (0,) if arm.chooses_number else (1, 7, NUM_EVIDENCE // 2):
             for seed in (0, 1):
                 what = f"the arm {name}, asked for {num_removed} of {NUM_EVIDENCE} train examples under seed {seed}"
                 first, again = (_selected(what, arm, evidence, num_removed, seed, state) for state in (0, 1))
@@ -251,7 +250,7 @@ def _selected(what: str, arm: Arm, evidence: Evidence, num_removed: int, seed: i
     try:
         with global_randomness(state):
             found = arm.select(evidence, num_removed, seed)
-    except ValueError as error:  # a plug-in's is checked where it is registered, too
+    except (ValueError, RunError) as error:  # a plug-in's is checked where it is registered, too
         raise AssertionError(f"{what}: {error}") from error
     _hold(
         isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind == "i",
@@ -266,7 +265,7 @@ def _selected(what: str, arm: Arm, evidence: Evidence, num_removed: int, seed: i
 
 def _registered(name: str, registry: Mapping[str, Any], kind: str) -> Any:
     """What is registered under the name, once the plug-ins are loaded."""
-    told = load()
+    told = load_plugins()
     if name not in registry:
         raise InputError("; ".join([f"{kind} is registered under its name, received {name!r}, which none is", *told]))
     return registry[name]

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "d3m_ray"
 ANALYSIS_MAY_IMPORT = ("analysis", "keys", "metrics", "records", "store", "version")
 LAYERS = (
-    *("keys", "errors", "version", "records", "pool", "waiting", "rules"),
-    *("metrics", "data", "training", "attribution", "selection", "store", "trials", "experiment"),
-    *("cluster", "analysis", "plugins", "commands", "made_up", "testing", "__main__", ""),
+    *("keys", "errors", "version", "records", "pool", "waiting", "rules", "entry_points"),
+    *("metrics", "data", "training", "attribution", "selection", "store", "trials", "experiment", "plugins"),
+    *("cluster", "analysis", "commands", "made_up", "testing", "__main__", ""),
 )
 """The folders and files at the top, from the ground up: each imports what stands before it, and no later one."""
 NAMES_OF_METHODS = "attribution.registry"  # which anyone may know, since it loads none of them

@@ -238,7 +238,7 @@ def draws(evidence, num_removed, seed):
 
 
 def overwrites(evidence, num_removed, seed):
-    evidence.labels[:] = 0
+    evidence.cell_floors[:] = 0
     return np.arange(num_removed)
 
 
@@ -247,9 +247,9 @@ def overwrites(evidence, num_removed, seed):
     [
         (draws, "asked for 1 of 60 train examples under seed 0, chooses others the second time"),
         (overwrites, "changes the evidence that it is given"),
-        (lambda e, k, seed: np.arange(k + 1), "gives 0 different positions of the 60 train examples; received 1"),
-        (lambda e, k, seed: np.zeros(k, int), "gives 7 different positions of the 60 train examples; received 1"),
-        (lambda e, k, seed: np.arange(k) + 59, "asked for 7 .*gives 7 different positions of the 60"),
+        (lambda e, k, seed: np.arange(k + 1), "asked for 1 .*gives 1 different positions of the 60 train examples"),
+        (lambda e, k, seed: np.zeros(k, int), "asked for 7 .*gives 7 different positions of the 60 train examples"),
+        (lambda e, k, seed: np.arange(k) + 59, "asked for 7 .*gives 7 different positions of the 60 train examples"),
     ],
 )
 def test_a_wrong_arm_is_caught(wrong: Callable, message: str) -> None:
@@ -313,9 +313,8 @@ LIKE_TRAIN = rows("test", [f"A  train CUP {i}" for i in range(4)], [0, 0, 1, 1])
             lambda: splits(test=LIKE_TRAIN),
             "as it reads; 'a train cup 0' stands in train and in test",
         ),
-        (lambda: splits(val=splits().train), "field 'val' holds val examples"),
+        (lambda: splits(val=splits().train), "cannot be read: ValueError: field 'val' holds val examples"),
         (lambda: splits(train=rows("train", ["a", "\0", "c", "d"], [0, 0, 1, 1])), "Unicode text without NUL"),
-        (lambda: dataclasses.replace(splits(), name="a/b"), "the name of a corpus is of letters"),
         (lambda: None, "gives Splits, received NoneType"),
     ],
 )

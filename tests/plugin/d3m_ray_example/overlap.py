@@ -11,7 +11,7 @@ import d3m_ray as d3m
 class OverlapSettings:
     """Settings of overlap."""
 
-    least_overlap: float = 0.0
+    at_least: float = 0.0
     """A smaller share of words counts as none."""
 
 
@@ -28,7 +28,7 @@ def score_shard(shared, positions):
     train, queries, query_sets, settings = shared
     asked = [words_of(queries, place) for place in range(len(queries))]
     shares = np.array([[len(words_of(train, i) & words) / len(words) for words in asked] for i in positions])
-    shares[shares < settings.least_overlap] = 0
+    shares[shares < settings.at_least] = 0
     agree = np.where(train.labels[positions][:, None] == queries.labels, 1, -1)
     return np.stack([(agree * shares)[:, members].mean(axis=1) for members in query_sets], axis=1)
 
