@@ -251,6 +251,7 @@ def overwrites(evidence, num_removed, seed):
         (lambda e, k, seed: np.zeros(k, int), "asked for 7 .*gives 7 different positions of the 60 train examples"),
         (lambda e, k, seed: np.arange(k) + 59, "asked for 7 .*gives 7 different positions of the 60 train examples"),
     ],
+    ids=["draws", "overwrites", "too many", "one again and again", "outside"],
 )
 def test_a_wrong_arm_is_caught(wrong: Callable, message: str) -> None:
     d3m.arm("wrong")(wrong)
@@ -307,7 +308,7 @@ LIKE_TRAIN = rows("test", [f"A  train CUP {i}" for i in range(4)], [0, 0, 1, 1])
         (lambda: splits(str(np.random.rand())), "is another the second time"),  # noqa: NPY002
         (lambda: splits(names=("spa", "inn")), r"sorted: \['inn', 'spa'\], received \['spa', 'inn'\]"),
         (lambda: splits(names=("all", "inn")), "a group is not called .*received .*all"),
-        (lambda: splits(names=("Inn", "inn")), "two groups of corpus 'cups' differ by more than case"),
+        (lambda: splits(names=("Inn", "inn")), "two groups of corpus 'wrong' differ by more than case"),
         (lambda: splits(train=rows("train", ["a", "b"], [0, 0])), "val has .*spa"),
         (
             lambda: splits(test=LIKE_TRAIN),
