@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 
 import d3m_ray
-from d3m_ray.attribution.registry import METHODS
-from d3m_ray.data.corpora import CORPORA
-from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.store import Store
 from d3m_ray.testing import check_arm, check_corpus, check_method
 
@@ -25,18 +22,14 @@ MAX_LINES = 40
 
 
 @pytest.fixture
-def imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def imported(own_registries: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The three files, registered until the end of the test."""
-    registries = [(registry, dict(registry)) for registry in (METHODS, ARMS, CORPORA)]
     monkeypatch.syspath_prepend(PLUGIN)
     for path in FILES:
         importlib.import_module(f"d3m_ray_example.{path.stem}")
     yield
     for name in [name for name in sys.modules if name.startswith("d3m_ray_example")]:
         del sys.modules[name]
-    for registry, before in registries:
-        registry.clear()
-        registry.update(before)
 
 
 def test_each_file_keeps_what_the_engine_relies_on(imported: None) -> None:

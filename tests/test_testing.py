@@ -1,7 +1,7 @@
 """The suite that plug-ins are held to lets honest ones pass and catches each kind of wrong one, in words."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,19 +10,11 @@ import d3m_ray as d3m
 from d3m_ray.attribution.registry import METHODS, Method
 from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.shards import make_shards
-from d3m_ray.data.corpora import CORPORA
 from d3m_ray.selection.arms import ARMS, Arm
 from d3m_ray.testing import check_arm, check_corpus, check_method
 
 
-@pytest.fixture(autouse=True)
-def registries() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before = [(registry, dict(registry)) for registry in (METHODS, ARMS, CORPORA)]
-    yield
-    for registry, entries in before:
-        registry.clear()
-        registry.update(entries)
+pytestmark = pytest.mark.usefixtures("own_registries")
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The corpus `menus`, with an option of its own."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -19,14 +20,14 @@ class MenuOptions:
 
 
 @d3m.corpus("menus", options=MenuOptions, num_removed=(0, "10%"))
-def menus(options, folder):
+def menus(options: MenuOptions, folder: Path | None) -> d3m.Splits:
     """made-up dishes of two kitchens, and whether they are tasty"""
     if folder is not None:
         raise d3m.DataError(f"menus are made up, not read, received --data {folder}; leave it out")
     return d3m.Splits("menus", KITCHENS, *(dishes(split, options.num_dishes) for split in ("train", "val", "test")))
 
 
-def dishes(split, num_dishes):
+def dishes(split: str, num_dishes: int) -> d3m.Examples:
     """One split; kitchens and verdicts by turns."""
     numbers = np.arange(num_dishes)
     labels, groups = numbers % 2, numbers // 2 % 2

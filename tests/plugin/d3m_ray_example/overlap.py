@@ -16,7 +16,7 @@ class OverlapSettings:
 
 
 @d3m.method("overlap", settings=OverlapSettings)
-def overlap(inputs, settings, pool):
+def overlap(inputs: d3m.AttributionInputs, settings: OverlapSettings, pool: d3m.WorkerPool) -> np.ndarray:
     """Share of a query's words that the train example has, signed by label agreement."""
     shared = pool.put((inputs.train, inputs.queries, inputs.query_sets, settings))
     shards = np.array_split(np.arange(len(inputs.train)), 8)
