@@ -13,7 +13,6 @@ from d3m_ray.attribution.shards import make_shards
 from d3m_ray.selection.arms import ARMS, Arm
 from d3m_ray.testing import check_arm, check_corpus, check_method
 
-
 pytestmark = pytest.mark.usefixtures("own_registries")
 
 
