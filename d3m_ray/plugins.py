@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from d3m_ray.attribution.registry import METHODS, Method, flag_prefix
-from d3m_ray.data.checks import DataError
+from d3m_ray.data.checks import DataError, check_splits
 from d3m_ray.data.corpora import CORPORA, Corpus
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
@@ -110,7 +110,7 @@ def arm(name: str, alignment: str | None = None, reads_cell_losses: bool = False
 def corpus(
     name: str, options: type | None = None, num_removed: tuple[int | str, ...] = (0, "5%", "10%", "20%")
 ) -> Callable[[Load], Load]:
-    """Register a corpus: a function (options, --data or None) -> Splits, made by `make_splits` or otherwise.
+    """Register a corpus: a function (options, --data or None) -> Splits, which are held to the rules of every corpus.
 
     `options` is a frozen dataclass, whose fields become flags; without it, `ExperimentConfig(corpus=NAME)` is the way
     to it from Python. `num_removed` is what a run of it removes unless told otherwise. The splits take the corpus's
@@ -135,7 +135,7 @@ def corpus(
                 raise DataError(f"the corpus {name} cannot be read: {type(error).__name__}: {error}") from error
             if not isinstance(splits, Splits):
                 raise DataError(f"the corpus {name} gives Splits, received {type(splits).__name__}")
-            return replace(splits, name=name)
+            return check_splits(replace(splits, name=name))
 
         CORPORA[name] = Corpus(name, _first_line(load), own, checked, num_removed, reads_itself=True)
         return load

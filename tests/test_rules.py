@@ -14,7 +14,7 @@ ANALYSIS_MAY_IMPORT = ("analysis", "keys", "metrics", "records", "store", "versi
 LAYERS = (
     *("keys", "errors", "version", "records", "pool", "waiting", "rules", "entry_points"),
     *("metrics", "data", "training", "attribution", "selection", "store", "trials", "experiment", "plugins"),
-    *("cluster", "analysis", "commands", "__main__", ""),
+    *("cluster", "analysis", "commands", "made_up", "testing", "__main__", ""),
 )
 """The folders and files at the top, from the ground up: each imports what stands before it, and no later one."""
 NAMES_OF_METHODS = "attribution.registry"  # which anyone may know, since it loads none of them

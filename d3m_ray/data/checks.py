@@ -1,5 +1,6 @@
 """The checks at the edge: rows, groups and labels; each error names the place and the mend."""
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from d3m_ray.records import BINARY_LABELS, SPLIT_NAMES, Examples, Splits
 MAX_NAMES = 10  # that an error lists; a column of ids would otherwise fill the screen
 MAX_SHOWN_CHARACTERS = 80  # of a received value
 TRUTHS_AND_NUMBERS = (("true", "false"), ("1", "0"))  # two ways to write one thing, by the file's format
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")  # of a corpus: part of an experiment's name, and so of files'
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 NOT_SEEN = re.compile(  # zero-width and format characters, variation selectors, tags: nothing is drawn for them
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
@@ -126,17 +128,7 @@ def make_splits(
     has no rows, a text is no Unicode or holds a NUL, train lacks a label, val or test has a group that train lacks or
     lacks one that train has, or a name is one that results use for something else, or looks like another.
     """
-    for split, frame in frames.items():
-        if frame.empty:
-            raise DataError(f"every split has examples, {split} of {name} has none; give it some")
-        _check_characters(name, split, frame)
-    vocabulary = sorted(set(frames["train"]["group"]))
-    _check_group_names(vocabulary)
-    check_spelling(name, "group", sorted(set().union(*(frame["group"] for frame in frames.values()))))
-    check_spelling(name, "label", label_names)
-    for split in SPLIT_NAMES[1:]:
-        _check_same_groups(name, split, set(frames[split]["group"]), set(vocabulary))
-    _check_train_labels(name, frames["train"]["label"], label_names)
+    vocabulary = _checked_vocabulary(name, frames, label_names)
     indices = {group: index for index, group in enumerate(vocabulary)}
     examples = {
         split: Examples(
@@ -158,6 +150,60 @@ def make_splits(
         label_names=tuple(label_names),
         notes=(*notes, *_on_repeated_texts(frames["train"])),
     )
+
+
+def check_splits(splits: Splits) -> Splits:
+    """The splits, where they keep the rules of `make_splits`, whoever made them. Raises DataError as it does.
+
+    Also where a name cannot be a file's, or a text of one split reads like one of another.
+    """
+    name, names = splits.name, np.array(splits.group_names)
+    if NAME.fullmatch(name) is None:
+        raise DataError(
+            f"the name of a corpus is of letters, digits, dots, dashes and underscores, at most 60, received {name!r}"
+        )
+    frames = {
+        split: pd.DataFrame(
+            {
+                "example_id": examples.example_ids.tolist(),
+                "text": examples.texts,
+                "label": examples.labels,
+                "group": names[examples.groups].tolist(),
+            },
+            dtype=object,  # what is no text is told, not refused by pandas
+        )
+        for split, examples in splits.by_name().items()
+    }
+    vocabulary = _checked_vocabulary(name, frames, splits.label_names)
+    if list(splits.group_names) != vocabulary:
+        raise DataError(
+            f"the groups of {name} are those of its train, sorted: {listed(vocabulary)}, received "
+            f"{list(splits.group_names)}; name them so"
+        )
+    keys = {split: set(text_keys(frame["text"])) for split, frame in frames.items()}
+    for left, right in itertools.combinations(SPLIT_NAMES, 2):
+        if shared := keys[left] & keys[right]:
+            raise DataError(
+                f"a text of {name} stands in one split, as it reads; {shown(min(shared))} stands in {left} and in "
+                f"{right}; leave it out of one"
+            )
+    return splits
+
+
+def _checked_vocabulary(name: str, frames: Mapping[str, pd.DataFrame], label_names: Sequence[str]) -> list[str]:
+    """The groups of train, sorted, where the rows keep the rules of every corpus; raises DataError where not."""
+    for split, frame in frames.items():
+        if frame.empty:
+            raise DataError(f"every split has examples, {split} of {name} has none; give it some")
+        _check_characters(name, split, frame)
+    vocabulary = sorted(set(frames["train"]["group"]))
+    _check_group_names(vocabulary)
+    check_spelling(name, "group", sorted(set().union(*(frame["group"] for frame in frames.values()))))
+    check_spelling(name, "label", label_names)
+    for split in SPLIT_NAMES[1:]:
+        _check_same_groups(name, split, set(frames[split]["group"]), set(vocabulary))
+    _check_train_labels(name, frames["train"]["label"], label_names)
+    return vocabulary
 
 
 def _on_repeated_texts(train: pd.DataFrame) -> list[str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from d3m_ray.data.checks import DataError, Table, check_spelling, join_tables, listed, make_splits, text_keys
+from d3m_ray.data.checks import NAME, DataError, Table, check_spelling, join_tables, listed, make_splits, text_keys
 from d3m_ray.data.files import find_splits, shown_files
-from d3m_ray.data.own_options import DEFAULT_SHARE, NAME, Own
+from d3m_ray.data.own_options import DEFAULT_SHARE, Own
 from d3m_ray.data.rows import (
     GROUP_SEPARATOR,
     TEXT_SEPARATOR,

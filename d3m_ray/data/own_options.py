@@ -1,15 +1,14 @@
 """How an own corpus is read: columns, labels, groups and splits; the flags of sweeps/own.py."""
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
+from d3m_ray.data.checks import NAME
 from d3m_ray.data.values import canonical
 from d3m_ray.errors import InputError
 from d3m_ray.records import SPLIT_NAMES
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")  # it becomes part of an experiment's name, and so of file names
 DEFAULT_SHARE = 0.2  # of the rows, for val and again for test
 
 

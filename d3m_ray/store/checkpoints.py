@@ -9,17 +9,20 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from d3m_ray.store.provenance import software
+
 CHECKSUM, FIT_KEY = "sha256", "fit_key"  # entries of the header's metadata
 LENGTH_BYTES = 8  # of the header, before it, little-endian
 
 
 def checkpoint_to_bytes(weights: Mapping[str, np.ndarray], fit_key: str) -> bytes:
-    """The weights in safetensors format; the metadata of its header holds their checksum and the fit they are of.
+    """The weights in safetensors format; the header's metadata hold their checksum, their fit, and what wrote them.
 
     Arrays that share memory, as tied weights do, are written once each.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-    return save(arrays, metadata={CHECKSUM: _checksum(arrays), FIT_KEY: fit_key})
+    written_by = {name: value for name, value in software().items() if isinstance(value, str)}  # texts alone fit in
+    return save(arrays, metadata={CHECKSUM: _checksum(arrays), FIT_KEY: fit_key, **written_by})
 
 
 def checkpoint_from_bytes(buffer: pa.Buffer, fit_key: str) -> dict[str, np.ndarray]:

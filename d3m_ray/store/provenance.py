@@ -27,6 +27,7 @@ RECORDED_LIBRARIES = (
     "pyarrow",
 )
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]  # the root of a checkout, else a folder of installed packages
+BUILT_FROM = "d3m_ray/commit.txt"  # in a wheel alone: `hatch_build.py` writes the commit that it was built from
 MAX_SECONDS = 5.0  # for git to answer
 DESCRIBE = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
 
@@ -56,10 +57,12 @@ def current_provenance(device: str) -> Provenance:
 def commit(root: Path = PACKAGE_PARENT) -> str:
     """The commit of the git checkout in this folder, `-dirty` behind it where tracked files were changed since.
 
-    `UNKNOWN` where the folder is no checkout, or git is missing or refuses.
+    Of a package that was installed, that of the checkout it was built from. `UNKNOWN` where neither is known, or git
+    is missing or refuses.
     """
     if not (root / ".git").exists():
-        return UNKNOWN
+        built_from = root / BUILT_FROM
+        return built_from.read_text(encoding="utf-8").strip() if built_from.is_file() else UNKNOWN
     outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a git hook
     try:
         said = subprocess.run(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from d3m_ray.store.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from d3m_ray.store.experiments import Experiment, PlannedTrial, experiment_from_json, experiment_to_json, extended
 from d3m_ray.store.files import DamagedError, Files, StoreError
+from d3m_ray.store.format import read_format, record_format
 from d3m_ray.store.parquet import metadata_from_bytes, table_to_bytes
 from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
@@ -38,12 +39,14 @@ class Store:
 
     `str(store)` is the root, so that `pd.read_parquet(f"{store}/trials")` reads a table of a local store. Nothing is
     created before the first write. A write is atomic: readers, on other machines too, see a whole file or none, and a
-    second writer of the same result is harmless. Construction asks the file system once and raises StoreError where the
-    root is a file, a URI of an unknown scheme, or a place that cannot be reached.
+    second writer of the same result is harmless. Construction looks at the root and the store's format, once. It raises
+    StoreError where the root is a file, a URI of an unknown scheme, or a place that cannot be reached, and where the
+    format is one that only a later version knows.
     """
 
     def __init__(self, root: str | Path) -> None:
         self._files = Files(str(root))
+        self._format = read_format(self._files)
 
     def __str__(self) -> str:
         return self._files.root
@@ -211,9 +214,11 @@ class Store:
 
         The configuration (JSON values) has at least the entries `dataset` and `model`; ValueError where it has not.
         `provenance` stands in the place of an earlier one.
+        Every sweep begins with it, so that it records the store's format too.
         Caveats go: they were about a smaller plan. Two drivers that extend one experiment in the same moment may lose
         one's additions to the plan, never a result.
         """
+        self._format = record_format(self._files, self._format)
         planned = tuple(PlannedTrial(*trial) for trial in plan)
         asked = Experiment(name, configuration, planned, keys or {}, _now(), provenance=provenance or {})
         begun = self.read_experiment(name)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from d3m_ray.attribution import controls, shards, similarity
+from d3m_ray.attribution import controls, similarity
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.model import build_classifier, load_weights
@@ -43,13 +43,6 @@ def test_the_highest_loss_has_the_lowest_score_for_every_group_and_query(inputs)
         assert scores.dtype == np.float32
         np.testing.assert_allclose(scores, np.repeat(-losses[:, None], num_columns, axis=1), atol=1e-5)
         assert np.argmin(scores[:, 0]) == np.argmax(losses)
-
-
-def test_shards_change_no_loss(inputs, monkeypatch):
-    whole = controls.loss_groups(inputs, None, LocalPool())
-    monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 20)
-    assert len(shards.make_shards(inputs.train)) > 5
-    np.testing.assert_allclose(controls.loss_groups(inputs, None, LocalPool()), whole, atol=1e-6)
 
 
 def test_a_worker_may_take_losses_and_embeddings_in_turn(inputs):
@@ -90,12 +83,3 @@ def test_random_scores_are_normal_and_depend_on_the_shape_alone(inputs, made_tok
     assert abs(large.mean()) < 0.02
     assert abs(large.std() - 1) < 0.02
     assert abs(np.corrcoef(large[:560], scores.ravel())[0, 1]) < 0.2, "another shape draws other numbers"
-
-
-def test_random_group_scores_are_the_averaged_matrix(inputs):
-    matrix = controls.random_queries(inputs, None, LocalPool())
-    groups = inputs.queries.groups
-    averaged = np.stack([matrix[:, groups == group].mean(axis=1) for group in range(3)], axis=1)
-    scores = controls.random_groups(inputs, None, LocalPool())
-    np.testing.assert_allclose(scores, averaged, atol=1e-6)
-    assert scores.dtype == np.float32

@@ -1,4 +1,4 @@
-"""BM25 against its formula written out, cosines against one-example passes; signs, groups, shards."""
+"""BM25 against its formula written out, cosines against one-example passes; signs."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from d3m_ray.attribution import shards, similarity
+from d3m_ray.attribution import similarity
 from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.errors import InputError
@@ -41,10 +41,6 @@ def make_inputs(tiny_base, made_tokens):
         return AttributionInputs(checkpoints, made_tokens("train", 40), made_tokens("val", 14, 3), 3, precision)
 
     return make
-
-
-def averaged(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    return np.stack([matrix[:, groups == group].mean(axis=1) for group in range(groups.max() + 1)], axis=1)
 
 
 # --- BM25 -------------------------------------------------------------------------------------------------------------
@@ -190,31 +186,6 @@ def test_embeddings_have_length_one_in_the_precision_asked_for(make_inputs):
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
-
-PAIRS = [
-    pytest.param(similarity.bm25_groups, similarity.bm25_queries, id="bm25"),
-    pytest.param(similarity.embedding_groups, similarity.embedding_queries, id="embedding"),
-]
-
-
-@pytest.mark.parametrize(("of_groups", "of_queries"), PAIRS)
-def test_group_scores_are_the_averaged_matrix(make_inputs, of_groups, of_queries):
-    inputs = make_inputs()
-    scores = of_groups(inputs, None, LocalPool())
-    expected = averaged(of_queries(inputs, None, LocalPool()), inputs.queries.groups)
-    assert expected.std(axis=0).min() > 1e-3
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
-    assert scores.dtype == np.float32
-
-
-@pytest.mark.parametrize(("of_groups", "of_queries"), PAIRS)
-def test_shards_change_no_score(make_inputs, monkeypatch, of_groups, of_queries):
-    inputs = make_inputs()
-    whole = [score(inputs, None, LocalPool()) for score in (of_groups, of_queries)]
-    monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 20)
-    assert len(shards.make_shards(inputs.queries)) > 3
-    for score, before in zip((of_groups, of_queries), whole, strict=True):
-        np.testing.assert_allclose(score(inputs, None, LocalPool()), before, atol=1e-6)
 
 
 def test_embeddings_of_many_labels_are_signed_by_agreement(make_inputs):

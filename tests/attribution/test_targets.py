@@ -185,15 +185,6 @@ def test_similarities_are_weighed_by_the_slopes_of_each_checkpoint(made_inputs):
         assert found.dtype == np.float32
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.reads_queries])
-def test_no_target_changes_what_reads_no_query(made_inputs, method):
-    inputs = made_inputs(num_checkpoints=1)
-    for target in OTHERS:
-        for score in (METHODS[method].load().score_groups, METHODS[method].load().score_queries):
-            found = score(dataclasses.replace(inputs, query_target=target), None, LocalPool())
-            np.testing.assert_array_equal(found, score(inputs, None, LocalPool()))
-
-
 def test_margins_are_explained_without_a_pass_for_their_slopes(made_inputs, monkeypatch):
     monkeypatch.delattr(forward, "forward_pass")
     inputs = made_inputs()

@@ -1,9 +1,11 @@
 """The rules of every corpus, whatever it was read from."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
-from d3m_ray.data.checks import DataError, Table, make_splits, reading_key
+from d3m_ray.data.checks import DataError, Table, check_splits, make_splits, reading_key
 from d3m_ray.data.values import texts_of, words_of
 
 
@@ -83,3 +85,12 @@ def test_a_text_of_characters_that_are_not_seen_is_blank() -> None:
     table = Table("a", pd.DataFrame({"text": ["\u200b \ufeff", "a\u200b", " "]}))
     assert texts_of(table, "text").tolist() == [None, "a\u200b", None]
     assert words_of(table, "text").tolist() == [None, "a\u200b", None]
+
+
+def test_splits_that_were_made_otherwise_are_held_to_the_same_rules() -> None:
+    made = make_splits("made", frames())
+    assert check_splits(made) is made
+    with pytest.raises(DataError, match=r"the name of a corpus is of letters, digits, .* received 'a/b'"):
+        check_splits(dataclasses.replace(made, name="a/b"))
+    with pytest.raises(DataError, match=r"a group is not called .*received .*all"):
+        check_splits(dataclasses.replace(made, group_names=("all", "bee")))

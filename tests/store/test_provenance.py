@@ -67,6 +67,15 @@ def test_provenance_names_versions_and_machine_in_json() -> None:
     assert provenance["device"] == "cpu"
 
 
+def test_an_installed_package_knows_what_it_was_built_from(tmp_path: Path) -> None:
+    (tmp_path / "d3m_ray").mkdir()
+    (tmp_path / "d3m_ray" / "commit.txt").write_text("abc123\n")
+    assert commit.__wrapped__(tmp_path) == "abc123"
+
+
 def test_the_package_has_one_version() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == d3m_ray.__version__
+    """Which the build reads from where the package reads it."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert document["project"]["dynamic"] == ["version"]
+    place = ROOT / document["tool"]["hatch"]["version"]["path"]
+    assert f'__version__ = "{d3m_ray.__version__}"' in place.read_text(encoding="utf-8")

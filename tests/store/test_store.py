@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
+from safetensors import safe_open
 
 from d3m_ray.store import store as store_module
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.files import Files, StoreError
-from d3m_ray.store.provenance import current_provenance
+from d3m_ray.store.provenance import current_provenance, software
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES
 from d3m_ray.version import __version__
@@ -107,7 +108,7 @@ def test_files_lie_where_the_contract_says(store: Store, tmp_path: Path) -> None
     tables = ("trials", "alignments", "scores", "query_scores", "lds", "removals", "failures")
     by_method = {f"{table}/method=trak/k1.parquet" for table in tables}
     without = {"fits/k1.parquet", "examples/k1.parquet", "checkpoints/k1.safetensors", "experiments/ants-1a2b.json"}
-    assert files == by_method | without
+    assert files == by_method | without | {"format.json"}
 
 
 def test_pandas_reads_a_table_and_takes_no_notice_of_unfinished_files(store: Store, tmp_path: Path) -> None:
@@ -168,6 +169,14 @@ def test_metadata_says_what_produced_a_result(store: Store) -> None:
     assert metadata["library_versions"]["numpy"] == np.__version__
     raw = pq.read_schema(f"{store}/fits/k1.parquet").metadata[b"d3m_ray"]
     assert json.loads(raw) == metadata
+
+
+def test_a_checkpoint_says_what_produced_it(store: Store) -> None:
+    store.write_checkpoint("k1", WEIGHTS)
+    with safe_open(f"{store}/checkpoints/k1.safetensors", "numpy") as file:
+        metadata = file.metadata()
+    assert (metadata["fit_key"], metadata["package_version"]) == ("k1", __version__)
+    assert metadata["commit"] == software()["commit"]
 
 
 def test_filters_and_columns_are_read_alone(store: Store) -> None:

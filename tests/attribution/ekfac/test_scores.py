@@ -175,14 +175,6 @@ def test_an_unknown_module_is_refused(made_inputs):
         ekfac.score_groups(made_inputs(), EkfacConfig(modules=("bert.head",)), LocalPool())
 
 
-def test_group_scores_are_means_of_query_scores(made_inputs):
-    inputs = made_inputs()
-    of_queries = ekfac.score_queries(inputs, CONFIG, LocalPool())
-    of_groups = ekfac.score_groups(inputs, CONFIG, LocalPool())
-    means = np.stack([of_queries[:, inputs.queries.groups == g].mean(axis=1) for g in range(2)], axis=1)
-    np.testing.assert_allclose(of_groups, means, rtol=1e-5, atol=1e-6 * np.abs(means).max())
-
-
 def test_checkpoints_are_averaged(made_inputs):
     inputs = made_inputs(num_checkpoints=2)
     alone = [
@@ -192,18 +184,6 @@ def test_checkpoints_are_averaged(made_inputs):
     assert np.abs(alone[0] - alone[1]).max() > 0.1 * np.abs(alone[0]).max()
     both = ekfac.score_groups(inputs, CONFIG, LocalPool())
     np.testing.assert_allclose(both, (alone[0] + alone[1]) / 2, rtol=1e-5, atol=1e-6 * np.abs(both).max())
-
-
-def test_blocks_shards_and_batches_do_not_matter(made_inputs, monkeypatch):
-    inputs = made_inputs()
-    whole = ekfac.score_queries(inputs, CONFIG, LocalPool())
-    monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 20)
-    monkeypatch.setattr(curvature, "GRADIENT_TOKENS", 16)
-    monkeypatch.setattr(ekfac, "EXAMPLES_AT_ONCE", 3)
-    monkeypatch.setattr(ekfac, "BLOCK_BYTES", 60_000)  # two of the six queries, by turns
-    assert len(shards.make_shards(inputs.train)) > 3
-    in_parts = ekfac.score_queries(inputs, CONFIG, LocalPool())
-    np.testing.assert_allclose(in_parts, whole, rtol=1e-6, atol=1e-7 * np.abs(whole).max())
 
 
 def test_float32_shards_and_batches_differ_by_rounding_only(made_inputs, monkeypatch):

@@ -16,7 +16,6 @@ from d3m_ray.attribution.ekfac.fisher import drawn_labels, uniform_draws
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.libraries import kronfluence
-from d3m_ray.attribution.libraries import kronfluence_margin as margin_task
 from d3m_ray.errors import InputError
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.model import build_classifier, load_weights, logits_of, margins_of
@@ -187,32 +186,6 @@ def test_partitions_over_a_pool_give_what_the_library_gives_alone(inputs, tmp_pa
 
 
 # --- invariance -------------------------------------------------------------------------------------------------------
-
-
-def test_group_scores_are_the_averaged_matrix(architecture, tiny_base, made_tokens):
-    inputs = _inputs(tiny_base(architecture), made_tokens)
-    matrix = kronfluence.score_queries(inputs, EkfacConfig(), LocalPool())
-    groups = inputs.queries.groups
-    averaged = np.stack([matrix[:, groups == group].mean(axis=1) for group in range(3)], axis=1)
-    scores = kronfluence.score_groups(inputs, EkfacConfig(), LocalPool())
-    _assert_close(scores, averaged)
-    assert scores.dtype == matrix.dtype == np.float32
-
-
-def test_partitions_change_no_score(inputs, monkeypatch):
-    whole = kronfluence.score_groups(inputs, EkfacConfig(), LocalPool())
-    monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 60)
-    monkeypatch.setattr(kronfluence, "TRAIN_PER_QUERY_TOKENS", 1)
-    assert len(shards.make_shards(inputs.train)) > 3
-    _assert_close(kronfluence.score_groups(inputs, EkfacConfig(), LocalPool()), whole)
-
-
-@pytest.mark.parametrize("limit", ["BATCH_EXAMPLES", "BATCH_TOKENS"])
-def test_batches_change_no_score(inputs, limit, monkeypatch):
-    whole = kronfluence.score_queries(inputs, EkfacConfig(), LocalPool())
-    monkeypatch.setattr(margin_task, limit, {"BATCH_EXAMPLES": 3, "BATCH_TOKENS": 1}[limit])  # 1: no padding
-    monkeypatch.setattr(kronfluence, "QUERY_BATCH_BYTES", 200_000)
-    _assert_close(kronfluence.score_queries(inputs, EkfacConfig(), LocalPool()), whole)
 
 
 def test_float32_is_near_float64(inputs):

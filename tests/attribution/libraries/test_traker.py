@@ -123,15 +123,6 @@ def test_a_singular_matrix_without_damping_is_refused(inputs):
         traker.score_queries(inputs, TrakConfig(128, damping=0.0), LocalPool())
 
 
-def test_group_scores_are_the_averaged_matrix(inputs):
-    matrix = traker.score_queries(inputs, CONFIG, LocalPool())
-    groups = inputs.queries.groups
-    averaged = np.stack([matrix[:, groups == group].mean(axis=1) for group in range(3)], axis=1)
-    scores = traker.score_groups(inputs, CONFIG, LocalPool())
-    _assert_close(scores, averaged, 1e-5)
-    assert scores.dtype == matrix.dtype == np.float32
-
-
 @pytest.mark.parametrize(("batch_size", "max_shards"), [(7, 128), (3, 4), (60, 1)])
 def test_batches_and_shards_change_no_score(inputs, batch_size, max_shards, monkeypatch):
     whole = traker.score_groups(inputs, CONFIG, LocalPool())

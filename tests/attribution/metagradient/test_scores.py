@@ -199,14 +199,6 @@ def test_neither_segments_nor_workers_change_a_bit(method, made, monkeypatch):
     np.testing.assert_allclose(np.mean(singly, axis=0), whole, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["metagradient", "tracin"])
-def test_the_weighed_groups_are_the_sum_of_each(method, exact):
-    inputs = exact()
-    of_groups = METHODS[method].load().score_groups(inputs, MetagradientConfig(), LocalPool())
-    assert of_groups.shape == (22, 2)
-    np.testing.assert_allclose(of_groups @ GROUP_WEIGHTS, aligned(inputs, method), rtol=1e-4, atol=1e-9)
-
-
 def test_what_is_kept_at_once_is_two_square_roots_of_the_steps_and_one_trace(made, monkeypatch):
     base, train, queries = made(16)
     checkpoint = checkpoint_of(base, train, dataclasses.replace(PLAIN, num_epochs=4), torch.float32)
