@@ -1,4 +1,4 @@
-"""The README's tree names every file of the package, and its commands exist with the flags that it gives them."""
+"""The README's tree names every file of the package; its commands and those of docs/ exist, with their flags."""
 
 import dataclasses
 import re
@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_up_store import MadeUp, fill_store
 
 from d3m_ray.store.store import Store
+from d3m_ray.store.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "docs" / "corpora.md")
+DOCS = ROOT / "docs"
+PAGES = (README, *sorted(DOCS.rglob("*.md")))
 TREE_TOP = "d3m_ray/"
 
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -24,6 +27,13 @@ ENTRY = re.compile(r"[\w.-]+(?:/|\.py)")
 MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z-]*)\b")
 PYTHON_COMMAND = re.compile(r"\bpython3? (-m d3m_ray [a-z]\w*|(?:sweeps|benchmarks)/\w+\.py)([^\n|&;#]*)")
 SUBMITTED = re.compile(r"\bray submit \S+ (sweeps/\w+\.py)([^\n|&;#]*)")
+TYPES = {
+    "double": "float64",
+    "float": "float32",
+    "timestamp[us, tz=UTC]": "timestamp, µs, UTC",
+    "dictionary<values=string, indices=int32, ordered=0>": "string, dictionary",
+}
+"""What the page of the store calls Arrow's types."""
 FLAG = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 
 
@@ -69,6 +79,10 @@ def commands(readme: str) -> dict[str, set[str]]:
 def _code(readme: str) -> list[str]:
     """The fenced blocks, long commands joined to one line, and the inline code outside them."""
     return [re.sub(r"\\\n\s*", " ", block) for block in FENCE.findall(readme)] + INLINE.findall(FENCE.sub("", readme))
+
+
+def _all_pages() -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 MADE_UP = """
@@ -134,9 +148,40 @@ def test_the_tree_names_every_file_with_a_line() -> None:
 
 def test_the_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {target for code in _code(README.read_text(encoding="utf-8")) for target in MAKE_TARGET.findall(code)}
+    named = {target for code in _code(_all_pages()) for target in MAKE_TARGET.findall(code)}
     assert {"demo", "test"} <= named
     assert named <= targets
+
+
+def test_the_page_of_the_store_has_every_column_with_its_type() -> None:
+    tables = re.split(r"^## (.+)$", (DOCS / "store.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    sections = dict(zip(tables[1::2], tables[2::2], strict=True))
+    for name, spec in TABLES.items():
+        rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]* \|([^|]*)\|$", sections[name], re.MULTILINE)
+        expected = [(f.name, TYPES.get(str(f.type), str(f.type)), f.nullable) for f in spec.schema]
+        assert [(column, dtype, bool(null.strip())) for column, dtype, null in rows] == expected, name
+        assert f"[`{name}/" in tables[0], f"{name} is not in the list of tables"
+
+
+def test_the_method_that_the_documentation_writes_scores() -> None:
+    """Positive where the labels agree, larger where the texts are of like length; groups are means of queries."""
+    from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+    from d3m_ray.training.batching import TokenizedExamples
+
+    def of_lengths(split: str, *lengths: int) -> TokenizedExamples:
+        labels, groups = np.arange(len(lengths)) % 2, np.arange(len(lengths)) // 2
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return TokenizedExamples(split, np.zeros(sum(lengths), np.int32), offsets, labels, groups, pad_id=0)
+
+    page, names = (DOCS / "adding-a-method.md").read_text(encoding="utf-8"), dict[str, Any]()
+    exec(re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0], names)
+    base: Any = None  # which this method does not read
+    inputs = AttributionInputs(
+        (Checkpoint("k", base, {}),), of_lengths("train", 4, 8), of_lengths("val", 4, 4, 2, 8), num_groups=2
+    )
+    scores = names["length_queries"](inputs, None, None)
+    np.testing.assert_allclose(scores, [[1, -1, 0.5, -0.5], [-0.5, 0.5, -0.25, 1]])
+    np.testing.assert_allclose(names["length_groups"](inputs, None, None), [[0, 0], [0, 0.375]])
 
 
 def test_the_questions_have_the_same_answers_in_pandas_and_in_sql(tmp_path: Path) -> None:
@@ -190,12 +235,17 @@ def approximately(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_the_commands_take_their_flags() -> None:
-    found = commands("\n".join(page.read_text(encoding="utf-8") for page in PAGES))
+    pages = _all_pages()
+    found, known = commands(pages), set[str]()
     assert any(command.startswith("sweeps/") for command in found)
     assert any(command.startswith("-m d3m_ray") for command in found)
     for command, flags in found.items():
         called = [sys.executable, *command.split(), "--help"]
         shown = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         assert shown.returncode == 0, f"{command} --help ended with {shown.returncode}: {shown.stderr[-2000:]}"
-        unknown = flags - set(FLAG.findall(re.sub(r"[\[\]|,│]", " ", shown.stdout)))
-        assert not unknown, f"the documentation gives {command} {sorted(unknown)}, which its --help does not name"
+        named = set(FLAG.findall(re.sub(r"[\[\]|,│]", " ", shown.stdout)))
+        assert not flags - named, f"the documentation gives {command} {sorted(flags - named)}, no flags of its --help"
+        known |= named
+    inline = INLINE.findall(FENCE.sub("", pages))
+    alone = {flag for code in inline if code.startswith("--") for flag in FLAG.findall(code)}
+    assert alone <= known, f"the documentation speaks of {sorted(alone - known)}, which no --help names"
