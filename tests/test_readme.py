@@ -157,7 +157,7 @@ def test_the_page_of_the_store_has_every_column_with_its_type() -> None:
     tables = re.split(r"^## (.+)$", (DOCS / "store.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     sections = dict(zip(tables[1::2], tables[2::2], strict=True))
     for name, spec in TABLES.items():
-        rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]* \|([^|]*)\|$", sections[name], re.MULTILINE)
+        rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|[^|]*\|([^|]*)\|$", sections[name], re.MULTILINE)
         expected = [(f.name, TYPES.get(str(f.type), str(f.type)), f.nullable) for f in spec.schema]
         assert [(column, dtype, bool(null.strip())) for column, dtype, null in rows] == expected, name
         assert f"[`{name}/" in tables[0], f"{name} is not in the list of tables"
