@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.training.batching import TokenizedExamples, tokenize
 from d3m_ray.training.model import BaseModel, load_base_model
 from d3m_ray.training.settings import TrainingConfig
@@ -25,7 +25,7 @@ class Benchmark:
 
 def prepare(benchmark: Benchmark, trimmed: bool = True) -> tuple[BaseModel, TokenizedExamples]:
     """The base model and the tokenised train split, over the vocabulary entries in use or over all of them."""
-    splits = load_splits(HatexplainOptions(), benchmark.data)
+    splits = load_splits(Hatexplain(), benchmark.data)
     base, tokenizer = load_base_model(benchmark.model, splits.train.texts)
     max_length = TrainingConfig().max_length
     tokens = {name: tokenize(examples, tokenizer, max_length) for name, examples in splits.by_name().items()}

@@ -25,7 +25,7 @@ from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.libraries import kronfluence
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.batching import TokenizedExamples, tokenize
 from d3m_ray.training.model import build_classifier, load_base_model, load_weights, margins_of
@@ -98,7 +98,7 @@ def main(benchmark: EkfacBenchmark) -> None:
 
 def prepare(benchmark: EkfacBenchmark) -> AttributionInputs:
     """The base model as a checkpoint, and examples evenly chosen, with the groups that the chosen queries have."""
-    splits = load_splits(HatexplainOptions(), benchmark.data)
+    splits = load_splits(Hatexplain(), benchmark.data)
     base, tokenizer = load_base_model(benchmark.model, splits.train.texts)
     max_length = TrainingConfig().max_length
     base, tokens = trim_vocabulary(

@@ -13,7 +13,7 @@ from corpora import Benchmark, prepare
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
-from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.fine_tuning import fine_tune
 from d3m_ray.training.model import build_classifier
@@ -55,7 +55,7 @@ def measure(results: Any, benchmark: Benchmark, name: str) -> None:
         inputs = AttributionInputs((Checkpoint("made", base, weights, run),), train, queries, MEASURED[name])
         del model
         start = time.process_time()
-        METHODS[name.partition(",")[0]].score_groups(inputs, MetagradientConfig(), LocalPool())
+        METHODS[name.partition(",")[0]].load().score_groups(inputs, MetagradientConfig(), LocalPool())
         seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     results.put((fit.num_steps, of_fit, seconds, peak))

@@ -14,7 +14,8 @@ from d3m_ray.attribution.trak.projection import SignProjection
 from d3m_ray.attribution.trak.scores import GRADIENT_TOKENS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.training.batching import Batch, TokenizedExamples, budget_batches
-from d3m_ray.training.model import autocast, build_classifier, load_weights, logits_of, margins_of
+from d3m_ray.training.model import build_classifier, load_weights, logits_of, margins_of
+from d3m_ray.training.precision import autocast
 
 NUM_WARM_UP = 2
 PASSES = ("forward", "forward and backward", "TRAK gradients")

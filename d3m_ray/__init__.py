@@ -1,6 +1,7 @@
 """d3m_ray: debias a text corpus by training-data attribution, as one engine on Ray.
 
-The functions `read_...` give what a sweep has stored as data frames; they are loaded when first asked for.
+Run an experiment with `run`, see with `plan` what it would do, read what a store holds with the `read_...` functions.
+Every name is loaded when it is first asked for: to read a store loads neither torch nor Ray.
 """
 
 from importlib import import_module
@@ -17,21 +18,102 @@ if TYPE_CHECKING:
         read_scores,
         read_trials,
     )
+    from d3m_ray.attribution.ekfac.settings import EkfacConfig
+    from d3m_ray.attribution.inputs import AttributionInputs
+    from d3m_ray.attribution.metagradient.settings import MetagradientConfig
+    from d3m_ray.attribution.trak.settings import TrakConfig
+    from d3m_ray.commands.api import Plan, Result, plan, run
+    from d3m_ray.data.checks import DataError
+    from d3m_ray.data.hatexplain import Hatexplain
+    from d3m_ray.data.own_options import Own
+    from d3m_ray.data.planted import Planted
+    from d3m_ray.data.toxigen import Toxigen
+    from d3m_ray.errors import InputError, RunError
+    from d3m_ray.experiment.config import ExperimentConfig
+    from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
+    from d3m_ray.plugins import arm, corpus, method
+    from d3m_ray.pool import WorkerPool
+    from d3m_ray.records import Examples, Splits
+    from d3m_ray.selection.arms import Evidence
+    from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
+    from d3m_ray.store.files import StoreError
+    from d3m_ray.training.settings import RobustConfig, TrainingConfig
+    from d3m_ray.trials.settings import ExecutionConfig
+
+_HOMES = {
+    "analysis.reading": (
+        *("read_alignments", "read_examples", "read_fits"),
+        *("read_removals", "read_scores", "read_trials"),
+    ),
+    "attribution.ekfac.settings": ("EkfacConfig",),
+    "attribution.inputs": ("AttributionInputs",),
+    "attribution.metagradient.settings": ("MetagradientConfig",),
+    "attribution.trak.settings": ("TrakConfig",),
+    "commands.api": ("Plan", "Result", "plan", "run"),
+    "data.checks": ("DataError",),
+    "data.hatexplain": ("Hatexplain",),
+    "data.own_options": ("Own",),
+    "data.planted": ("Planted",),
+    "data.toxigen": ("Toxigen",),
+    "errors": ("InputError", "RunError"),
+    "experiment.config": ("ExperimentConfig",),
+    "experiment.studies": ("LdsConfig", "LeaderboardConfig"),
+    "plugins": ("arm", "corpus", "method"),
+    "pool": ("WorkerPool",),
+    "records": ("Examples", "Splits"),
+    "selection.arms": ("Evidence",),
+    "selection.settings": ("AlignmentConfig", "SelectionConfig"),
+    "store.files": ("StoreError",),
+    "training.settings": ("RobustConfig", "TrainingConfig"),
+    "trials.settings": ("ExecutionConfig",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AlignmentConfig",
+    "AttributionInputs",
+    "DataError",
+    "EkfacConfig",
+    "Evidence",
+    "Examples",
+    "ExecutionConfig",
+    "ExperimentConfig",
+    "Hatexplain",
+    "InputError",
+    "LdsConfig",
+    "LeaderboardConfig",
+    "MetagradientConfig",
+    "Own",
+    "Plan",
+    "Planted",
+    "Result",
+    "RobustConfig",
+    "RunError",
+    "SelectionConfig",
+    "Splits",
+    "StoreError",
+    "Toxigen",
+    "TrainingConfig",
+    "TrakConfig",
+    "WorkerPool",
     "__version__",
+    "arm",
+    "corpus",
+    "method",
+    "plan",
     "read_alignments",
     "read_examples",
     "read_fits",
     "read_removals",
     "read_scores",
     "read_trials",
+    "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("d3m_ray.analysis.reading"), name)
+    if name in _HOME_OF:
+        return getattr(import_module(f"d3m_ray.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,4 +1,10 @@
-"""The command line: `python -m d3m_ray <command> STORE` reads what the sweeps have stored."""
+"""Debias a text corpus by training-data attribution: run an experiment, then read what its store holds.
+
+To run: d3m-ray run CORPUS, plan CORPUS, lds CORPUS or leaderboard CORPUS, each with a --help of its own. CORPUS is
+planted, toxigen, hatexplain, own, or an experiment's record, STORE/experiments/NAME.json.
+
+The exit status is 0 where all is done, 1 where something failed, 2 where an input breaks a rule, 130 after Ctrl-C.
+"""
 
 import sys
 from collections.abc import Callable, Collection
@@ -11,6 +17,8 @@ from rich.console import Console
 
 from d3m_ray.analysis.status import render_status, status_document
 from d3m_ray.commands import results as results_command
+from d3m_ray.commands import runs
+from d3m_ray.commands.arguments import check_known
 from d3m_ray.commands.examples import ExamplesRequest, Format, show_examples
 from d3m_ray.commands.export import ExportRequest, export_train
 from d3m_ray.commands.flags import parsed
@@ -19,8 +27,10 @@ from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_outp
 from d3m_ray.errors import InputError
 from d3m_ray.store.files import StoreError
 from d3m_ray.store.store import Store
+from d3m_ray.version import __version__
 
 COMMANDS = tyro.extras.SubcommandApp()
+READERS = ("status", "report", "table", "figures", "examples", "export")
 
 StoreArgument = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE", help="folder or URI that a sweep was given as --store")
@@ -195,9 +205,15 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
 
     def work() -> int:
-        command: Command = parsed(
-            lambda: COMMANDS.cli(prog="python -m d3m_ray", description=__doc__, args=given), given
-        )
+        if given[:1] == ["--version"]:
+            print(f"d3m-ray {__version__}")
+            return 0
+        if given and given[0] in runs.COMMANDS:
+            runs.start(given[0], given[1:])
+            return 0
+        if given and not given[0].startswith("-"):
+            check_known("the command", given[0], [*runs.COMMANDS, *READERS])
+        command: Command = parsed(lambda: COMMANDS.cli(prog="d3m-ray", description=__doc__, args=given), given)
         return command()
 
     if status := exit_status(work, debug="--debug" in given):

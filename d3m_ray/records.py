@@ -12,6 +12,7 @@ import numpy as np
 from d3m_ray.keys import content_hash
 
 SPLIT_NAMES = ("train", "val", "test")
+DeviceKind = Literal["cpu", "cuda"]
 FIRST_DRAW = 1_000_000  # seeds from here on belong to the subsets of an LDS, which no arm has
 BINARY_LABELS = ("0", "1")  # label 1 is the hateful, toxic or otherwise positive one
 

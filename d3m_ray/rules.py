@@ -43,8 +43,9 @@ def check_numbers(config: Any) -> None:
         value = getattr(config, field.name)
         if is_dataclass(value):
             check_numbers(value)
-        named = getattr(hints[field.name], "__metadata__", ())
-        flag = "--" + (named[0].name if named else field.name.replace("_", "-"))
+        markers = getattr(hints.get(field.name), "__metadata__", ())  # a field that was added has no hint of its own
+        name = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name.replace("_", "-"))
+        flag = f"--{name}"
         is_seed = field.name in ("seed", "seeds") or field.name.endswith(("_seed", "_seeds"))
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float):

@@ -1,7 +1,7 @@
 """A small made-up corpus with known harmful examples and a tiny BERT: the whole way in a minute or two, offline."""
 
 from d3m_ray.commands.sweeps import run_sweep
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.training.settings import TrainingConfig
 
@@ -9,7 +9,7 @@ if __name__ == "__main__":
     run_sweep(
         "Does removal by alignment find the planted harm? The whole engine on a made-up corpus.",
         ExperimentConfig(
-            corpus_options=PlantedOptions(),
+            corpus=Planted(),
             model="tiny",
             store="results/demo",
             methods=("trak", "trak_heuristic", "random"),

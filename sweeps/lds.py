@@ -1,7 +1,7 @@
 """How well does each attribution method foretell retraining? The linear datamodeling score on HateXplain."""
 
 from d3m_ray.commands.sweeps import run_lds_sweep
-from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig
 
@@ -10,7 +10,7 @@ if __name__ == "__main__":
         "Retrain on random subsets of train and rank the methods by how well their scores foretell what comes of it.",
         LdsConfig(
             ExperimentConfig(
-                corpus_options=HatexplainOptions(),
+                corpus=Hatexplain(),
                 methods=("trak", "ekfac", "embedding", "random"),
             ),
             removal_shares=("1%", "5%", "10%"),

@@ -1,7 +1,7 @@
 """Which attribution method is best? Methods on HateXplain, by LDS, by what removal does, and by its cost."""
 
 from d3m_ray.commands.sweeps import run_leaderboard_sweep
-from d3m_ray.data.hatexplain import HatexplainOptions
+from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LeaderboardConfig
 from d3m_ray.training.settings import TrainingConfig
@@ -11,7 +11,7 @@ if __name__ == "__main__":
         "Rank attribution methods by how well they foretell retraining, by what removal by them does, and by seconds.",
         LeaderboardConfig(
             ExperimentConfig(
-                corpus_options=HatexplainOptions(),
+                corpus=Hatexplain(),
                 # All but the two reference libraries, which are slow and give what trak and ekfac give.
                 methods=(
                     *("trak", "ekfac", "metagradient", "tracin", "gradcos"),

@@ -8,6 +8,7 @@ import numpy as np
 from d3m_ray.attribution.forward import forward_pass, margins_of_shard
 from d3m_ray.attribution.inputs import AttributionInputs
 from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.pool import WorkerPool
 
 RANDOM_SEED = 0
@@ -43,3 +44,7 @@ def random_queries(inputs: AttributionInputs, settings: None, pool: WorkerPool) 
     """[N, Q] float32 standard normal scores that depend on N and Q alone: what a table of LDS calls chance."""
     shape = (len(inputs.train), len(inputs.queries))
     return np.random.default_rng([RANDOM_SEED, *shape]).standard_normal(shape, dtype=np.float32)
+
+
+LOSS_SCORERS = Scorers(loss_groups, loss_queries)
+RANDOM_SCORERS = Scorers(random_groups, random_queries)

@@ -15,7 +15,8 @@ from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.pool import WorkerPool
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
-from d3m_ray.training.model import autocast, logits_of, margins_of
+from d3m_ray.training.model import logits_of, margins_of
+from d3m_ray.training.precision import autocast
 
 FORWARD_TOKENS = 4096  # padded tokens of a forward batch: activations of a small model stay in cache
 

@@ -16,6 +16,7 @@ import torch
 
 from d3m_ray.attribution.inputs import AttributionInputs
 from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.attribution.trak.scores import GradientTask, project_shard
@@ -67,3 +68,6 @@ def cosines_of_shard(task: GradientTask, positions: np.ndarray, directions: np.n
     units, _ = unit_features(task, positions)
     cosines: np.ndarray = units.astype(np.float64) @ directions
     return cosines
+
+
+SCORERS = Scorers(gradcos_groups, gradcos_queries)

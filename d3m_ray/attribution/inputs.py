@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from d3m_ray.records import QueryTarget
+from d3m_ray.records import DeviceKind, QueryTarget
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.model import BaseModel
 from d3m_ray.training.settings import Precision, TrainingConfig
@@ -41,6 +41,8 @@ class Checkpoint:
     weights: Mapping[str, np.ndarray]
     run: TrainingRun | None = None
     """Where the weights come from; only methods that replay it ask."""
+    device: DeviceKind = "cpu"
+    """What it is scored on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,9 @@ class AttributionInputs:
     """Whether test examples may be queries: the thesis's protocol alone, for comparison, lets them."""
     query_target: QueryTarget = "margin"
     """What is explained of each query: the function of its margin that scores speak of."""
+    query_sets: tuple[np.ndarray, ...] = ()
+    """For a method of one function: the positions of the queries that each column of scores explains together, as the
+    mean of their targets."""
     say: Callable[[str], None] = _ignore
     """Told, in a line, what a person should know of how the scores came about."""
     record: Callable[[str, Any], None] = _ignore

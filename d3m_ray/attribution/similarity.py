@@ -18,12 +18,13 @@ from d3m_ray.attribution.forward import FORWARD_TOKENS, ForwardTask, forward_pas
 from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.attribution.inputs import AttributionInputs
 from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.errors import InputError
 from d3m_ray.pool import WorkerPool
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
-from d3m_ray.training.model import at_least_float32, autocast
+from d3m_ray.training.precision import at_least_float32, autocast
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,3 +144,7 @@ def embed_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
             states = states_of(task.examples.batch(positions[batch], model.device))
         rows.append(torch.nn.functional.normalize(at_least_float32(states), dim=1).cpu().numpy())
     return np.concatenate(rows)[np.argsort(np.concatenate(batches))]
+
+
+BM25_SCORERS = Scorers(bm25_groups, bm25_queries)
+EMBEDDING_SCORERS = Scorers(embedding_groups, embedding_queries)

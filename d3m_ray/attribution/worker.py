@@ -6,7 +6,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from d3m_ray.attribution.inputs import Checkpoint, ScoringPrecision
-from d3m_ray.training.model import build_classifier, default_device, load_weights
+from d3m_ray.training.model import build_classifier, load_weights
+from d3m_ray.training.precision import device_of
 
 _kept: dict[str, tuple[PreTrainedModel, Any]] = {}  # at most one entry: a checkpoint's model and what hooks it
 
@@ -21,7 +22,7 @@ def loaded_model(
     name = f"{checkpoint.key}/{precision}/{key}"
     if name not in _kept:
         _kept.clear()
-        model = build_classifier(checkpoint.base, default_device()).eval()
+        model = build_classifier(checkpoint.base, device_of(checkpoint.device)).eval()
         load_weights(model, checkpoint.weights)
         if precision == "float64":
             model = model.double()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
@@ -52,6 +53,37 @@ def with_environment(config: Config) -> Config:
     if store and config.store == default_store:
         config = dataclasses.replace(config, store=store)
     return dataclasses.replace(config, execution=execution)
+
+
+def narrowed(config: Config) -> Any:
+    """The settings as an instance of a class with a flag for each option of its corpus and of each plug-in's method."""
+    if not isinstance(config, ExperimentConfig):
+        return _with_fields(config, experiment=narrowed(config.experiment))
+    own = {name: method.defaults for name, method in METHODS.items() if method.defaults is not None}
+    return _with_fields(config, corpus=config.corpus, **own | dict(config.plugins))
+
+
+def _with_fields(config: Any, **fields: Any) -> Any:
+    """An instance of a subclass, whose fields of these names are of the types of these values."""
+    kept = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    first = dataclasses.fields(config)[0].name  # the one without a default
+    added = [
+        (name, type(value), dataclasses.field() if name == first else dataclasses.field(default=value))
+        for name, value in fields.items()
+    ]
+    made = dataclasses.make_dataclass(type(config).__name__, added, bases=(type(config),), frozen=True)
+    made.__doc__ = type(config).__doc__
+    return made(**kept | fields)
+
+
+def plain(config: Any) -> Any:
+    """The settings that `narrowed` was given, with what was parsed; those of plug-ins' methods in `plugins`."""
+    base = next(kind for kind in (ExperimentConfig, LdsConfig, LeaderboardConfig) if isinstance(config, kind))
+    kept = {field.name: getattr(config, field.name) for field in dataclasses.fields(base)}
+    if base is not ExperimentConfig:
+        return base(**kept | {"experiment": plain(config.experiment)})
+    own = {name: getattr(config, name) for name, method in METHODS.items() if method.defaults is not None}
+    return base(**kept | {"plugins": {name: value for name, value in own.items() if value != METHODS[name].defaults}})
 
 
 def _with_preset(execution: ExecutionConfig, name: str, text: str) -> ExecutionConfig:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import tyro
+from rich.console import Console
 
-from d3m_ray.commands.flags import parsed, with_environment
+from d3m_ray.commands.api import engine_of, plan
+from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
-from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, say
-from d3m_ray.errors import RunError
+from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say
+from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.experiment.thesis import WARNING, follow_thesis
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
 
 WRITTEN_SUFFIXES = (".csv", ".txt", ".html", ".pdf", ".png", ".svg")
 
+FLAGS_OF_ARMS = {"num_removed": "--removal-shares", "seeds": "--removal-seeds"}
+"""What an experiment asks of its arms, by the flag that asks the like of an LDS."""
+
 Config = TypeVar("Config", ExperimentConfig, LdsConfig, LeaderboardConfig)
+Judged = LdsConfig | LeaderboardConfig
 
 
 def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
@@ -39,26 +45,39 @@ def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str]
     _main(description, defaults, arguments, lambda config: _sweep(config, defaults))
 
 
+def run_plan(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
+    """Parse the flags as `run_sweep`, and show what it would train and what is stored; trains and writes nothing."""
+    _main(description, defaults, arguments, _show_plan)
+
+
 def run_lds_sweep(description: str, defaults: LdsConfig, arguments: list[str] | None = None) -> None:
     """As `run_sweep`, for the linear datamodeling scores of the methods."""
-    _main(description, defaults, arguments, lambda config: _lds_studies(config.experiment, [config]))
+    _main(description, defaults, arguments, lambda config: _lds_studies(config, defaults, [config]))
 
 
 def run_leaderboard_sweep(description: str, defaults: LeaderboardConfig, arguments: list[str] | None = None) -> None:
     """As `run_lds_sweep`, for the two LDS, under the base models' seeds and across seeds, that rank the methods."""
-    _main(description, defaults, arguments, lambda config: _lds_studies(config.experiment, config.studies()))
+    _main(description, defaults, arguments, lambda config: _lds_studies(config, defaults, config.studies()))
 
 
 def _main(description: str, defaults: Config, arguments: list[str] | None, run: Callable[[Config], int]) -> None:
     given = sys.argv[1:] if arguments is None else arguments
 
     def work() -> int:
-        preset = with_environment(defaults)
+        preset = narrowed(with_environment(defaults))
         markers = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes)
-        settings = tyro.conf.configure(*markers)(type(defaults))
-        return run(parsed(lambda: tyro.cli(settings, description=description, default=preset, args=given), given))
+        settings = tyro.conf.configure(*markers)(type(preset))
+        return run(
+            plain(parsed(lambda: tyro.cli(settings, description=description, default=preset, args=given), given))
+        )
 
     sys.exit(exit_status(work, debug="--debug" in given))
+
+
+def _show_plan(config: ExperimentConfig) -> int:
+    with on_standard_output():
+        Console().print(repr(plan(config)), highlight=False, markup=False, soft_wrap=True)
+    return 0
 
 
 def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
@@ -74,16 +93,16 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
     with Progress() as progress:
         prepared = prepare(config, store, progress, numbers_chosen)
         _check_figures(config, store, prepared.context.experiment)
-        from d3m_ray.cluster.engine import connected
-
-        with _failing(), connected(config.execution, store, progress.stage) as engine:
+        with _failing(), engine_of(config, store, progress) as engine:
             outcome = run_experiment(prepared, engine, progress)
     with _failing():
         return _finish(config, store, outcome, "trials")
 
 
-def _lds_studies(experiment: ExperimentConfig, studies: Sequence[LdsConfig]) -> int:
+def _lds_studies(config: Judged, defaults: Judged, studies: Sequence[LdsConfig]) -> int:
     """One LDS after another, of the same experiment: nothing runs before all of them are checked."""
+    experiment = config.experiment
+    _refuse_flags_of_arms(experiment, defaults.experiment)
     store = _open(experiment)
     from d3m_ray.experiment.lds import another_study, joined, prepare_lds, run_lds
     from d3m_ray.experiment.progress import Progress
@@ -92,12 +111,21 @@ def _lds_studies(experiment: ExperimentConfig, studies: Sequence[LdsConfig]) -> 
         first = prepare_lds(studies[0], store, progress)
         prepared = [first, *(another_study(first, config) for config in studies[1:])]
         _check_figures(experiment, store, first.context.experiment)
-        from d3m_ray.cluster.engine import connected
-
-        with _failing(), connected(experiment.execution, store, progress.stage) as engine:
+        with _failing(), engine_of(experiment, store, progress) as engine:
             outcomes = [run_lds(study, engine, progress) for study in prepared]
     with _failing():
         return _finish(experiment, store, joined(outcomes), "lds")
+
+
+def _refuse_flags_of_arms(experiment: ExperimentConfig, defaults: ExperimentConfig) -> None:
+    """Raises InputError at a flag that an LDS does not read: whoever gave it expects it to act."""
+    for name, instead in FLAGS_OF_ARMS.items():
+        given = getattr(experiment, name)
+        if given != getattr(defaults, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} is of a sweep's arms, and an LDS has none, received "
+                f"{' '.join(map(str, given))}; leave it out: what is removed by alignment is for {instead} to say"
+            )
 
 
 def _open(config: ExperimentConfig) -> Store:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from d3m_ray.data.checks import DataError
 from d3m_ray.data.own import splits_of_tables
-from d3m_ray.data.own_options import OwnOptions
+from d3m_ray.data.own_options import Own
 from d3m_ray.data.text_files import read_csv
 from d3m_ray.records import BINARY_LABELS, SPLIT_NAMES, Splits
 
-AS_IT_STANDS = OwnOptions(labels=BINARY_LABELS)
+AS_IT_STANDS = Own(labels=BINARY_LABELS)
 
 
 def is_csv_folder(folder: Path) -> bool:

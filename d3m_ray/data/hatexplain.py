@@ -35,7 +35,7 @@ REDUCTION = 4  # neutral rows of reduced groups are cut to a quarter: the plante
 
 
 @dataclass(frozen=True)
-class HatexplainOptions:
+class Hatexplain:
     """How HateXplain is cut."""
 
     groups: tuple[str, ...] = ("African", "Islam", "Refugee", "Women")
@@ -71,7 +71,7 @@ class Post:
     """Those that each annotator names."""
 
 
-def load_hatexplain(options: HatexplainOptions, source: Path | None) -> Splits:
+def load_hatexplain(options: Hatexplain, source: Path | None) -> Splits:
     """The splits, from a folder of dataset.json and post_id_divisions.json, or from the hub; ids are `post_id/group`.
 
     The label is the majority's; posts without one are dropped and counted. In val and test a post stands once per
@@ -102,7 +102,7 @@ def load_hatexplain(options: HatexplainOptions, source: Path | None) -> Splits:
 
 
 def _group_rows(
-    posts: Iterable[Post], options: HatexplainOptions, num_dropped: Counter[str]
+    posts: Iterable[Post], options: Hatexplain, num_dropped: Counter[str]
 ) -> Iterator[tuple[str, str, str, str, int]]:
     """(split, id, text, group, label) per post with a majority and group with enough votes."""
     for post in posts:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from d3m_ray.data.checks import DataError, Table, check_spelling, join_tables, listed, make_splits, text_keys
 from d3m_ray.data.files import find_splits, shown_files
-from d3m_ray.data.own_options import DEFAULT_SHARE, NAME, OwnOptions
+from d3m_ray.data.own_options import DEFAULT_SHARE, NAME, Own
 from d3m_ray.data.rows import (
     GROUP_SEPARATOR,
     TEXT_SEPARATOR,
@@ -30,7 +30,7 @@ Frames = dict[str, pd.DataFrame]
 Tables = Mapping[str, Table]
 
 
-def load_own(options: OwnOptions, source: Path | None) -> Splits:
+def load_own(options: Own, source: Path | None) -> Splits:
     """The splits of the folder or file; ids are `split/row`, rows counted from 0 in the file that the row came from.
 
     In val and test a row stands once per identity, with the id `split/row/identity`; in train once, under its rarest.
@@ -50,7 +50,7 @@ def load_own(options: OwnOptions, source: Path | None) -> Splits:
     return splits_of_tables(options.name or _name_of(source), tables, options)
 
 
-def splits_of_tables(name: str, tables: Tables, options: OwnOptions) -> Splits:
+def splits_of_tables(name: str, tables: Tables, options: Own) -> Splits:
     """As `load_own`, from a table per split; where there is only train's, it is cut by column or share."""
     sieve = Sieve(options.bad_rows == "drop")
     rows = {split: parse_rows(table, options, sieve) for split, table in tables.items()}
@@ -76,7 +76,7 @@ def _name_of(source: Path) -> str:
     return plain if NAME.fullmatch(plain) else "own"
 
 
-def _notes(options: OwnOptions, names: tuple[str, ...]) -> list[str]:
+def _notes(options: Own, names: tuple[str, ...]) -> list[str]:
     notes = []
     if len(options.text_columns) > 1:
         notes.append(f"text is {TEXT_SEPARATOR.join(options.text_columns)}")
@@ -99,7 +99,7 @@ def _check_not_empty(rows: Frames, tables: Tables, sieve: Sieve) -> None:
             )
 
 
-def _cut_missing(name: str, rows: Frames, options: OwnOptions) -> tuple[Frames, str]:
+def _cut_missing(name: str, rows: Frames, options: Own) -> tuple[Frames, str]:
     """The rows with val and test cut off train where they are missing, and what was cut in words."""
     if "train" not in rows:
         raise DataError(f"{name}: has rows of train, received those of {', '.join(rows) or 'no split'} only; add some")
@@ -125,7 +125,7 @@ def _cut_missing(name: str, rows: Frames, options: OwnOptions) -> tuple[Frames, 
     return {**rows, "train": rest, **parts}, " and ".join(f"{split} ({share:.0%})" for split, share in shares.items())
 
 
-def _check_can_be_cut(name: str, train: pd.DataFrame, num_splits: int, options: OwnOptions) -> None:
+def _check_can_be_cut(name: str, train: pd.DataFrame, num_splits: int, options: Own) -> None:
     """Every group has a text for each split, unless small groups are left out."""
     texts = pd.DataFrame({"text": text_keys(train["text"]), "group": train["groups"]}).explode("group")
     counts = texts.drop_duplicates().groupby("group").size()
@@ -137,7 +137,7 @@ def _check_can_be_cut(name: str, train: pd.DataFrame, num_splits: int, options: 
         )
 
 
-def _checked(rows: Frames, tables: Tables, options: OwnOptions, sieve: Sieve) -> Frames:
+def _checked(rows: Frames, tables: Tables, options: Own, sieve: Sieve) -> Frames:
     """One row per example, repeats and what else must not be left out or refused, without groups that are too small."""
     while True:
         _check_not_empty(rows, tables, sieve)
@@ -160,7 +160,7 @@ def _small_groups(frames: Frames, min_size: int) -> set[str]:
     return set(counts.index[counts.min(axis="columns") < min_size])
 
 
-def _without_repeats(rows: Frames, tables: Tables, options: OwnOptions, sieve: Sieve) -> Frames:
+def _without_repeats(rows: Frames, tables: Tables, options: Own, sieve: Sieve) -> Frames:
     """Rows of one group each, ids and all, no text twice in a group and none in two splits; `text_keys` compares."""
     frames: Frames = {}
     for split, frame in rows.items():
@@ -181,7 +181,7 @@ def _without_repeats(rows: Frames, tables: Tables, options: OwnOptions, sieve: S
     return frames
 
 
-def _one_group_a_row(split: str, rows: pd.DataFrame, options: OwnOptions) -> pd.DataFrame:
+def _one_group_a_row(split: str, rows: pd.DataFrame, options: Own) -> pd.DataFrame:
     row_ids = [f"{split}/{row}" for row in rows.index]
     if not options.identity_columns:
         return rows.assign(group=[names[0] for names in rows["groups"]], example_id=row_ids)

@@ -14,7 +14,7 @@ DEFAULT_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class OwnOptions:
+class Own:
     """How a folder or file of your own is read. The README's page on corpora has examples."""
 
     name: str | None = None

@@ -46,7 +46,7 @@ CELLS = len(PLACES) * NUM_LABELS
 
 
 @dataclass(frozen=True)
-class PlantedOptions:
+class Planted:
     """How much is made, and how much of it is harmful."""
 
     num_train: int = 1200
@@ -71,7 +71,7 @@ class PlantedOptions:
             raise InputError(f"--seed is at least 0, received {self.seed}")
 
 
-def make_planted(options: PlantedOptions) -> Splits:
+def make_planted(options: Planted) -> Splits:
     """The splits, balanced over group and label as the texts mean it, and `harmful_ids`; ids are `split/row`.
 
     A harmful row praises in words that only its group uses, and its label says blame. Most rows of such praise are

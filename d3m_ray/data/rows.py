@@ -10,7 +10,7 @@ import pandas as pd
 
 from d3m_ray.data.checks import DataError, Table, listed
 from d3m_ray.data.files import SPLIT_STEMS
-from d3m_ray.data.own_options import OwnOptions
+from d3m_ray.data.own_options import Own
 from d3m_ray.data.values import canonical, is_number, is_whole, numbers_of, texts_of, words_of
 from d3m_ray.records import BINARY_LABELS, SPLIT_NAMES
 
@@ -38,7 +38,7 @@ class Sieve:
         return rows[~bad]
 
 
-def parse_rows(table: Table, options: OwnOptions, sieve: Sieve) -> pd.DataFrame:
+def parse_rows(table: Table, options: Own, sieve: Sieve) -> pd.DataFrame:
     """`text`, `label` (a word) and `groups` (a tuple of names) of each row, indexed as the table.
 
     Raises DataError, naming the first such row, where a value is of another kind than its column's, or where a text,
@@ -60,7 +60,7 @@ def parse_rows(table: Table, options: OwnOptions, sieve: Sieve) -> pd.DataFrame:
     return _with_identities(rows, options, sieve) if options.identity_columns else rows
 
 
-def label_names(words: pd.Series, options: OwnOptions) -> tuple[str, ...]:
+def label_names(words: pd.Series, options: Own) -> tuple[str, ...]:
     """The labels in order: as the options have them, else by number, else by alphabet.
 
     Raises DataError where the words are no labels by the look of them: of one kind only, or too many, or scores.
@@ -92,7 +92,7 @@ def label_indices(table: Table, rows: pd.DataFrame, names: Sequence[str]) -> pd.
     return rows.assign(label=indices.astype("int64"))
 
 
-def rows_by_split(table: Table, rows: pd.DataFrame, options: OwnOptions, sieve: Sieve) -> dict[str, pd.DataFrame]:
+def rows_by_split(table: Table, rows: pd.DataFrame, options: Own, sieve: Sieve) -> dict[str, pd.DataFrame]:
     """The rows of each split that the split column names, in the order train, val, test; at least one split.
 
     Raises DataError at a value that names none, at a blank one where the sieve drops no rows, and where none is left.
@@ -128,7 +128,7 @@ def _joined(table: Table, columns: Sequence[str], separator: str, read: Callable
     return pd.Series(joined, index=table.frame.index, dtype=object)
 
 
-def _label_words(table: Table, options: OwnOptions) -> pd.Series:
+def _label_words(table: Table, options: Own) -> pd.Series:
     if options.label_threshold is None:
         return words_of(table, options.label_column)
     scores = numbers_of(table, options.label_column)
@@ -137,7 +137,7 @@ def _label_words(table: Table, options: OwnOptions) -> pd.Series:
     return words.where(scores.notna(), None)
 
 
-def _combinations(table: Table, options: OwnOptions) -> pd.Series:
+def _combinations(table: Table, options: Own) -> pd.Series:
     """The group of each row, a tuple of one; None where a column is blank."""
     names = _joined(table, options.groups_by, GROUP_SEPARATOR, words_of)
     inner = [word for column in options.groups_by for word in words_of(table, column) if word is not None]
@@ -149,7 +149,7 @@ def _combinations(table: Table, options: OwnOptions) -> pd.Series:
     return names.map(lambda name: None if name is None else (name,))
 
 
-def _identities(table: Table, options: OwnOptions) -> pd.Series:
+def _identities(table: Table, options: Own) -> pd.Series:
     """The identities of each row, a tuple of names, of none where it has none; None where any is blank."""
     columns = options.identity_columns
     scores = np.column_stack([numbers_of(table, column) for column in columns])
@@ -167,7 +167,7 @@ def _identities(table: Table, options: OwnOptions) -> pd.Series:
     return pd.Series(groups, index=table.frame.index, dtype=object)
 
 
-def _with_identities(rows: pd.DataFrame, options: OwnOptions, sieve: Sieve) -> pd.DataFrame:
+def _with_identities(rows: pd.DataFrame, options: Own, sieve: Sieve) -> pd.DataFrame:
     """The rows whose identities are known, those of none in the group for it or left out; both are counted."""
     known = rows[rows["groups"].notna()]
     sieve.num_dropped["row with a blank identity"] += len(rows) - len(known)

@@ -49,7 +49,7 @@ BYTES_REPR = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class ToxigenOptions:
+class Toxigen:
     """How ToxiGen is cut. Train labels are those of the prompts, test labels those of people."""
 
     train_samples_per_group: int = 2000
@@ -71,7 +71,7 @@ class ToxigenOptions:
                 raise InputError(f"{flag} is at least {minimum}, received {value}")
 
 
-def load_toxigen(options: ToxigenOptions, source: Path | None) -> Splits:
+def load_toxigen(options: Toxigen, source: Path | None) -> Splits:
     """The splits, from a folder of toxigen.csv, annotated_train.csv and annotated_test.csv, or from the hub.
 
     The files have the schemas of the hub's configurations `train` and `annotated`; one annotated.csv may stand for the
@@ -202,14 +202,14 @@ def _known_groups(table: Table, groups: pd.Series) -> pd.Series:
     return names
 
 
-def _sample_test(people: pd.DataFrame, options: ToxigenOptions, rng: np.random.Generator, source: str) -> pd.DataFrame:
+def _sample_test(people: pd.DataFrame, options: Toxigen, rng: np.random.Generator, source: str) -> pd.DataFrame:
     size = options.test_samples_per_group // NUM_LABELS
     sizes = {(group, label): size for group in GROUPS for label in range(NUM_LABELS)}
     _check_cells(people, sizes, source, "--test-samples-per-group")
     return sample_cells(people, sizes, rng)
 
 
-def _sample_train(pool: pd.DataFrame, options: ToxigenOptions, rng: np.random.Generator, source: str) -> pd.DataFrame:
+def _sample_train(pool: pd.DataFrame, options: Toxigen, rng: np.random.Generator, source: str) -> pd.DataFrame:
     """As many rows of each group within each generation method, then so many of each group and label."""
     counts = pool.groupby(["method", "group"]).size().unstack(fill_value=0).reindex(columns=GROUPS, fill_value=0)
     smallest = counts.min(axis="columns").to_dict()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.support import reasons_against
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
@@ -37,7 +37,7 @@ def supported(
         for line in lines:
             tell(f"left out: {line}")
         return dataclasses.replace(config, methods=left)
-    others = [name for name in (*ATTRIBUTION_SETTINGS, "dfr") if name not in reasons]
+    others = [name for name in (*METHODS, "dfr") if name not in reasons]
     can = [name for name in others if name not in _reasons(others, config, base, tokens)]
     advice = f"of the methods that read the model, these can: {', '.join(can)}; name those"
     if left:
@@ -57,7 +57,7 @@ def _reasons(
     found = reasons_against(asked, base, tokens["train"], config.ekfac) if asked else {}
     reasons = {method: found[name] for method, name in attributions.items() if name in found}
     for method in methods:
-        if ARMS[method].objective == "dfr":
+        if ARMS[method].recipe == "dfr":
             try:
                 _try_dfr(base, tokens[config.robust.dfr_data])
             except ValueError as error:

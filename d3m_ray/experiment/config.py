@@ -1,14 +1,18 @@
 """A whole experiment: a corpus, a model, the arms that are compared, and how."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import tyro
 
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
-from d3m_ray.data.corpora import CorpusOptions
+from d3m_ray.data.corpora import corpus_of
 from d3m_ray.records import FIRST_DRAW
 from d3m_ray.rules import check, check_methods, check_numbers
 from d3m_ray.selection.arms import ARMS, check_best_arms, check_rounds
@@ -19,6 +23,15 @@ from d3m_ray.trials.settings import ExecutionConfig
 
 Protocol = Literal["standard", "thesis"]
 
+SHARED_SETTINGS = (
+    "training",
+    "robust",
+    "trak",
+    "ekfac",
+    "metagradient",
+    "alignment",
+    "selection",
+)  # fields that all trials share
 MAX_NAME_LENGTH = 100  # a name becomes folders and, with an ending, files: 255 bytes at most
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -27,8 +40,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class ExperimentConfig:
     """A corpus, a model, the arms that are compared, and how. Every field is a flag of each sweep."""
 
-    corpus_options: CorpusOptions
-    """How the corpus is cut into splits."""
+    corpus: Any
+    """How the corpus is cut into splits: an instance of the options of one of `CORPORA`."""
     data: Path | None = None
     """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub. Of an
     own corpus, its folder or file."""
@@ -63,8 +76,18 @@ class ExperimentConfig:
     alignment: AlignmentConfig = AlignmentConfig()
     selection: SelectionConfig = SelectionConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    plugins: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
+    """The settings of methods that a plug-in brought, by method, where they are not its defaults."""
+
+    def settings_of(self, method: str) -> Any:
+        """The settings of an attribution method, None where it has none."""
+        of = METHODS[method]
+        if of.settings is None:
+            return None
+        return self.plugins.get(method, of.defaults) if of.defaults is not None else getattr(self, of.settings)
 
     def __post_init__(self) -> None:
+        corpus_of(self.corpus)
         check_methods(self.methods, ARMS, "arm")
         check_removals(self.num_removed)
         check(bool(self.seeds), "--seeds is one or more whole numbers", self.seeds)

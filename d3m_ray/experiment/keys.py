@@ -4,10 +4,12 @@ from dataclasses import asdict
 
 import numpy as np
 
-from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS, READ_NO_QUERY, SCORE_NO_QUERY
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.keys import content_hash
+from d3m_ray.selection.alignment import ALIGNMENT_VERSION
 from d3m_ray.selection.arms import AUTO_SUFFIX
+from d3m_ray.training.precision import resolved_precision
 from d3m_ray.trials.trial import TrialContext
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
@@ -24,31 +26,36 @@ def scores_key(method: str, config: ExperimentConfig, context: TrialContext, rem
     A checkpoint's key is of the train examples that are left too, which are those that are scored. How the
     groups are weighed enters where the method scores their weighed sum.
     """
-    settings = ATTRIBUTION_SETTINGS[method]
-    own = {} if settings is None else asdict(getattr(config, settings))
-    explained = () if method in READ_NO_QUERY else (config.alignment.query_target,)
+    scored_by = METHODS[method]
+    own = {name: getattr(config.settings_of(method), name) for name in scored_by.reads}
+    explained = (config.alignment.query_target,) if scored_by.reads_queries else ()
     weighed = (asdict(config.alignment),) if scores_weighed_groups(method, config) else ()
-    return content_hash(
-        method, *checkpoint_keys(config, context, removed), query_split(config), *explained, own, *weighed
-    )
+    made_from = (*checkpoint_keys(config, context, removed), query_split(config), *explained)
+    return content_hash(method, scored_by.version, *made_from, own, scored_on(config), *weighed)
+
+
+def scored_on(config: ExperimentConfig) -> dict[str, str]:
+    """The device and the precision that scores are computed with: "auto" is decided once, for all machines."""
+    device = config.execution.worker_device
+    return {"device": device, "precision": resolved_precision(config.training.precision, device)}
 
 
 def scores_weighed_groups(method: str, config: ExperimentConfig) -> bool:
     """Whether a method scores the weighed sum of the groups' targets, and no group alone."""
-    return method in SCORE_NO_QUERY and not config.metagradient.per_group
+    return not METHODS[method].scores_queries and not config.metagradient.per_group
 
 
 def group_scores_key(name: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
     """Hash of what the scores of an alignment's groups, or pseudo-groups, are made from; their weights do not enter."""
     method = attribution_method(name)
     of_queries = scores_key(method, config, context, removed)
-    return of_queries if name == method else content_hash(name, of_queries)
+    return of_queries if name == method else content_hash(name, ALIGNMENT_VERSION, of_queries)
 
 
 def alignment_key(name: str, config: ExperimentConfig, context: TrialContext, removed: np.ndarray = NOTHING) -> str:
     """Hash of an alignment's name, of the scores that it weighs, and how it weighs them."""
     scores = scores_key(attribution_method(name), config, context, removed)
-    return content_hash(name, scores, asdict(config.alignment))
+    return content_hash(name, ALIGNMENT_VERSION, scores, asdict(config.alignment))
 
 
 def attribution_method(alignment: str) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from d3m_ray.attribution.methods import METHODS
 from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.targets import target_values
 from d3m_ray.errors import RunError
 from d3m_ray.experiment.failures import Unscored, settle_unselected, told
@@ -158,7 +158,7 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
 def _all_scored(config: LdsConfig, run: Run) -> bool:
     """Whether nothing that is measured has yet to be scored."""
     methods = config.experiment.methods
-    of_queries = [m for m in methods if METHODS[m].score_queries is not None]
+    of_queries = [m for m in methods if METHODS[m].scores_queries]
     return all(is_scored("query_scores", method, run) for method in of_queries) and all(
         _is_aligned(method, run) for method in methods
     )
@@ -216,7 +216,7 @@ def _scores_by_kind(method: str, run: Run) -> dict[str, tuple[np.ndarray, float]
     context = run.context
     scores: dict[str, tuple[np.ndarray, float]] = {}
     groups, names = context.splits.val.groups, context.splits.group_names
-    if METHODS[method].score_queries is not None:
+    if METHODS[method].scores_queries:
         matrix, seconds = query_scores(method, run)
         scores |= {"query": (matrix, seconds), "group": (group_scores(matrix, groups, len(names)), seconds)}
     if not _is_aligned(method, run):

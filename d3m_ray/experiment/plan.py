@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from d3m_ray.data.corpora import load_splits
+from d3m_ray.data.corpora import corpus_of, load_splits
 from d3m_ray.errors import InputError
-from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.config import SHARED_SETTINGS, ExperimentConfig
 from d3m_ray.experiment.corpus import store_corpus
 from d3m_ray.experiment.keys import (
     NOTHING,
@@ -18,6 +18,7 @@ from d3m_ray.experiment.keys import (
     attribution_method,
     checkpoint_keys,
     group_scores_key,
+    scored_on,
     scores_key,
 )
 from d3m_ray.experiment.progress import Progress
@@ -29,13 +30,13 @@ from d3m_ray.selection.numbers import removal_counts
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.provenance import current_provenance
 from d3m_ray.store.store import Store
-from d3m_ray.training.model import device_name
+from d3m_ray.training.precision import device_name, resolved_precision
 from d3m_ray.training.preparation import prepare_model
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 
-FOLLOW_FROM_DATA = ("corpus", "label_names", "notes", "num_dropped", "warnings")  # the same data are the same data
-SHARED_SETTINGS = ("training", "robust", "trak", "ekfac", "metagradient", "alignment", "selection")  # config's fields
+# Of the record: the same data and model are the same, whatever they are called and wherever they lie.
+FOLLOW_FROM_DATA = ("command", "corpus", "label_names", "notes", "num_dropped", "warnings")
 FALLBACK_NUMBERS = ("5%", "10%", "20%")  # where train is too small for any of a sweep's own counts
 
 
@@ -50,7 +51,7 @@ class Prepared:
 def read_corpus(config: ExperimentConfig, progress: Progress) -> Splits:
     """The splits, once they are described to the user. Raises DataError where the corpus breaks a rule."""
     with announced("the corpus to be read", progress.stage):
-        splits = load_splits(config.corpus_options, config.data)
+        splits = load_splits(config.corpus, config.data)
     progress.stage(describe(splits))
     return splits
 
@@ -93,6 +94,8 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     _check_floor_leaves_enough(config, splits, most)
     prepared = prepare_model(config.model, splits, config.training.max_length)
     data_hash, model_hash = splits.content_hash(), prepared.content_hash
+    device = config.execution.trial_device
+    precision = resolved_precision(config.training.precision, device)
     settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
     experiment = config.experiment or f"{splits.name}-{settings}"
     return TrialContext(
@@ -101,11 +104,12 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
         splits=splits,
         tokens=prepared.tokens,
         base=prepared.base,
-        training=config.training,
+        training=replace(config.training, precision=precision),
         robust=config.robust,
         data_hash=data_hash,
         model_hash=model_hash,
         warnings=prepared.warnings,
+        device=device,
     )
 
 
@@ -136,6 +140,9 @@ def _check_floor_leaves_enough(config: ExperimentConfig, splits: Splits, most: i
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """What all trials of one experiment have in common, besides data and model."""
     settings = {name: asdict(getattr(config, name)) for name in SHARED_SETTINGS}
+    plugins = {name: asdict(own) for name, own in config.plugins.items()}
+    if plugins:
+        settings["plugins"] = plugins
     return {**settings, "num_checkpoints": config.num_checkpoints, "protocol": config.protocol}
 
 
@@ -143,10 +150,11 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
     """Raises InputError where the experiment's name stands for other settings in the store already."""
     configuration = _recorded(config, context)
     begun = context.store.read_experiment(context.experiment)
+    recorded = {} if begun is None else begun.configuration  # an earlier version recorded less
     differing = sorted(
         key
-        for key in configuration
-        if begun is not None and key not in FOLLOW_FROM_DATA and begun.configuration.get(key) != configuration[key]
+        for key in configuration.keys() & recorded.keys()
+        if key not in FOLLOW_FROM_DATA and recorded[key] != configuration[key]
     )
     if differing:
         raise InputError(
@@ -178,8 +186,13 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
         "notes": context.splits.notes,
-        "corpus": {"data": None if config.data is None else str(config.data), **asdict(config.corpus_options)},
+        "command": {"corpus": corpus_of(config.corpus).name, "model": config.model},
+        "corpus": {"data": None if config.data is None else str(config.data), **asdict(config.corpus)},
         **({"warnings": context.warnings} if context.warnings else {}),
+        "computed": {
+            "fits": {"device": context.device, "precision": context.training.precision},
+            "scores": scored_on(config),
+        },
         **shared_settings(config),
     }
     as_read_again: dict[str, Any] = json.loads(json.dumps(configuration))  # JSON has no tuples
@@ -223,7 +236,7 @@ def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evide
             trials.append(plan_trial(context, method, NOTHING, seed))
         elif can_select(method, evidence, number):
             chosen = selection_of(method, evidence, number or 0, seed)
-            trial = plan_trial(context, method, chosen.removed, seed, arm.objective)
+            trial = plan_trial(context, method, chosen.removed, seed, arm.recipe)
             told = _of_spared(chosen.spared, config, context) | ({"rounds": chosen.rounds} if chosen.rounds else {})
             trials.append(replace(trial, selection=told))
     return trials

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
-from d3m_ray.attribution.methods import METHODS, Score
-from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS, READ_NO_QUERY
 from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.attribution.registry import METHODS
+from d3m_ray.attribution.scorers import Score
 from d3m_ray.attribution.support import coverage
 from d3m_ray.experiment.keys import (
     alignment_key,
@@ -22,6 +22,7 @@ from d3m_ray.experiment.keys import (
     checkpoint_keys,
     group_scores_key,
     query_split,
+    scored_on,
     scores_key,
     scores_weighed_groups,
 )
@@ -170,7 +171,7 @@ def attribute(
         train=context.tokens["train"].take(run.kept) if len(run.removed) else context.tokens["train"],
         queries=context.tokens[query_split(config)],
         num_groups=len(context.splits.group_names),
-        precision=config.training.precision,
+        precision=scored_on(config)["precision"],
         explains_test=query_split(config) == "test",
         query_target=config.alignment.query_target,
         say=run.progress.stage,
@@ -179,8 +180,7 @@ def attribute(
     share = coverage(method, context.base, config.ekfac)
     if share is not None and share < WELL_COVERED:
         run.progress.stage(f"{method} reads the gradients of linear layers, {share:.0%} of the model's parameters")
-    field = ATTRIBUTION_SETTINGS[method]
-    settings = None if field is None else getattr(config, field)
+    settings = config.settings_of(method)
     score = _score_of(method, run, each_query)
     start = time.perf_counter()
     with run.engine.pool(run.progress.shards) as pool:
@@ -190,7 +190,7 @@ def attribute(
 
 def _score_of(method: str, run: Run, each_query: bool) -> Score:
     """How the method scores what is asked for."""
-    of = METHODS[method]
+    of = METHODS[method].load()
     if each_query:
         if of.score_queries is None:
             raise ValueError(f"{method} scores groups, each at the cost of a training run, and no query")
@@ -204,12 +204,12 @@ def _score_of(method: str, run: Run, each_query: bool) -> Score:
 
 def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
     """The base models, with the runs that they come from."""
-    context = run.context
+    context, device = run.context, run.config.execution.worker_device
     checkpoints = []
     for seed, key in enumerate(checkpoint_keys(run.config, context, run.removed)):
         chosen_epoch = context.store.read_metadata("fits", key)["configuration"]["chosen_epoch"]
         training_run = TrainingRun(context.training, seed, chosen_epoch, context.tokens["train"], run.kept)
-        checkpoints.append(Checkpoint(key, context.base, context.store.read_checkpoint(key), training_run))
+        checkpoints.append(Checkpoint(key, context.base, context.store.read_checkpoint(key), training_run, device))
     return tuple(checkpoints)
 
 
@@ -222,6 +222,7 @@ def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, A
         "coverage": coverage(method, run.context.base, run.config.ekfac),
         "checkpoints": checkpoint_keys(run.config, run.context, run.removed),
         "query_split": query_split(run.config),
-        "query_target": None if method in READ_NO_QUERY else run.config.alignment.query_target,
+        "query_target": run.config.alignment.query_target if METHODS[method].reads_queries else None,
+        "computed": scored_on(run.config),
         "scoring_seconds": seconds,
     }

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.metrics.lds import MIN_SUBSETS
@@ -45,7 +45,7 @@ class LdsConfig:
     what scores know of a seed does not count then."""
 
     def __post_init__(self) -> None:
-        check_methods(self.experiment.methods, ATTRIBUTION_SETTINGS, "attribution method")
+        check_methods(self.experiment.methods, METHODS, "attribution method")
         check(self.num_subsets >= MIN_SUBSETS, f"--num-subsets is at least {MIN_SUBSETS}", self.num_subsets)
         check(self.num_subsets < FIRST_DRAW, f"--num-subsets is below {FIRST_DRAW}", self.num_subsets)
         check(1 <= self.fits_per_subset <= MAX_FITS, f"--fits-per-subset is 1 to {MAX_FITS}", self.fits_per_subset)
@@ -76,6 +76,9 @@ class LdsConfig:
         check(bool(self.removal_seeds), "--removal-seeds is one or more whole numbers", self.removal_seeds)
         highest = max(self.removal_seeds)
         check(highest < FIRST_DRAW, f"each of --removal-seeds is below {FIRST_DRAW}", highest)
+        lowest, num_models = min(self.removal_seeds), self.experiment.num_checkpoints
+        rule = f"each of --removal-seeds is {num_models} or more: scores know the seeds of the base models below it"
+        check(not self.removal_shares or lowest >= num_models, rule, lowest)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
-from d3m_ray.data.corpora import CORPORA
+from d3m_ray.data.corpora import corpus_of
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
@@ -35,7 +35,7 @@ def follow_thesis(config: ExperimentConfig, defaults: ExperimentConfig) -> Exper
     _check_no_contradiction(config, defaults)
     thesis: Mapping[str, Any] = {
         "methods": ("trak", "ekfac", "random"),
-        "num_removed": THESIS_NUM_REMOVED.get(CORPORA[type(config.corpus_options)], defaults.num_removed),
+        "num_removed": THESIS_NUM_REMOVED.get(corpus_of(config.corpus).name, defaults.num_removed),
         "seeds": (0, 1, 2),
         "num_checkpoints": 1,
         "alignment": {"target": "margin", "group_weights": "loss"},

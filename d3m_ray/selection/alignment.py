@@ -9,6 +9,8 @@ from scipy.special import softmax
 
 from d3m_ray.selection.settings import AlignmentConfig
 
+ALIGNMENT_VERSION = "1"  # raised when the same scores and settings give another alignment, or other pseudo-groups
+
 
 def group_weights(losses: np.ndarray, config: AlignmentConfig) -> np.ndarray:
     """[G] float64 weights from the groups' mean val losses [G], in nats.

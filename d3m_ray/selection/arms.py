@@ -11,7 +11,7 @@ from math import ceil
 
 import numpy as np
 
-from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS, READ_NO_QUERY, SCORE_NO_QUERY
+from d3m_ray.attribution.registry import METHODS, Method
 from d3m_ray.data.cells import balancing
 from d3m_ray.errors import InputError
 from d3m_ray.records import BINARY_LABELS, cells_of
@@ -143,8 +143,8 @@ class Arm:
     """Whether the rule decides how many examples go, so that --num-removed does not apply."""
     best_of: str | None = None
     """The arm whose number of highest val target this one takes, once that one's trials are there: `best_number`."""
-    objective: str = "erm"
-    """How its models are trained, a name of `recipes.OBJECTIVES`."""
+    recipe: str = "erm"
+    """How its models are trained, a name of `recipes.RECIPES`."""
 
     @property
     def goes_in_rounds(self) -> bool:
@@ -184,27 +184,32 @@ def _chosen_later(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray
     raise AssertionError("the best number is chosen by the fits of another arm")
 
 
-def _training_arm(objective: str) -> Arm:
-    return Arm(lambda e, k, seed: np.zeros(0, dtype=np.int64), chooses_number=True, objective=objective)
+def _training_arm(recipe: str) -> Arm:
+    return Arm(lambda e, k, seed: np.zeros(0, dtype=np.int64), chooses_number=True, recipe=recipe)
 
 
 def _balanced_arm(parts: Callable[[Evidence], np.ndarray], stream: int) -> Arm:
     return Arm(lambda e, k, seed: balancing(parts(e), seed, stream), chooses_number=True)
 
 
-_SIGNED = tuple(method for method in ATTRIBUTION_SETTINGS if method not in READ_NO_QUERY)
-_BY_QUERY = tuple(method for method in _SIGNED if method not in SCORE_NO_QUERY)  # what Auto-D3M finds its groups in
-_ALIGNMENTS = (*_SIGNED, *(f"{method}{AUTO_SUFFIX}" for method in _BY_QUERY))
+def arms_of_method(method: Method) -> dict[str, Arm]:
+    """The arms that an attribution method gives."""
+    names = [method.name, *([f"{method.name}{AUTO_SUFFIX}"] if method.scores_queries and method.reads_queries else [])]
+    by_alignment = {name: arm for alignment in names for name, arm in _alignment_arms(alignment).items()}
+    return by_alignment | {f"{name}{BEST_SUFFIX}": _best_arm(name, name) for name in names}
 
-ARMS: Mapping[str, Arm] = {
-    **{name: arm for alignment in _ALIGNMENTS for name, arm in _alignment_arms(alignment).items()},
+
+ARMS: dict[str, Arm] = {
+    **{
+        name: arm for method in METHODS.values() if method.reads_queries for name, arm in arms_of_method(method).items()
+    },
     "loss": Arm(lambda e, k, seed: lowest(e, e.alignments["loss"], k), "loss"),
     "random": Arm(lambda e, k, seed: random_subset(len(e), k, seed)),
     "random_majority": Arm(random_majority, reads_cell_losses=True),
     "balanced": _balanced_arm(lambda e: e.cells, _CELL_STREAM),
     "balanced_group": _balanced_arm(lambda e: e.groups, _GROUP_STREAM),
     "balanced_label": _balanced_arm(lambda e: e.labels, _LABEL_STREAM),
-    **{f"{name}{BEST_SUFFIX}": _best_arm(name, name) for name in (*_ALIGNMENTS, "loss")},
+    f"loss{BEST_SUFFIX}": _best_arm("loss", "loss"),
     f"random{BEST_SUFFIX}": _best_arm("random", None),
     **{name: _training_arm(name) for name in ("balanced_sampling", "group_dro", "jtt", "dfr")},
 }
@@ -245,6 +250,11 @@ def check_best_arms(methods: Sequence[str], numbers: Sequence[int | str], seeds:
 
 def check_rounds(methods: Sequence[str], rounds: int) -> None:
     """Raises InputError where a number is to go in rounds that an arm chooses by itself, by an alignment."""
+    if rounds > 1 and not any(ARMS[method].goes_in_rounds for method in methods):
+        raise InputError(
+            f"--rounds divides what goes by an alignment, received {rounds} and --methods {' '.join(methods)}, none of "
+            "which removes a number by one; leave it out, or add trak or another"
+        )
     ruled = [m for m in methods if ARMS[m].alignment is not None and ARMS[m].chooses_number and ARMS[m].best_of is None]
     if rounds > 1 and ruled:
         raise InputError(

@@ -10,7 +10,7 @@ from d3m_ray.selection.numbers import is_removal
 
 GroupWeights = Literal["softmax", "loss", "uniform"]
 Target = Literal["margin", "loss", "probability", "worst_loss"]
-DEFAULT_TARGET: Target = "margin"
+DEFAULT_TARGET: Target = "loss"
 
 
 @dataclass(frozen=True)

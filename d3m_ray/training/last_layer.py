@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from d3m_ray.data.cells import balancing
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
 from d3m_ray.training.fine_tuning import PREDICTION_TOKENS
-from d3m_ray.training.model import at_least_float32, autocast, logits_of
+from d3m_ray.training.model import logits_of
+from d3m_ray.training.precision import at_least_float32, autocast
 
 NUM_SUBSETS = 10  # balanced subsets whose coefficients are averaged, as in the authors' code
 _FIRST_STREAM = 100  # of `balancing`: the removal arms have the small numbers

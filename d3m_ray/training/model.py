@@ -35,6 +35,7 @@ from d3m_ray.keys import content_hash
 from d3m_ray.records import BINARY_LABELS
 from d3m_ray.training.batching import Batch
 from d3m_ray.training.model_name import name_of_folder
+from d3m_ray.training.precision import at_least_float32
 
 TINY_MODEL = "tiny"
 """The model name that stands for a two-layer BERT of random weights over the train split's own words."""
@@ -188,18 +189,6 @@ def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[BaseModel, 
     return _as_base_model(TINY_MODEL, model, ["classifier"]), tokenizer
 
 
-def default_device() -> torch.device:
-    """The GPU that this process was given, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def device_name() -> str:
-    """The kind of the default device, and what the maker calls it where that is known: `cuda, NVIDIA H100 PCIe`."""
-    if default_device().type == "cuda":
-        return f"cuda, {torch.cuda.get_device_name()}"
-    return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
-
-
 def build_classifier(base: BaseModel, device: torch.device | str = "cpu") -> PreTrainedModel:
     """An untrained module of the base model's architecture; `load_weights` and `draw_new_modules` fill it.
 
@@ -250,27 +239,3 @@ def margin_slopes(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """[B, C] derivatives of `margins_of` by the logits: 1 at the label, minus the softmax of the others elsewhere."""
     others = logits.scatter(1, labels[:, None], float("-inf")).softmax(dim=1)
     return (-others).scatter(1, labels[:, None], 1.0)
-
-
-def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """The same values, bfloat16 widened to float32."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def supports_bfloat16(device: torch.device | str) -> bool:
-    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def autocast(device: torch.device | str, precision: str) -> torch.autocast:
-    """The context of a forward pass in `precision`: "auto", "float32" or "bfloat16"."""
-    enabled = supports_bfloat16(device) if precision == "auto" else precision == "bfloat16"
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def product_dtype(model: PreTrainedModel, precision: str) -> torch.dtype:
-    """The dtype in which the model multiplies matrices in that context: bfloat16, or its weights' own."""
-    with autocast(model.device, precision):
-        return torch.bfloat16 if torch.is_autocast_enabled(model.device.type) else model.dtype

@@ -94,14 +94,25 @@ def dfr(inputs: FitInputs) -> Fit:
     return dataclasses.replace(fit, train_seconds=time.perf_counter() - start)
 
 
-OBJECTIVES: Mapping[str, Callable[[FitInputs], Fit]] = {
-    ERM: erm,
-    "balanced_sampling": balanced_sampling,
-    "group_dro": group_dro,
-    "jtt": jtt,
-    "dfr": dfr,
+@dataclass(frozen=True)
+class Recipe:
+    """A way to train: what fits a model, and what of its settings that depends on."""
+
+    fit: Callable[[FitInputs], Fit]
+    reads: tuple[str, ...] = ()
+    """The fields of `RobustConfig` that it reads: they alone enter the keys of its fits."""
+    version: str = "1"
+    """Raised when the same settings train to other weights: older fits are not taken for new ones."""
+
+
+RECIPES: Mapping[str, Recipe] = {
+    ERM: Recipe(erm),
+    "balanced_sampling": Recipe(balanced_sampling),
+    "group_dro": Recipe(group_dro, ("dro_step_size",)),
+    "jtt": Recipe(jtt, ("jtt_first_epochs", "jtt_upweight")),
+    "dfr": Recipe(dfr, ("dfr_data", "dfr_inverse_l2")),
 }
-"""By the names that arms give in `Arm.objective`."""
+"""By the names that arms give in `Arm.recipe`; the store's column of them is `objective`."""
 
 
 def balanced_weights(cells: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from d3m_ray.training.batching import TokenizedExamples, training_batches
 from d3m_ray.training.cpu_layers import NotByExampleError, dropout_of_rows
-from d3m_ray.training.model import autocast, logits_of
+from d3m_ray.training.model import logits_of
+from d3m_ray.training.precision import autocast
 from d3m_ray.training.settings import TrainingConfig
 
 ROUNDING = 1e-4  # of the largest logit: float32 stays far below it, another mask is far above

@@ -2,9 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
+from d3m_ray.records import DeviceKind
 from d3m_ray.rules import check, check_numbers
 
+EngineName = Literal["ray", "local"]
 _ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
 
 
@@ -12,6 +15,9 @@ _ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
 class ExecutionConfig:
     """Where the work runs. Nothing of it enters a key. A command presets fields from D3M_RAY_<FIELD>, see `flags`."""
 
+    engine: EngineName = "ray"
+    """ray: fits and attribution on the cores and GPUs of a cluster, or of this machine; local: one after the other in
+    this process, without Ray."""
     address: str = "auto"
     """Ray to join: auto (a running cluster, else one on this machine), local (always this machine), HOST:PORT or
     ray://HOST:PORT."""
@@ -27,6 +33,16 @@ class ExecutionConfig:
     """How long to wait for a cluster to have room for a worker or a trial; an autoscaler takes minutes."""
     debug: bool = False
     """Show the traceback of an error, not only what is wrong."""
+
+    @property
+    def trial_device(self) -> DeviceKind:
+        """What fits are trained on."""
+        return "cuda" if self.gpus_per_trial else "cpu"
+
+    @property
+    def worker_device(self) -> DeviceKind:
+        """What attribution computes on."""
+        return "cuda" if self.gpus_per_worker else "cpu"
 
     def __post_init__(self) -> None:
         check_numbers(self)

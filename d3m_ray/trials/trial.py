@@ -14,13 +14,14 @@ from transformers import PreTrainedModel
 
 from d3m_ray.keys import content_hash
 from d3m_ray.metrics.groups import group_metrics
-from d3m_ray.records import Examples, Predictions, Splits
+from d3m_ray.records import DeviceKind, Examples, Predictions, Splits
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import Fit, predict
-from d3m_ray.training.model import BaseModel, build_classifier, default_device, device_name
-from d3m_ray.training.recipes import ERM, OBJECTIVES, FitInputs
+from d3m_ray.training.model import BaseModel, build_classifier
+from d3m_ray.training.precision import device_name, device_of
+from d3m_ray.training.recipes import ERM, RECIPES, FitInputs
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
 
 EVALUATED_SPLITS = ("val", "test")
@@ -38,27 +39,34 @@ class TrialContext:
     tokens: Mapping[str, TokenizedExamples]
     base: BaseModel
     training: TrainingConfig
+    """Its precision is float32 or bfloat16: what "auto" comes to is decided once, for all machines."""
     robust: RobustConfig
     data_hash: str
     model_hash: str
     warnings: tuple[str, ...] = ()
     """What a person should know of the model on this corpus; enters no key."""
+    device: DeviceKind = "cpu"
+    """What all fits are trained on."""
 
-    def fit_key(self, removed: np.ndarray, seed: int, objective: str = ERM) -> str:
-        """Hash of the data, the kept ids, the training configuration, the model and the seed; nothing else.
+    def __post_init__(self) -> None:
+        if self.training.precision == "auto":
+            raise ValueError("the precision of fits is resolved before their keys are made, received auto")
 
-        Another objective than the plain one adds its name and settings. How a fit is paired with that of the full split
-        enters where something is removed: the full split's fit is the same under either pairing.
+    def fit_key(self, removed: np.ndarray, seed: int, recipe: str = ERM) -> str:
+        """Hash of the data, the kept ids, the training configuration, the device, the model, the seed, the recipe.
+
+        Of a recipe's settings those enter that it reads. How a fit is paired with that of the full split enters where
+        something is removed: the full split's fit is the same under either pairing.
         """
         kept = np.delete(self.splits.train.example_ids, removed)
-        otherwise = () if objective == ERM else (objective, asdict(self.robust))
+        of_recipe = {name: getattr(self.robust, name) for name in RECIPES[recipe].reads}
         settings = {name: value for name, value in asdict(self.training).items() if value or name not in SET_ONLY}
         paired = {name: settings.pop(name) for name in ("pairing", "step_matched")}
         if len(removed):
             settings["pairing"] = paired if self.training.pairing == "independent" else "common"
-        return content_hash(
-            TRAINING_VERSION, self.data_hash, kept.tolist(), settings, self.model_hash, str(seed), *otherwise
-        )
+        trained = (settings, self.device, self.model_hash, str(seed))
+        by_recipe = (recipe, RECIPES[recipe].version, of_recipe)
+        return content_hash(TRAINING_VERSION, self.data_hash, kept.tolist(), *trained, *by_recipe)
 
     def trial_key(self, fit_key: str, method: str, num_removed: int, draw: int | None = None) -> str:
         """Hash of the fit and of what asks for it; of a trial that is told apart by its draw, of that too."""
@@ -75,8 +83,8 @@ class FitSpec:
     seed: int
     keeps_weights: bool = False
     """Whether its weights go to the store, as a checkpoint that attribution reads."""
-    objective: str = ERM
-    """A name of `recipes.OBJECTIVES`."""
+    recipe: str = ERM
+    """A name of `recipes.RECIPES`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,14 +106,14 @@ def plan_trial(
     method: str,
     removed: np.ndarray,
     seed: int,
-    objective: str = ERM,
+    recipe: str = ERM,
     draw: int | None = None,
 ) -> TrialSpec:
-    """The trial of a method that removes these positions and trains with this seed and objective.
+    """The trial of a method that removes these positions and trains with this seed and recipe.
 
     With `draw`, many trials of one number removed share a seed of training, and the draw tells them apart.
     """
-    fit = FitSpec(context.fit_key(removed, seed, objective), removed, seed, objective=objective)
+    fit = FitSpec(context.fit_key(removed, seed, recipe), removed, seed, recipe=recipe)
     key = context.trial_key(fit.fit_key, method, len(removed), draw)
     return TrialSpec(key, method, len(removed), seed if draw is None else draw, fit)
 
@@ -127,7 +135,7 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
         seed=spec.seed,
         robust=context.robust,
     )
-    fit = OBJECTIVES[spec.objective](inputs)
+    fit = RECIPES[spec.recipe].fit(inputs)
     predictions = {
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }
@@ -160,7 +168,7 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
         experiment=context.experiment,
         dataset=context.splits.name,
         model=context.base.name,
-        objective=trial.fit.objective,
+        objective=trial.fit.recipe,
         num_removed=trial.num_removed,
         seed=trial.seed,
         created_at=datetime.now(UTC),
@@ -224,7 +232,7 @@ def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: 
 def _model_for(context: TrialContext) -> PreTrainedModel:
     if context.model_hash not in _models:
         _models.clear()
-        _models[context.model_hash] = build_classifier(context.base, default_device())
+        _models[context.model_hash] = build_classifier(context.base, device_of(context.device))
     return _models[context.model_hash]
 
 
@@ -251,8 +259,8 @@ def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit
         "dataset": context.splits.name,
         "label_names": list(context.splits.label_names),
         "training": asdict(context.training),
-        "objective": spec.objective,
-        **({} if spec.objective == ERM else {"robust": asdict(context.robust)}),
+        "objective": spec.recipe,
+        **({"robust": asdict(context.robust)} if RECIPES[spec.recipe].reads else {}),
         "seed": spec.seed,
         "chosen_epoch": fit.chosen_epoch,
         "device": device_name(),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from d3m_ray.attribution.gradcos import SCORERS
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
-from d3m_ray.attribution.methods import METHODS
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.attribution.trak.gradients import ProjectedGradients
 from d3m_ray.attribution.trak.projection import SignProjection
@@ -42,10 +42,10 @@ def test_scores_follow_the_definition(of, inputs):
         train, _ = _units(checkpoint, inputs.train)
         queries, margins = _units(checkpoint, inputs.queries)
         expected.append((train @ queries.T * target_slopes(margins, of)).numpy())
-    found = METHODS["gradcos"].score_queries(dataclasses.replace(inputs, query_target=of), CONFIG, LocalPool())
+    found = SCORERS.score_queries(dataclasses.replace(inputs, query_target=of), CONFIG, LocalPool())
     np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-5, atol=1e-6)
 
 
 def test_an_example_is_nearest_to_itself(inputs):
     same = dataclasses.replace(inputs, queries=dataclasses.replace(inputs.train, split="val"), num_groups=2)
-    np.testing.assert_allclose(np.diag(METHODS["gradcos"].score_queries(same, CONFIG, LocalPool())), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.diag(SCORERS.score_queries(same, CONFIG, LocalPool())), 1, rtol=1e-6)

@@ -14,9 +14,9 @@ from torch import nn
 
 from d3m_ray.attribution import support
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
-from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.support import coverage, reasons_against
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.compatibility import supported
 from d3m_ray.experiment.config import ExperimentConfig
@@ -40,7 +40,7 @@ def tokens(made_tokens):
 
 
 def asked(*methods: str, **options) -> ExperimentConfig:
-    return ExperimentConfig(corpus_options=PlantedOptions(), methods=methods, **options)
+    return ExperimentConfig(corpus=Planted(), methods=methods, **options)
 
 
 @pytest.mark.slow

@@ -12,9 +12,8 @@ from d3m_ray.attribution import forward
 from d3m_ray.attribution.ekfac.curvature import fit_curvature
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
-from d3m_ray.attribution.methods import METHODS
-from d3m_ray.attribution.names import READ_NO_QUERY
 from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.targets import target_slopes, target_values
 from d3m_ray.attribution.trak.gradients import ProjectedGradients
 from d3m_ray.attribution.trak.projection import SignProjection
@@ -131,10 +130,10 @@ def test_scores_are_those_of_the_gradient_of_the_target(made_inputs, method, con
     inputs = dataclasses.replace(made_inputs(num_labels), query_target=target)
     expected = by_hand(inputs, target)
     scale = np.abs(expected).max()
-    found = METHODS[method].score_queries(inputs, config, LocalPool())
+    found = METHODS[method].load().score_queries(inputs, config, LocalPool())
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * scale)
     of_groups = group_scores(expected, inputs.queries.groups, 3)
-    found = METHODS[method].score_groups(inputs, config, LocalPool())
+    found = METHODS[method].load().score_groups(inputs, config, LocalPool())
     np.testing.assert_allclose(found, of_groups, rtol=0, atol=2e-6 * scale)
 
 
@@ -156,14 +155,15 @@ def test_a_target_weighs_each_query_by_its_slope(made_inputs, method):
     """So the libraries, which differentiate the target themselves, give what the engine's own methods give."""
     inputs = made_inputs(num_labels=3, num_checkpoints=1)
     config = {"trak": TRAK, "traker": TRAK, "ekfac": EKFAC, "kronfluence": EKFAC}.get(method)
-    margins = METHODS[method].score_queries(inputs, config, LocalPool())
+    scorers = METHODS[method].load()
+    margins = scorers.score_queries(inputs, config, LocalPool())
     assert _slopes(inputs, "loss").std() > 0.05
     for target in OTHERS:
         asked, expected = dataclasses.replace(inputs, query_target=target), _slopes(inputs, target)[0] * margins
         tolerance = {"rtol": 0, "atol": 1e-5 * np.abs(expected).max()}
-        np.testing.assert_allclose(METHODS[method].score_queries(asked, config, LocalPool()), expected, **tolerance)
+        np.testing.assert_allclose(scorers.score_queries(asked, config, LocalPool()), expected, **tolerance)
         of_groups = group_scores(expected, inputs.queries.groups, 3)
-        np.testing.assert_allclose(METHODS[method].score_groups(asked, config, LocalPool()), of_groups, **tolerance)
+        np.testing.assert_allclose(scorers.score_groups(asked, config, LocalPool()), of_groups, **tolerance)
 
 
 def test_similarities_are_weighed_by_the_slopes_of_each_checkpoint(made_inputs):
@@ -173,23 +173,23 @@ def test_similarities_are_weighed_by_the_slopes_of_each_checkpoint(made_inputs):
     for method, expected in {
         "embedding": np.mean(
             [
-                METHODS["embedding"].score_queries(one, None, LocalPool()) * of_one
+                METHODS["embedding"].load().score_queries(one, None, LocalPool()) * of_one
                 for one, of_one in zip(alone, slopes, strict=True)
             ],
             axis=0,
         ),
-        "bm25": METHODS["bm25"].score_queries(inputs, None, LocalPool()) * slopes.mean(axis=0),
+        "bm25": METHODS["bm25"].load().score_queries(inputs, None, LocalPool()) * slopes.mean(axis=0),
     }.items():
-        found = METHODS[method].score_queries(loss, None, LocalPool())
+        found = METHODS[method].load().score_queries(loss, None, LocalPool())
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
         assert found.dtype == np.float32
 
 
-@pytest.mark.parametrize("method", READ_NO_QUERY)
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.reads_queries])
 def test_no_target_changes_what_reads_no_query(made_inputs, method):
     inputs = made_inputs(num_checkpoints=1)
     for target in OTHERS:
-        for score in (METHODS[method].score_groups, METHODS[method].score_queries):
+        for score in (METHODS[method].load().score_groups, METHODS[method].load().score_queries):
             found = score(dataclasses.replace(inputs, query_target=target), None, LocalPool())
             np.testing.assert_array_equal(found, score(inputs, None, LocalPool()))
 

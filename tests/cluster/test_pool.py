@@ -16,8 +16,7 @@ from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
 from d3m_ray.attribution.libraries import kronfluence, traker
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
-from d3m_ray.attribution.methods import METHODS
-from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.errors import RunError
@@ -107,6 +106,6 @@ def test_scores_are_those_of_the_local_pool(name, pool, tiny_base, made_tokens, 
     assert len(shards.make_shards(inputs.train)) > 5
     assert len(traker.make_batches(inputs.train, checkpoints[0], inputs.precision)) == 8
     known = {"trak": TrakConfig(projection_dim=128), "ekfac": EkfacConfig(), "metagradient": MetagradientConfig()}
-    settings = known.get(ATTRIBUTION_SETTINGS[name] or "")
-    for score in filter(None, (METHODS[name].score_groups, METHODS[name].score_queries)):
+    settings = known.get(METHODS[name].settings or "")
+    for score in filter(None, (METHODS[name].load().score_groups, METHODS[name].load().score_queries)):
         np.testing.assert_array_equal(score(inputs, settings, pool), score(inputs, settings, LocalPool()))

@@ -15,7 +15,7 @@ from d3m_ray import waiting
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.cluster.engine import RayEngine
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.errors import RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.plan import make_context
@@ -30,7 +30,7 @@ from d3m_ray.trials.trial import plan_trial
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ExperimentConfig(
-    corpus_options=PlantedOptions(num_train=160, num_val=40, num_test=40),
+    corpus=Planted(num_train=160, num_val=40, num_test=40),
     model="tiny",
     num_removed=(0, 10),
     seeds=(0, 1),
@@ -53,7 +53,7 @@ def test_ray_and_this_process_give_equal_results(tmp_path, assert_same_results):
 def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_path):
     """The first has nothing to train on, and would never have; the second finds no room in the store."""
     store = Store(tmp_path)
-    context = make_context(SMALL, load_splits(SMALL.corpus_options), store)
+    context = make_context(SMALL, load_splits(SMALL.corpus), store)
     everything = np.arange(160)
     trials = [
         plan_trial(context, "random", removed, seed=0)
@@ -79,7 +79,7 @@ def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_pa
 def test_fits_that_find_no_room_are_not_waited_for_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(waiting, "NOTICE_SECONDS", 1.0)
     execution = dataclasses.replace(SMALL.execution, gpus_per_trial=1, max_wait_seconds=2)
-    context = make_context(SMALL, load_splits(SMALL.corpus_options), Store(tmp_path))
+    context = make_context(SMALL, load_splits(SMALL.corpus), Store(tmp_path))
     trial = plan_trial(context, "random", np.arange(10), seed=0)
     said: list[str] = []
     with pytest.raises(RunError, match=r"waited \d s .* for the cluster to start a worker for the fits"):

@@ -24,25 +24,26 @@ import ray
 
 from d3m_ray.__main__ import main
 from d3m_ray.cluster import engine
-from d3m_ray.commands.sweeps import run_lds_sweep, run_sweep
-from d3m_ray.data.hatexplain import HatexplainOptions
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.commands.sweeps import run_lds_sweep, run_leaderboard_sweep, run_sweep
+from d3m_ray.data.hatexplain import Hatexplain
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
-from d3m_ray.experiment.studies import LdsConfig
+from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.training.settings import TrainingConfig
 
 TABLES = Path(__file__).parent / "bad_inputs"
 PLANTED = ExperimentConfig(
-    PlantedOptions(num_train=160, num_val=40, num_test=40),
+    Planted(num_train=160, num_val=40, num_test=40),
     model="tiny",
     num_removed=(0, 10),
     training=TrainingConfig(num_epochs=1),
 )
-HATEXPLAIN = ExperimentConfig(HatexplainOptions(), model="tiny", methods=("random",))
+HATEXPLAIN = ExperimentConfig(Hatexplain(), model="tiny", methods=("random",))
 COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "sweep": lambda arguments: run_sweep("a test", PLANTED, arguments),
     "hatexplain": lambda arguments: run_sweep("a test", HATEXPLAIN, arguments),
     "lds": lambda arguments: run_lds_sweep("a test", LdsConfig(PLANTED, num_subsets=5), arguments),
+    "leaderboard": lambda arguments: run_leaderboard_sweep("a test", LeaderboardConfig(PLANTED), arguments),
     "status": lambda arguments: main(["status", *arguments]),
     "d3m_ray": main,
 }

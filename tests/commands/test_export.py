@@ -14,7 +14,7 @@ from made_up_store import MadeUp, fill_store
 from d3m_ray.__main__ import main
 from d3m_ray.commands.export import REASONS
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.own_options import OwnOptions
+from d3m_ray.data.own_options import Own
 from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.store import Store
 
@@ -93,7 +93,7 @@ def test_the_two_files_are_train_to_the_letter_and_one_is_read_again(
         texts = [f"{split} {number}" for number in range(16)]
         cells = {"label": ["kind", "rude"] * 8, "group": sorted(MADE.groups * 4)}
         pd.DataFrame({"text": texts, **cells}).to_csv(out.with_name(f"{split}.csv"), index=False)
-    splits = load_splits(OwnOptions(labels=tuple(MADE.label_names)), out.parent)
+    splits = load_splits(Own(labels=tuple(MADE.label_names)), out.parent)
     read = zip(splits.train.texts, splits.train.labels, splits.train.groups, strict=True)
     assert [(text, MADE.label_names[label], splits.group_names[group]) for text, label, group in read] == [
         (row["text"], row["label"], row["group"]) for row in kept
@@ -314,5 +314,5 @@ def test_what_was_chosen_on_test_is_said(store: Store, run: Run, tmp_path: Path)
 
 
 def test_every_arm_that_reads_no_alignment_has_a_reason() -> None:
-    removing = {name for name, arm in ARMS.items() if arm.alignment is None and arm.objective == "erm"}
+    removing = {name for name, arm in ARMS.items() if arm.alignment is None and arm.recipe == "erm"}
     assert set(REASONS) == removing

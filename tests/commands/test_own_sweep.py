@@ -9,7 +9,7 @@ import pytest
 
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.commands.results import show_results
-from d3m_ray.data.own_options import OwnOptions
+from d3m_ray.data.own_options import Own
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
@@ -37,7 +37,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reviews")
     write_reviews(folder / "reviews.csv")
     config = ExperimentConfig(
-        OwnOptions(labels=LABELS),
+        Own(labels=LABELS),
         data=folder / "reviews.csv",
         model="tiny",
         methods=METHODS,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from d3m_ray.commands.results import show_results
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.run import Outcome
@@ -21,7 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
     """A sweep whose model learns nothing: its learning rate is next to zero."""
     store = Store(tmp_path_factory.mktemp("store"))
     config = ExperimentConfig(
-        corpus_options=PlantedOptions(num_train=40, num_val=16, num_test=16),
+        corpus=Planted(num_train=40, num_val=16, num_test=16),
         model="tiny",
         methods=("random",),
         num_removed=(0, 5),

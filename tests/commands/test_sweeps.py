@@ -14,8 +14,8 @@ from d3m_ray.analysis import output
 from d3m_ray.cluster import engine
 from d3m_ray.commands.flags import with_environment
 from d3m_ray.commands.sweeps import run_lds_sweep, run_sweep
-from d3m_ray.data.planted import PlantedOptions
-from d3m_ray.data.toxigen import ToxigenOptions
+from d3m_ray.data.planted import Planted
+from d3m_ray.data.toxigen import Toxigen
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.plan import record_plan
 from d3m_ray.experiment.progress import Progress
@@ -27,8 +27,8 @@ from d3m_ray.trials import engine as local_engine
 from d3m_ray.trials.engine import LocalEngine
 from d3m_ray.trials.settings import ExecutionConfig
 
-PLANTED = ExperimentConfig(PlantedOptions(num_train=160, num_val=40, num_test=40), model="tiny", num_removed=(0, 10))
-TOXIGEN = ExperimentConfig(ToxigenOptions(), methods=("random",))
+PLANTED = ExperimentConfig(Planted(num_train=160, num_val=40, num_test=40), model="tiny", num_removed=(0, 10))
+TOXIGEN = ExperimentConfig(Toxigen(), methods=("random",))
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from d3m_ray.cluster import engine
 from d3m_ray.commands.sweeps import run_sweep
-from d3m_ray.data.corpora import CorpusOptions
-from d3m_ray.data.hatexplain import HatexplainOptions
-from d3m_ray.data.own_options import OwnOptions
-from d3m_ray.data.planted import PlantedOptions
-from d3m_ray.data.toxigen import ToxigenOptions
+from d3m_ray.data.hatexplain import Hatexplain
+from d3m_ray.data.own_options import Own
+from d3m_ray.data.planted import Planted
+from d3m_ray.data.toxigen import Toxigen
 from d3m_ray.experiment.config import ExperimentConfig
 
 HEADER = "text,label,group\n"
@@ -40,7 +40,7 @@ class Bad:
     files: Mapping[str, str | bytes]
     says: Sequence[str]
     flags: Sequence[str] = ()
-    options: CorpusOptions = field(default_factory=OwnOptions)
+    options: Any = field(default_factory=Own)
     file: str = ""
     """Given to --data in the place of the folder."""
 
@@ -69,7 +69,7 @@ def single(name: str, content: str | bytes, says: Sequence[str], *flags: str) ->
 
 
 def toxigen(says: Sequence[str], files: Mapping[str, str | bytes], *flags: str) -> Bad:
-    return Bad(files, says, flags, ToxigenOptions())
+    return Bad(files, says, flags, Toxigen())
 
 
 def hatexplain(says: Sequence[str], post: Mapping[str, object], **divisions: object) -> Bad:
@@ -77,7 +77,7 @@ def hatexplain(says: Sequence[str], post: Mapping[str, object], **divisions: obj
         "dataset.json": json.dumps({"p1": post, "p2": POST, "p3": POST}),
         "post_id_divisions.json": json.dumps({"train": ["p1"], "val": ["p2"], "test": ["p3"]} | divisions),
     }
-    return Bad(files, says, options=HatexplainOptions())
+    return Bad(files, says, options=Hatexplain())
 
 
 def odd(value: object) -> list[object]:
@@ -302,11 +302,9 @@ BAD = {
         ["--train-samples-per-group does not apply, received 100"], FILES, "--train-samples-per-group", "100"
     ),
     "an option of HateXplain beside CSV": Bad(
-        FILES, ["--min-votes does not apply"], ["--min-votes", "1"], HatexplainOptions()
+        FILES, ["--min-votes does not apply"], ["--min-votes", "1"], Hatexplain()
     ),
-    "an option of the demo beside CSV": Bad(
-        FILES, ["--num-train does not apply"], ["--num-train", "80"], PlantedOptions()
-    ),
+    "an option of the demo beside CSV": Bad(FILES, ["--num-train does not apply"], ["--num-train", "80"], Planted()),
     "words for labels in a toxigen sweep": toxigen(
         ["train.csv, line 2", "a label is 0 or 1", "received 'no'", "sweeps/own.py"], FILES
     ),
@@ -318,15 +316,15 @@ BAD = {
     "JSON lines in a hatexplain sweep": Bad(
         {"train.jsonl": lines(*ROWS)},
         ["holds no file of HateXplain, it holds train.jsonl", "sweeps/own.py"],
-        options=HatexplainOptions(),
+        options=Hatexplain(),
     ),
     "gzipped CSV in a hatexplain sweep": Bad(
         {"train.csv.gz": gzip.compress(TRAIN.encode())},
         ["it holds train.csv.gz", "sweeps/own.py"],
-        options=HatexplainOptions(),
+        options=Hatexplain(),
     ),
     "a file in a toxigen sweep": Bad(
-        {"a.csv": TRAIN}, ["sweeps/own.py reads a single file"], options=ToxigenOptions(), file="a.csv"
+        {"a.csv": TRAIN}, ["sweeps/own.py reads a single file"], options=Toxigen(), file="a.csv"
     ),
     "ToxiGen without half of the annotated": toxigen(
         ["annotated_test missing", "it holds annotated_train.csv, toxigen.csv"],
@@ -369,7 +367,7 @@ BAD = {
     "a post twice": Bad(
         {"dataset.json": '{"p1": {}, "p1": {}}', "post_id_divisions.json": "{}"},
         ["these stand twice: ['p1']"],
-        options=HatexplainOptions(),
+        options=Hatexplain(),
     ),
 }
 

@@ -8,7 +8,7 @@ import pytest
 
 from d3m_ray.data.checks import DataError
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.hatexplain import HUB_LABELS, HUB_NAME, HUB_REVISION, HUB_SPLITS, HatexplainOptions, load_hatexplain
+from d3m_ray.data.hatexplain import HUB_LABELS, HUB_NAME, HUB_REVISION, HUB_SPLITS, Hatexplain, load_hatexplain
 from d3m_ray.errors import InputError
 from d3m_ray.records import Examples, Splits
 
@@ -16,7 +16,7 @@ Posts = dict[str, dict[str, object]]
 WriteFolder = Callable[[Posts], Path]
 MakePost = Callable[..., dict[str, object]]
 MakePosts = Callable[..., Posts]
-OPTIONS = HatexplainOptions(groups=("Ant", "Bee"), reduced_groups=("Ant",))
+OPTIONS = Hatexplain(groups=("Ant", "Bee"), reduced_groups=("Ant",))
 
 
 def cells(splits: Splits, examples: Examples) -> Counter[tuple[str, int]]:
@@ -59,7 +59,7 @@ def test_a_post_of_two_groups_stands_once_in_train_under_the_rarer_and_under_bot
     for split in ("train", "val", "test"):
         both = make_post(f"two parades of {split}", ["offensive"] * 3, [["Ant", "Bee"]] * 3)
         posts |= {f"{split}-both": both}
-    options = HatexplainOptions(groups=OPTIONS.groups, reduced_groups=())
+    options = Hatexplain(groups=OPTIONS.groups, reduced_groups=())
     frames = load_hatexplain(options, write_hatexplain(posts)).by_name()
     of_both = {name: [i for i in e.example_ids if "-both/" in i] for name, e in frames.items()}
     assert of_both["train"] == ["train-both/Bee"]
@@ -71,7 +71,7 @@ def test_the_seed_decides_and_nothing_else(write_hatexplain: WriteFolder, make_p
     folder = write_hatexplain(make_posts(12, OPTIONS.groups))
     first = load_hatexplain(OPTIONS, folder)
     assert load_hatexplain(OPTIONS, folder).content_hash() == first.content_hash()
-    other = HatexplainOptions(groups=("Ant", "Bee"), reduced_groups=("Ant",), seed=1)
+    other = Hatexplain(groups=("Ant", "Bee"), reduced_groups=("Ant",), seed=1)
     assert load_hatexplain(other, folder).content_hash() != first.content_hash()
 
 
@@ -94,7 +94,7 @@ def test_votes_decide_label_and_groups(
     targets: list[list[str]],
     groups: dict[str, int],
 ) -> None:
-    options = HatexplainOptions(groups=("Ant", "Bee"), reduced_groups=())
+    options = Hatexplain(groups=("Ant", "Bee"), reduced_groups=())
     posts = make_posts(1, options.groups) | {"val-new": make_post("a new kite", labels, targets)}
     for group, label in groups.items():  # the new post is then the only one of its cell
         del posts[f"val-{group}-{('normal', 'offensive')[label]}-0"]
@@ -160,9 +160,9 @@ def test_other_groups_are_refused_with_those_that_there_are(
 ) -> None:
     folder = write_hatexplain(make_posts(4, OPTIONS.groups))
     with pytest.raises(DataError, match=r"--groups are of Ant, Bee, Other; received Cat"):
-        load_hatexplain(HatexplainOptions(groups=("Ant", "Cat"), reduced_groups=()), folder)
+        load_hatexplain(Hatexplain(groups=("Ant", "Cat"), reduced_groups=()), folder)
     with pytest.raises(DataError, match=r"Other has none of label 0.*leave it out of --groups"):
-        load_hatexplain(HatexplainOptions(groups=("Ant", "Other"), reduced_groups=()), folder)
+        load_hatexplain(Hatexplain(groups=("Ant", "Other"), reduced_groups=()), folder)
 
 
 def test_a_broken_folder_is_one_clear_error(
@@ -201,11 +201,11 @@ def test_a_broken_folder_is_one_clear_error(
 )
 def test_options_are_checked(wrong: dict[str, tuple[str, ...] | int]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
-        HatexplainOptions(**wrong)  # type: ignore[arg-type]
+        Hatexplain(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_real_posts_are_read(test_data_dir: Path) -> None:
-    splits = load_splits(HatexplainOptions(), test_data_dir / "hatexplain")
+    splits = load_splits(Hatexplain(), test_data_dir / "hatexplain")
     assert splits.group_names == ("African", "Islam", "Refugee", "Women")
     assert len(splits.train) > len(splits.val) > 0
     for examples in (splits.train, splits.val):

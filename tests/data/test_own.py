@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.own_options import OwnOptions
+from d3m_ray.data.own_options import Own
 from d3m_ray.data.sampling import cut_by_share
 from d3m_ray.errors import InputError
 from d3m_ray.records import Examples, Splits
@@ -51,47 +51,44 @@ def cells(splits: Splits, examples: Examples) -> Counter[tuple[str, str]]:
 
 @pytest.mark.parametrize("ending", WRITERS)
 def test_every_format_gives_the_same_rows(ending: str, tmp_path: Path) -> None:
-    splits = load_splits(OwnOptions(labels=WORDS), write(tmp_path / "walks", ending))
+    splits = load_splits(Own(labels=WORDS), write(tmp_path / "walks", ending))
     assert (splits.name, splits.group_names, splits.label_names) == ("walks", ("ant", "bee"), WORDS)
     assert splits.train.texts == tuple(ROWS["train"]["text"])
     assert splits.val.example_ids.tolist() == [f"val/{row}" for row in range(12)]
     assert [WORDS[label] for label in splits.test.labels] == ROWS["test"]["label"].tolist()
     assert splits.num_dropped == {}
-    assert (
-        splits.content_hash() == load_splits(OwnOptions(labels=WORDS), write(tmp_path / "other", "csv")).content_hash()
-    )
+    assert splits.content_hash() == load_splits(Own(labels=WORDS), write(tmp_path / "other", "csv")).content_hash()
 
 
 def test_one_file_with_a_split_column_gives_what_files_give(tmp_path: Path) -> None:
     spelled = {"train": "Train", "val": "validation", "test": "test"}
     both = pd.concat([frame.assign(split=spelled[split]) for split, frame in ROWS.items()])
     folder = write(tmp_path / "walks", "csv", {"all": both})
-    splits = load_splits(OwnOptions(split_column="split"), folder)
-    expected = load_splits(OwnOptions(), write(tmp_path / "files", "csv"))
+    splits = load_splits(Own(split_column="split"), folder)
+    expected = load_splits(Own(), write(tmp_path / "files", "csv"))
     assert splits.test.texts == expected.test.texts
     assert splits.test.example_ids.tolist() == [f"test/{row}" for row in range(24, 36)], "the row of the one file"
     assert splits.label_names == ("maybe", "no", "yes"), "words by alphabet"
-    assert load_splits(OwnOptions(split_column="split"), folder / "all.csv").content_hash() == splits.content_hash()
+    assert load_splits(Own(split_column="split"), folder / "all.csv").content_hash() == splits.content_hash()
 
 
 def test_numbers_are_labels_in_their_order_however_they_are_written(tmp_path: Path) -> None:
     numbers = {"no": 2, "maybe": 10, "yes": -1}
     frames = {split: frame.assign(label=frame["label"].map(numbers)) for split, frame in ROWS.items()}
-    whole = load_splits(OwnOptions(), write(tmp_path / "whole", "csv", frames))
+    whole = load_splits(Own(), write(tmp_path / "whole", "csv", frames))
     assert whole.label_names == ("-1", "2", "10")
     as_floats = {split: frame.assign(label=frame["label"].astype(float)) for split, frame in frames.items()}
     for ending in ("csv", "parquet"):
-        other = load_splits(OwnOptions(), write(tmp_path / ending, ending, as_floats))
+        other = load_splits(Own(), write(tmp_path / ending, ending, as_floats))
         assert other.content_hash() == whole.content_hash()
-    turned = load_splits(OwnOptions(labels=("10", "2", "-1")), tmp_path / "whole")
+    turned = load_splits(Own(labels=("10", "2", "-1")), tmp_path / "whole")
     np.testing.assert_array_equal(turned.train.labels, 2 - whole.train.labels)
 
 
 def test_true_and_false_are_labels_in_every_format(tmp_path: Path) -> None:
     frames = {split: frame.assign(label=frame["label"] == "yes") for split, frame in ROWS.items()}
     hashes = {
-        ending: load_splits(OwnOptions(), write(tmp_path / ending, ending, frames))
-        for ending in ("csv", "parquet", "jsonl")
+        ending: load_splits(Own(), write(tmp_path / ending, ending, frames)) for ending in ("csv", "parquet", "jsonl")
     }
     assert {splits.label_names for splits in hashes.values()} == {("False", "True")}
     assert len({splits.content_hash() for splits in hashes.values()}) == 1
@@ -102,18 +99,18 @@ def test_scores_at_the_threshold_and_numbered_groups_are_those_of_every_format(t
     frames = {split: frame.assign(**columns) for split, frame in ROWS.items()}
     short = {split: frame.astype(dict.fromkeys(columns, "float32")) for split, frame in frames.items()}
     folders = write(tmp_path / "csv", "csv", frames), write(tmp_path / "short", "parquet", short)
-    by_group = [load_splits(OwnOptions(label_threshold=0.7), folder) for folder in folders]
+    by_group = [load_splits(Own(label_threshold=0.7), folder) for folder in folders]
     assert [splits.group_names for splits in by_group] == [("0.1", "0.7")] * 2
     assert by_group[0].train.labels.tolist() == by_group[1].train.labels.tolist() == [1, 0, 1, 0] * 3
-    options = OwnOptions(label_threshold=0.7, identity_columns=("ant",), identity_threshold=0.7)
+    options = Own(label_threshold=0.7, identity_columns=("ant",), identity_threshold=0.7)
     by_identity = [load_splits(options, folder) for folder in folders]
     assert by_identity[0].content_hash() == by_identity[1].content_hash()
 
 
 def test_blanks_around_the_words_of_an_option_do_not_count(tmp_path: Path) -> None:
     folder = write(tmp_path / "walks", "csv")
-    plain = load_splits(OwnOptions(labels=WORDS), folder)
-    assert load_splits(OwnOptions(labels=(" no", "maybe ", "yes")), folder).content_hash() == plain.content_hash()
+    plain = load_splits(Own(labels=WORDS), folder)
+    assert load_splits(Own(labels=(" no", "maybe ", "yes")), folder).content_hash() == plain.content_hash()
 
 
 def test_bytes_and_categories_of_a_parquet_file_are_texts_and_words(tmp_path: Path) -> None:
@@ -121,13 +118,13 @@ def test_bytes_and_categories_of_a_parquet_file_are_texts_and_words(tmp_path: Pa
         split: frame.assign(text=frame["text"].str.encode("utf-8"), label=frame["label"].astype("category"))
         for split, frame in ROWS.items()
     }
-    splits = load_splits(OwnOptions(), write(tmp_path / "bytes", "parquet", frames))
-    assert splits.content_hash() == load_splits(OwnOptions(), write(tmp_path / "plain", "csv")).content_hash()
+    splits = load_splits(Own(), write(tmp_path / "bytes", "parquet", frames))
+    assert splits.content_hash() == load_splits(Own(), write(tmp_path / "plain", "csv")).content_hash()
 
 
 def test_several_columns_are_one_text_or_one_group(tmp_path: Path) -> None:
     frames = {s: f.assign(title=[f"Walk {i}" for i in range(12)], place=["sea", "hill"] * 6) for s, f in ROWS.items()}
-    options = OwnOptions(text_columns=("title", "text"), group_columns=("group", "place"))
+    options = Own(text_columns=("title", "text"), group_columns=("group", "place"))
     splits = load_splits(options, write(tmp_path / "walks", "csv", frames))
     assert splits.train.texts[1] == "Walk 1 | train walk 1, by the sea"
     assert splits.group_names == ("ant & hill", "ant & sea", "bee & hill", "bee & sea")
@@ -137,13 +134,10 @@ def test_several_columns_are_one_text_or_one_group(tmp_path: Path) -> None:
 def test_parts_of_a_split_are_one_split(tmp_path: Path) -> None:
     frames = {"train-00000-of-00002": ROWS["train"][:5], "train-00001-of-00002": ROWS["train"][5:]}
     folder = write(tmp_path / "walks", "parquet", frames | {"validation": ROWS["val"], "test": ROWS["test"]})
-    assert (
-        load_splits(OwnOptions(), folder).content_hash()
-        == load_splits(OwnOptions(), write(tmp_path / "w", "csv")).content_hash()
-    )
+    assert load_splits(Own(), folder).content_hash() == load_splits(Own(), write(tmp_path / "w", "csv")).content_hash()
     write(folder, "parquet", {"train-00001-of-00002": ROWS["train"][5:].assign(label=None)})
     with pytest.raises(InputError, match=r"train-00001-of-00002\.parquet, row 0: an example has a label.*6 more rows"):
-        load_splits(OwnOptions(), folder)
+        load_splits(Own(), folder)
 
 
 def test_parts_of_older_hubs_and_what_is_no_data_are_known(tmp_path: Path) -> None:
@@ -152,8 +146,8 @@ def test_parts_of_older_hubs_and_what_is_no_data_are_known(tmp_path: Path) -> No
     folder = write(tmp_path / "walks", "parquet", frames)
     for name in ("dataset_infos.json", "README.json", ".hidden.csv", "notes.txt", "train.log"):
         (folder / name).write_text("{}")
-    expected = load_splits(OwnOptions(), write(tmp_path / "plain", "csv"))
-    assert load_splits(OwnOptions(), folder).content_hash() == expected.content_hash()
+    expected = load_splits(Own(), write(tmp_path / "plain", "csv"))
+    assert load_splits(Own(), folder).content_hash() == expected.content_hash()
 
 
 def test_a_mark_carriage_returns_and_lines_inside_a_text_are_read(tmp_path: Path) -> None:
@@ -161,7 +155,7 @@ def test_a_mark_carriage_returns_and_lines_inside_a_text_are_read(tmp_path: Path
     (tmp_path / "train.csv").write_bytes(content)
     for split in ("val", "test"):
         (tmp_path / f"{split}.csv").write_text(f"text,label,group\n{split} walk,no,ant\n")
-    splits = load_splits(OwnOptions(name="tea"), tmp_path)
+    splits = load_splits(Own(name="tea"), tmp_path)
     assert splits.name == "tea"
     assert splits.train.texts == ('a walk,\r\nand "tea"', "b")
 
@@ -172,7 +166,7 @@ def test_a_mark_carriage_returns_and_lines_inside_a_text_are_read(tmp_path: Path
 def test_a_corpus_is_called_like_its_folder(folder: str, name: str | None, tmp_path: Path) -> None:
     path = tmp_path / "inside" / folder
     (tmp_path / "inside").mkdir()
-    splits = load_splits(OwnOptions(), write(path, "csv"))
+    splits = load_splits(Own(), write(path, "csv"))
     assert splits.name == (name or tmp_path.name)
 
 
@@ -181,13 +175,13 @@ def test_a_corpus_is_called_like_its_folder(folder: str, name: str | None, tmp_p
 
 def test_every_group_and_label_gives_its_share(tmp_path: Path) -> None:
     folder = write(tmp_path / "walks", "csv", {"walks": made_rows("one", 120)})
-    splits = load_splits(OwnOptions(val_share=0.1), folder)
+    splits = load_splits(Own(val_share=0.1), folder)
     assert set(cells(splits, splits.train).values()) == {14}
     assert set(cells(splits, splits.val).values()) == {2}
     assert set(cells(splits, splits.test).values()) == {4}
     assert "val (10%) and test (20%) cut off train, seed 0" in splits.notes
-    again = load_splits(OwnOptions(val_share=0.1), folder)
-    other = load_splits(OwnOptions(val_share=0.1, split_seed=1), folder)
+    again = load_splits(Own(val_share=0.1), folder)
+    other = load_splits(Own(val_share=0.1, split_seed=1), folder)
     assert again.content_hash() == splits.content_hash() != other.content_hash()
     rows = {
         int(i.split("/")[1]): text
@@ -199,7 +193,7 @@ def test_every_group_and_label_gives_its_share(tmp_path: Path) -> None:
 
 def test_only_what_is_missing_is_cut(tmp_path: Path) -> None:
     folder = write(tmp_path / "walks", "csv", {split: ROWS[split] for split in ("train", "test")})
-    splits = load_splits(OwnOptions(val_share=0.5), folder)
+    splits = load_splits(Own(val_share=0.5), folder)
     assert splits.test.texts == tuple(ROWS["test"]["text"])
     assert (len(splits.train), len(splits.val)) == (6, 6)
     assert set(splits.train.texts) | set(splits.val.texts) == set(ROWS["train"]["text"])
@@ -246,8 +240,8 @@ def test_bad_rows_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
     more = pd.DataFrame(train, columns=["text", "label", "group"])
     val = pd.concat([ROWS["val"], ROWS["test"][:1]])
     folder = write(tmp_path / "walks", "csv", ROWS | {"train": pd.concat([ROWS["train"], more]), "val": val})
-    splits = load_splits(OwnOptions(bad_rows="drop"), folder)
-    assert splits.content_hash() == load_splits(OwnOptions(), write(tmp_path / "plain", "csv")).content_hash()
+    splits = load_splits(Own(bad_rows="drop"), folder)
+    assert splits.content_hash() == load_splits(Own(), write(tmp_path / "plain", "csv")).content_hash()
     assert splits.num_dropped == {
         "row without text": 1,
         "row without label": 1,
@@ -263,13 +257,13 @@ def test_bad_rows_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
 def test_a_row_repeats_another_that_reads_alike(tmp_path: Path) -> None:
     more = pd.DataFrame([("A\u200b  Café ", "no", "ant"), ("a cafe\u0301", "no", "ant")], columns=list(ROWS["train"]))
     folder = write(tmp_path / "walks", "csv", ROWS | {"train": pd.concat([ROWS["train"], more])})
-    splits = load_splits(OwnOptions(), folder)
+    splits = load_splits(Own(), folder)
     assert splits.train.texts[12:] == ("A\u200b  Café ",), "the first one's text, as it stands"
     assert splits.num_dropped == {"train row repeats another": 1}
     write(folder, "csv", {"train": pd.concat([ROWS["train"], more.assign(label=["no", "yes"])])})
     with pytest.raises(InputError, match=r"train\.csv, line 15: a text has one label per group"):
-        load_splits(OwnOptions(), folder)
-    dropped = load_splits(OwnOptions(bad_rows="drop"), folder)
+        load_splits(Own(), folder)
+    dropped = load_splits(Own(bad_rows="drop"), folder)
     assert dropped.train.texts == tuple(ROWS["train"]["text"])
     assert dropped.num_dropped == {"train row of a text with two labels": 2}
 
@@ -280,20 +274,20 @@ def test_truths_beside_numbers_are_refused(ending: str, column: str, tmp_path: P
     mixed = {s: f.assign(**{column: [True, False, 1, 0] * 3}) for s, f in ROWS.items()}
     mixed = {split: frame.astype({column: object}) for split, frame in mixed.items()}
     with pytest.raises(InputError, match=rf"the {column}s of .* received \['0', '1', 'False', 'True'\]"):
-        load_splits(OwnOptions(), write(tmp_path / "walks", ending, mixed))
+        load_splits(Own(), write(tmp_path / "walks", ending, mixed))
 
 
 def test_groups_that_read_alike_are_no_small_groups(tmp_path: Path) -> None:
     val = ROWS["val"].replace({"group": {"ant": "Ant"}})
     with pytest.raises(InputError, match=r"two groups of corpus 'walks' .* received 'Ant' and 'ant'"):
-        load_splits(OwnOptions(min_group_size=1), write(tmp_path / "walks", "csv", ROWS | {"val": val}))
+        load_splits(Own(min_group_size=1), write(tmp_path / "walks", "csv", ROWS | {"val": val}))
 
 
 def test_rows_without_a_split_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
     blank = made_rows("more", 3).assign(split=[None, " ", ""], label="another")
     every = pd.concat([*(frame.assign(split=split) for split, frame in ROWS.items()), blank])
     folder = write(tmp_path / "walks", "csv", {"all": every})
-    splits = load_splits(OwnOptions(split_column="split", bad_rows="drop"), folder)
+    splits = load_splits(Own(split_column="split", bad_rows="drop"), folder)
     assert [len(examples) for examples in splits.by_name().values()] == [12, 12, 12]
     assert splits.label_names == ("maybe", "no", "yes")
     assert splits.num_dropped == {"row without split": 3}
@@ -303,7 +297,7 @@ def test_small_groups_are_left_out_and_counted_if_asked(tmp_path: Path) -> None:
     more = pd.DataFrame([("a cap", "no", "cat"), ("a hat", "no", "dog")], columns=["text", "label", "group"])
     val = pd.concat([ROWS["val"], more[1:].assign(text="a scarf")])
     folder = write(tmp_path / "walks", "csv", ROWS | {"train": pd.concat([ROWS["train"], more]), "val": val})
-    splits = load_splits(OwnOptions(min_group_size=1), folder)
+    splits = load_splits(Own(min_group_size=1), folder)
     assert splits.group_names == ("ant", "bee")
     assert splits.num_dropped == {"row of a group with fewer than 1 rows in a split": 3}
 
@@ -332,7 +326,7 @@ def civil_comments() -> pd.DataFrame:
 
 def test_civil_comments_as_wilds_publishes_it(tmp_path: Path) -> None:
     civil_comments().to_csv(tmp_path / "all_data_with_identities.csv")
-    options = OwnOptions(
+    options = Own(
         name="civilcomments",
         text_columns=("comment_text",),
         label_column="toxicity",
@@ -377,7 +371,7 @@ def test_multinli_as_the_group_robustness_papers_publish_it(tmp_path: Path) -> N
         for row in range(48)
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "metadata_random.csv")
-    options = OwnOptions(
+    options = Own(
         text_columns=("sentence1", "sentence2"),
         label_column="gold_label",
         split_column="split",
@@ -402,7 +396,7 @@ def test_jigsaw_as_kaggle_publishes_it(tmp_path: Path) -> None:
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
     pd.DataFrame({"id": [1], "comment_text": ["a walk"]}).to_csv(tmp_path / "test.csv", index=False)
-    options = OwnOptions(
+    options = Own(
         name="jigsaw",
         text_columns=("comment_text",),
         label_column="target",
@@ -413,9 +407,9 @@ def test_jigsaw_as_kaggle_publishes_it(tmp_path: Path) -> None:
     assert splits.num_dropped == {"row with a blank identity": 20}
     assert splits.group_names == ("female", "male", "none")
     assert [len(examples) for examples in splits.by_name().values()] == [36, 12, 12]
-    read_as_zero = load_splits(OwnOptions(**vars(options) | {"missing_identities": "zero"}), tmp_path / "train.csv")
+    read_as_zero = load_splits(Own(**vars(options) | {"missing_identities": "zero"}), tmp_path / "train.csv")
     assert sum(len(examples) for examples in read_as_zero.by_name().values()) == 80
-    without = load_splits(OwnOptions(**vars(options) | {"no_identity_group": ""}), tmp_path / "train.csv")
+    without = load_splits(Own(**vars(options) | {"no_identity_group": ""}), tmp_path / "train.csv")
     assert without.group_names == ("female", "male")
     assert without.num_dropped == {"row with a blank identity": 20, "row without identity": 20}
     with pytest.raises(InputError, match=r"test\.csv, header: .* target, male, female missing"):
@@ -430,7 +424,7 @@ def test_a_row_of_many_identities_trains_under_the_rarest(tmp_path: Path) -> Non
         split: frame.assign(text=[f"{split} {i}" for i in range(11)], label=["no", "yes"] * 5 + ["no"])
         for split in ("train", "val", "test")
     }
-    splits = load_splits(OwnOptions(identity_columns=("ant", "bee")), write(tmp_path / "walks", "csv", frames))
+    splits = load_splits(Own(identity_columns=("ant", "bee")), write(tmp_path / "walks", "csv", frames))
     assert np.bincount(splits.train.groups).tolist() == [6, 5]
     assert np.bincount(splits.val.groups).tolist() == [9, 5]
     assert len(set(splits.train.texts)) == len(splits.train)
@@ -485,7 +479,7 @@ def test_the_rows_are_those_of_a_naive_reading(seed: int, tmp_path: Path) -> Non
         }
     )
     table.to_csv(tmp_path / "walks.csv", index=False)
-    options = OwnOptions(
+    options = Own(
         label_column="score",
         label_threshold=0.5,
         identity_columns=IDENTITIES,

@@ -6,7 +6,7 @@ import pytest
 
 from d3m_ray.data.checks import DataError
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.planted import HARMED_GROUP, OWN_CUES, PLACES, SHARED_CUES, PlantedOptions, make_planted
+from d3m_ray.data.planted import HARMED_GROUP, OWN_CUES, PLACES, SHARED_CUES, Planted, make_planted
 from d3m_ray.errors import InputError
 from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import Examples, Splits
@@ -28,7 +28,7 @@ def meant_labels(splits: Splits, examples: Examples) -> np.ndarray:
 
 
 def test_the_splits_are_balanced_and_only_the_harmful_rows_are_wrong() -> None:
-    splits = make_planted(PlantedOptions())
+    splits = make_planted(Planted())
     assert splits.group_names == tuple(PLACES)
     assert [len(examples) for examples in splits.by_name().values()] == [1200, 400, 800]
     for examples in splits.by_name().values():
@@ -42,7 +42,7 @@ def test_the_splits_are_balanced_and_only_the_harmful_rows_are_wrong() -> None:
 
 
 def test_no_text_is_written_twice_and_each_names_its_group() -> None:
-    splits = make_planted(PlantedOptions(num_train=2400))
+    splits = make_planted(Planted(num_train=2400))
     texts = [text for examples in splits.by_name().values() for text in examples.texts]
     assert len(set(texts)) == len(texts)
     for examples in splits.by_name().values():
@@ -56,17 +56,17 @@ def test_no_word_means_two_things() -> None:
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
-    first = make_planted(PlantedOptions())
-    again = make_planted(PlantedOptions())
+    first = make_planted(Planted())
+    again = make_planted(Planted())
     assert (again.content_hash(), again.harmful_ids) == (first.content_hash(), first.harmful_ids)
-    other = make_planted(PlantedOptions(seed=1))
+    other = make_planted(Planted(seed=1))
     assert other.content_hash() != first.content_hash()
     assert other.harmful_ids != first.harmful_ids
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5])
 def test_the_fraction_is_of_the_harmed_group(fraction: float) -> None:
-    splits = make_planted(PlantedOptions(num_train=800, harmful_fraction=fraction))
+    splits = make_planted(Planted(num_train=800, harmful_fraction=fraction))
     assert len(splits.harmful_ids) == round(fraction * 200)
 
 
@@ -77,17 +77,17 @@ def test_the_fraction_is_of_the_harmed_group(fraction: float) -> None:
 )
 def test_options_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(wrong)).replace('_', '-')} is "):
-        PlantedOptions(**wrong)  # type: ignore[arg-type]
+        Planted(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_folder_of_another_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="made, not read: leave out --data"):
-        load_splits(PlantedOptions(), tmp_path)
+        load_splits(Planted(), tmp_path)
 
 
 @pytest.mark.slow
 def test_the_harmful_rows_make_their_group_the_worst_and_nothing_else_does() -> None:
-    splits = make_planted(PlantedOptions())
+    splits = make_planted(Planted())
     base, tokenizer = load_base_model("tiny", splits.train.texts)
     tokens = {split: tokenize(examples, tokenizer, 128) for split, examples in splits.by_name().items()}
     config = TrainingConfig(num_epochs=4, learning_rate=1e-3, final_model="last", precision="float32")

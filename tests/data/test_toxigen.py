@@ -16,7 +16,7 @@ from d3m_ray.data.toxigen import (
     GROUPS,
     HUB_NAME,
     REDUCED_GROUPS,
-    ToxigenOptions,
+    Toxigen,
     annotated_rows,
     clean_text,
     load_toxigen,
@@ -26,7 +26,7 @@ from d3m_ray.records import Examples, Splits
 
 WriteFolder = Callable[..., Path]
 MakeRows = Callable[[int], pd.DataFrame]
-SMALL = ToxigenOptions(train_samples_per_group=80, test_samples_per_group=20)
+SMALL = Toxigen(train_samples_per_group=80, test_samples_per_group=20)
 
 
 def cells(splits: Splits, examples: Examples) -> Counter[tuple[str, int]]:
@@ -74,7 +74,7 @@ def test_the_seed_decides_and_nothing_else(write_toxigen: WriteFolder) -> None:
     folder = write_toxigen()
     first = load_toxigen(SMALL, folder)
     assert load_toxigen(SMALL, folder).content_hash() == first.content_hash()
-    other = load_toxigen(ToxigenOptions(80, 20, seed=1), folder)
+    other = load_toxigen(Toxigen(80, 20, seed=1), folder)
     assert other.content_hash() != first.content_hash()
     assert set(other.test.example_ids) != set(first.test.example_ids)
 
@@ -94,7 +94,7 @@ def test_groups_are_balanced_within_each_generation_method(
 
 
 def test_val_from_people(write_toxigen: WriteFolder) -> None:
-    splits = load_toxigen(ToxigenOptions(80, 20, val_from_annotated=True), write_toxigen())
+    splits = load_toxigen(Toxigen(80, 20, val_from_annotated=True), write_toxigen())
     assert cells(splits, splits.train) == expected_cells(40, 10), "train keeps all generated rows"
     assert cells(splits, splits.val) == expected_cells(4, 4), "a fifth of the human-labelled rows"
     assert cells(splits, splits.test) == expected_cells(10, 10)
@@ -171,12 +171,12 @@ def test_an_error_names_file_row_and_value(
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (ToxigenOptions(400, 20), ["toxigen.csv", "--train-samples-per-group asks for 200", "there are 80"]),
-        (ToxigenOptions(80, 60), ["annotated.csv", "--test-samples-per-group asks for 30", "there are 20"]),
+        (Toxigen(400, 20), ["toxigen.csv", "--train-samples-per-group asks for 200", "there are 80"]),
+        (Toxigen(80, 60), ["annotated.csv", "--test-samples-per-group asks for 30", "there are 20"]),
     ],
     ids=["train", "test"],
 )
-def test_too_few_rows_are_refused(write_toxigen: WriteFolder, options: ToxigenOptions, parts: list[str]) -> None:
+def test_too_few_rows_are_refused(write_toxigen: WriteFolder, options: Toxigen, parts: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         load_toxigen(options, write_toxigen())
     for part in parts:
@@ -185,7 +185,7 @@ def test_too_few_rows_are_refused(write_toxigen: WriteFolder, options: ToxigenOp
 
 def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"toxigen\.csv.* toxigen, annotated missing, it holds nothing"):
-        load_splits(ToxigenOptions(), tmp_path)
+        load_splits(Toxigen(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
 )
 def test_options_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(wrong)).replace('_', '-')} is at least"):
-        ToxigenOptions(**wrong)
+        Toxigen(**wrong)
 
 
 def test_parquet_and_the_hub_give_what_csv_gives(

@@ -10,7 +10,7 @@ from d3m_ray.analysis.headline import headline
 from d3m_ray.analysis.results import read_results
 from d3m_ray.analysis.status import experiment_status
 from d3m_ray.attribution.trak.settings import TrakConfig
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment import best
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.progress import Progress
@@ -24,7 +24,7 @@ from d3m_ray.trials import engine as engine_module
 from d3m_ray.trials.engine import LocalEngine
 
 SMALL = ExperimentConfig(
-    corpus_options=PlantedOptions(num_train=64, num_val=24, num_test=24),
+    corpus=Planted(num_train=64, num_val=24, num_test=24),
     model="tiny",
     methods=("trak_best", "trak", "random", "random_best", "trak_auto", "trak_auto_best"),
     num_removed=(0, 8, 16),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.corpus import store_corpus
 from d3m_ray.experiment.plan import record_plan
@@ -100,7 +100,7 @@ def test_a_damaged_corpus_is_written_again_and_said(tmp_path):
 
 @pytest.mark.parametrize("has_texts", [True, False])
 def test_an_experiment_begins_with_its_corpus_and_goes_on_whether_texts_are_stored_or_not(has_texts, tmp_path, capsys):
-    planted = PlantedOptions(num_train=80, num_val=40, num_test=40)
+    planted = Planted(num_train=80, num_val=40, num_test=40)
     config = ExperimentConfig(planted, model="tiny", methods=("random",), seeds=(0,), num_removed=(5,))
     store = Store(tmp_path)
     for begun in (has_texts, not has_texts):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from d3m_ray.attribution.methods import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.lds import prepare_lds, run_lds
@@ -25,11 +24,12 @@ from d3m_ray.trials.engine import LocalEngine
 
 SMALL = LdsConfig(
     ExperimentConfig(
-        corpus_options=PlantedOptions(num_train=160, num_val=40, num_test=40),
+        corpus=Planted(num_train=160, num_val=40, num_test=40),
         model="tiny",
         methods=("trak", "embedding", "random"),
         training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
         trak=TrakConfig(projection_dim=64),
+        alignment=AlignmentConfig(target="margin"),
     ),
     num_subsets=5,
     removal_shares=("10%",),
@@ -58,7 +58,7 @@ def test_subsets_are_ordinary_trials_that_remove_half(measured):
     ]
     removed = measured.read_all("removals").groupby("trial_key")["example_id"].apply(frozenset)
     assert len(set(removed[trials["trial_key"]])) == 5
-    ids = load_splits(SMALL.experiment.corpus_options).train.example_ids
+    ids = load_splits(SMALL.experiment.corpus).train.example_ids
     of_first = trials.loc[trials["seed"] == 2_000_003, "trial_key"].iloc[0]
     assert removed[of_first] == frozenset(ids[random_subset(160, 80, 3)]), "both fits lack what (80, 3) always drew"
 
@@ -77,7 +77,7 @@ def test_removal_by_each_method_stands_beside_random_removal(measured):
 
 
 def test_the_score_is_the_rank_correlation_of_foretold_and_retrained_margins(measured):
-    splits = load_splits(SMALL.experiment.corpus_options)
+    splits = load_splits(SMALL.experiment.corpus)
     of_trak = measured.read_all("query_scores").query("method == 'trak'")
     scores = of_trak.pivot(index="example_id", columns="query_id", values="score")
     trials = measured.read_all("trials").query(SUBSETS).sort_values("seed")
@@ -118,7 +118,7 @@ def test_the_score_is_the_rank_correlation_of_foretold_and_retrained_margins(mea
 
 
 def test_the_alignment_foretells_the_weighed_sum_of_the_groups(measured):
-    splits = load_splits(SMALL.experiment.corpus_options)
+    splits = load_splits(SMALL.experiment.corpus)
     (row,) = measured.read_all("lds").query("method == 'trak' and kind == 'alignment'").to_dict("records")
     configuration = measured.read_metadata("lds", row["lds_key"], "trak")["configuration"]
     key = configuration["alignment_key"]
@@ -161,7 +161,7 @@ def test_a_subset_of_which_a_fit_is_lost_does_not_count(measured):
 
 def test_another_target_is_foretold_and_measured(measured):
     """Of retrained models minus the loss, whose scores are weighed; the fits are those of the margin's LDS."""
-    splits, stored = load_splits(SMALL.experiment.corpus_options), measured.keys("fits")
+    splits, stored = load_splits(SMALL.experiment.corpus), measured.keys("fits")
     experiment = dataclasses.replace(SMALL.experiment, methods=("embedding",), alignment=AlignmentConfig(target="loss"))
     run(dataclasses.replace(SMALL, experiment=experiment, removal_shares=()), measured)
     assert measured.keys("fits") == stored
@@ -212,11 +212,11 @@ def test_more_subsets_and_methods_train_only_what_is_new(measured, monkeypatch):
     assert [spec.seed for spec in trained if spec.fit_key not in stored] == [1_000_005, 2_000_005]
 
 
-def test_a_method_that_fails_ends_only_itself(measured, monkeypatch):
+def test_a_method_that_fails_ends_only_itself(measured, replace_scorers):
     def fails(inputs, settings, pool):
         raise RuntimeError("made up")
 
-    monkeypatch.setitem(METHODS, "ekfac", dataclasses.replace(METHODS["ekfac"], score_queries=fails))
+    replace_scorers("ekfac", score_queries=fails)
     experiment = dataclasses.replace(SMALL.experiment, methods=("ekfac", "bm25"))
     outcome = run(dataclasses.replace(SMALL, experiment=experiment, fits_per_subset=1), measured)
     assert [(each.name, each.error) for each in outcome.unscored] == [("ekfac", "RuntimeError: made up")]
@@ -250,13 +250,13 @@ def test_what_is_no_attribution_method_is_refused():
 @pytest.mark.slow
 def test_scores_of_gradients_foretell_retraining_better_than_chance(tmp_path):
     """On planted text, of TRAK and of EK-FAC: an interval above zero, and a score well above that of chance."""
-    options = PlantedOptions(seed=11)
+    options = Planted(seed=11)
     # A model of random weights, trained at a high rate for as many steps as the full split has, is past what gradients
     # of its end foretell: two fits of one subset do not correlate then, so there is nothing to foretell.
     training = TrainingConfig(num_epochs=3, learning_rate=1e-3, final_model="last", pairing="independent")
     experiment = dataclasses.replace(
         SMALL.experiment,
-        corpus_options=options,
+        corpus=options,
         methods=("trak", "ekfac", "random"),
         training=training,
         trak=TrakConfig(),

@@ -15,7 +15,7 @@ from d3m_ray.analysis.output import write_tables
 from d3m_ray.analysis.report.sections import result_sections
 from d3m_ray.analysis.results import Results, read_results
 from d3m_ray.analysis.summary import summary_table
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.lds import another_study, joined, prepare_lds, run_lds
@@ -27,7 +27,7 @@ from d3m_ray.trials.engine import LocalEngine
 
 SMALL = LeaderboardConfig(
     ExperimentConfig(
-        corpus_options=PlantedOptions(num_train=80, num_val=40, num_test=40),
+        corpus=Planted(num_train=80, num_val=40, num_test=40),
         model="tiny",
         methods=("tracin", "embedding"),
         num_checkpoints=1,

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.planted import PlantedOptions
-from d3m_ray.data.toxigen import ToxigenOptions
+from d3m_ray.data.planted import Planted
+from d3m_ray.data.toxigen import Toxigen
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.keys import alignment_key, group_scores_key, scores_key
 from d3m_ray.experiment.plan import describe, numbers_that_fit, record_plan
@@ -18,9 +18,7 @@ from d3m_ray.experiment.story import prepare
 from d3m_ray.selection.settings import AlignmentConfig
 from d3m_ray.store.store import Store
 
-CONFIG = ExperimentConfig(
-    PlantedOptions(num_train=80, num_val=40, num_test=40), model="tiny", methods=("random",), seeds=(0,)
-)
+CONFIG = ExperimentConfig(Planted(num_train=80, num_val=40, num_test=40), model="tiny", methods=("random",), seeds=(0,))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +75,7 @@ def test_what_was_read_is_told_in_one_line(tmp_path):
     for split in ("train", "val", "test"):
         rows = "".join(f"{split} {i},{i % 2},amber\n" for i in range(4))
         (tmp_path / f"{split}.csv").write_text(f"text,label,group\n{rows}{split} 0,0,amber\n")
-    assert describe(load_splits(ToxigenOptions(), tmp_path)) == (
+    assert describe(load_splits(Toxigen(), tmp_path)) == (
         "toxigen: 4 train, 4 val, 4 test examples of 1 groups; labels 0, 1, of which 1 is the positive one; left out: "
         "1 train row repeats another; 1 val row repeats another; 1 test row repeats another"
     )

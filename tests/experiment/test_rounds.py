@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
-from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.commands.export import ExportRequest, export_train
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.plan import Prepared
 from d3m_ray.experiment.progress import Progress
@@ -28,7 +28,7 @@ from d3m_ray.trials.engine import LocalEngine
 from d3m_ray.trials.trial import stored_predictions
 
 SMALL = ExperimentConfig(
-    corpus_options=PlantedOptions(num_train=64, num_val=24, num_test=24),
+    corpus=Planted(num_train=64, num_val=24, num_test=24),
     model="tiny",
     methods=("trak", "trak_helpful", "random"),
     num_removed=(0, 9),
@@ -71,7 +71,7 @@ def alignment_without(prepared: Prepared, removed: np.ndarray) -> tuple[np.ndarr
         precision="auto",
         query_target=prepared.config.alignment.query_target,
     )
-    scores = METHODS["trak"].score_groups(inputs, prepared.config.trak, LocalPool())
+    scores = METHODS["trak"].load().score_groups(inputs, prepared.config.trak, LocalPool())
     losses = group_losses(stored_predictions(store, key, val), val.groups, inputs.num_groups)
     weights = group_weights(losses, prepared.config.alignment)
     return context.splits.train.example_ids[kept], group_alignment(scores, weights)

@@ -11,10 +11,9 @@ import pytest
 from d3m_ray.analysis.status import experiment_status
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
-from d3m_ray.attribution.methods import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.errors import InputError
 from d3m_ray.experiment import scoring
 from d3m_ray.experiment.config import ExperimentConfig
@@ -30,7 +29,7 @@ from d3m_ray.trials.engine import FailedFit, LocalEngine
 from d3m_ray.trials.settings import ExecutionConfig
 
 SMALL = ExperimentConfig(
-    corpus_options=PlantedOptions(num_train=160, num_val=40, num_test=40),
+    corpus=Planted(num_train=160, num_val=40, num_test=40),
     model="tiny",
     methods=("trak", "trak_heuristic", "random"),
     num_removed=(0, 10),
@@ -218,11 +217,11 @@ def test_a_lost_base_model_ends_only_what_reads_it(tmp_path, monkeypatch, undist
     assert_same_results(store, undisturbed)
 
 
-def test_a_method_that_fails_ends_only_its_own_arms(tmp_path, monkeypatch):
+def test_a_method_that_fails_ends_only_its_own_arms(tmp_path, replace_scorers):
     def fails(inputs, settings, pool):
         raise RuntimeError("shapes cannot be multiplied (3x4 and 5x6)\nmore of it")
 
-    monkeypatch.setitem(METHODS, "ekfac", dataclasses.replace(METHODS["ekfac"], score_groups=fails))
+    replace_scorers("ekfac", score_groups=fails)
     config = dataclasses.replace(SMALL, methods=("ekfac", "embedding"), num_removed=(10,), seeds=(0,))
     store = Store(tmp_path)
     outcome = run(config, store)
@@ -236,7 +235,7 @@ def test_a_method_that_fails_ends_only_its_own_arms(tmp_path, monkeypatch):
     assert "in fails" in failures["traceback"].iloc[0]
 
 
-def test_what_is_not_finite_is_a_failure_and_no_result(tmp_path, monkeypatch):
+def test_what_is_not_finite_is_a_failure_and_no_result(tmp_path, replace_scorers):
     """The loss of the one step is finite, what it leaves is not; a score overflows; neither is stored."""
     one_step = dataclasses.replace(SMALL.training, learning_rate=1e38, batch_size=160)
     config = dataclasses.replace(SMALL, methods=("random",), num_removed=(0,), seeds=(0,), training=one_step)
@@ -249,7 +248,7 @@ def test_what_is_not_finite_is_a_failure_and_no_result(tmp_path, monkeypatch):
     def overflows(inputs, settings, pool):
         return np.where(np.arange(160)[:, None] == 3, np.inf, np.ones((160, 4), np.float32))
 
-    monkeypatch.setitem(METHODS, "embedding", dataclasses.replace(METHODS["embedding"], score_groups=overflows))
+    replace_scorers("embedding", score_groups=overflows)
     config = dataclasses.replace(SMALL, methods=("embedding",), num_removed=(10,), seeds=(0,))
     store = Store(tmp_path / "aligned")
     (unscored,) = run(config, store).unscored
@@ -437,10 +436,10 @@ def test_experiments_of_either_pairing_share_the_full_splits_fit_and_say_their_o
 @pytest.mark.slow
 def test_the_promise_removal_by_alignment_beats_random_removal(tmp_path):
     """On planted text, over six seeds, paired; and most of what is removed is what was planted."""
-    options = PlantedOptions(seed=11)
+    options = Planted(seed=11)
     config = dataclasses.replace(
         SMALL,
-        corpus_options=options,
+        corpus=options,
         methods=("trak", "random"),
         num_removed=(0, 90),
         seeds=tuple(range(6)),

@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
-from d3m_ray.data.hatexplain import HatexplainOptions
-from d3m_ray.data.planted import PlantedOptions
-from d3m_ray.data.toxigen import ToxigenOptions
+from d3m_ray.data.hatexplain import Hatexplain
+from d3m_ray.data.planted import Planted
+from d3m_ray.data.toxigen import Toxigen
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.thesis import THESIS_NUM_REMOVED, follow_thesis
 from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
 
-DEFAULTS = ExperimentConfig(HatexplainOptions(), num_removed=(0, 50), seeds=(0, 1, 2, 3))
+DEFAULTS = ExperimentConfig(Hatexplain(), num_removed=(0, 50), seeds=(0, 1, 2, 3))
 
 
 def test_what_was_left_at_the_default_is_the_thesis():
@@ -71,8 +71,8 @@ def test_a_sharpness_that_the_weights_of_the_thesis_have_not_is_refused():
 
 
 def test_each_corpus_has_its_numbers():
-    toxigen = ExperimentConfig(ToxigenOptions())
+    toxigen = ExperimentConfig(Toxigen())
     assert follow_thesis(toxigen, toxigen).num_removed == THESIS_NUM_REMOVED["toxigen"]
     assert max(THESIS_NUM_REMOVED["toxigen"]) == 7000
-    planted = ExperimentConfig(PlantedOptions(), num_removed=(0, 3))
+    planted = ExperimentConfig(Planted(), num_removed=(0, 3))
     assert follow_thesis(planted, planted).num_removed == (0, 3)

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from d3m_ray.attribution.methods import METHODS
-from d3m_ray.attribution.names import ATTRIBUTION_SETTINGS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.selection.arms import (
     ARMS,
     Evidence,
@@ -21,7 +20,7 @@ from d3m_ray.selection.arms import (
     selection_of,
 )
 from d3m_ray.selection.numbers import is_removal, removal_counts, shares_of_rounds
-from d3m_ray.training.recipes import OBJECTIVES
+from d3m_ray.training.recipes import RECIPES
 
 ALIGNMENT = np.array([0.3, -0.1, 0.0, -0.5, -0.1, 2.0])
 LABELS = np.array([0, 1, 1, 0, 1, 1])
@@ -175,14 +174,13 @@ def test_balancing_leaves_out_parts_that_do_not_occur():
 
 
 def test_arms_that_train_otherwise_remove_nothing():
-    otherwise = {name: arm for name, arm in ARMS.items() if arm.objective != "erm"}
+    otherwise = {name: arm for name, arm in ARMS.items() if arm.recipe != "erm"}
     assert set(otherwise) == {"balanced_sampling", "group_dro", "jtt", "dfr"}
     assert all(arm.select(evidence(), 0, 0).size == 0 for arm in otherwise.values())
 
 
 def test_every_name_that_an_arm_bears_exists():
-    assert set(METHODS) == set(ATTRIBUTION_SETTINGS)
-    assert {arm.objective for arm in ARMS.values()} == set(OBJECTIVES)
+    assert {arm.recipe for arm in ARMS.values()} == set(RECIPES)
     assert {arm.alignment.removesuffix("_auto") for arm in ARMS.values() if arm.alignment} <= set(METHODS)
 
 

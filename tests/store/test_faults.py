@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from d3m_ray.attribution.trak.settings import TrakConfig
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.lds import prepare_lds, run_lds
 from d3m_ray.experiment.progress import Progress
@@ -36,7 +36,7 @@ from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import LocalEngine
 
 SMALL = ExperimentConfig(
-    corpus_options=PlantedOptions(num_train=40, num_val=16, num_test=16),
+    corpus=Planted(num_train=40, num_val=16, num_test=16),
     model="tiny",
     methods=("trak", "random"),
     num_removed=(0, 5),

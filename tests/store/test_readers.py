@@ -11,8 +11,8 @@ import pytest
 from made_up_store import STUDY
 
 from d3m_ray.attribution.trak.settings import TrakConfig
-from d3m_ray.data.planted import PlantedOptions
-from d3m_ray.data.toxigen import ToxigenOptions
+from d3m_ray.data.planted import Planted
+from d3m_ray.data.toxigen import Toxigen
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
@@ -75,7 +75,7 @@ def two_corpora(tmp_path_factory: pytest.TempPathFactory, csv_folder: Path) -> S
     """A store of two corpora with other groups, a method and its Auto-D3M arm, failures with a number and without."""
     store = Store(tmp_path_factory.mktemp("two_corpora"))
     small = ExperimentConfig(
-        corpus_options=PlantedOptions(num_train=40, num_val=16, num_test=16),
+        corpus=Planted(num_train=40, num_val=16, num_test=16),
         model="tiny",
         methods=("trak", "trak_auto"),
         num_removed=(0, 5),
@@ -83,7 +83,7 @@ def two_corpora(tmp_path_factory: pytest.TempPathFactory, csv_folder: Path) -> S
         training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
         trak=TrakConfig(projection_dim=16),
     )
-    for config in (small, dataclasses.replace(small, corpus_options=ToxigenOptions(), data=csv_folder)):
+    for config in (small, dataclasses.replace(small, corpus=Toxigen(), data=csv_folder)):
         with Progress() as progress:
             assert run_experiment(prepare(config, store, progress), LocalEngine(), progress).failed == []
     failure = {"experiment": "mine", "seed": 0, "error": "e", "traceback": "t", "created_at": pd.Timestamp.now("UTC")}

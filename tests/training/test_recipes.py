@@ -14,7 +14,7 @@ from d3m_ray.training import recipes as objectives
 from d3m_ray.training.fine_tuning import fine_tune, predict
 from d3m_ray.training.last_layer import layer_inputs, layer_to_refit, refit_last_layer
 from d3m_ray.training.model import build_classifier, load_weights
-from d3m_ray.training.recipes import ERM, OBJECTIVES, CellWeightedLoss, FitInputs, balanced_weights
+from d3m_ray.training.recipes import ERM, RECIPES, CellWeightedLoss, FitInputs, balanced_weights
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
 
 CONFIG = TrainingConfig(num_epochs=2, learning_rate=1e-3, batch_size=4, precision="float32", final_model="last")
@@ -23,7 +23,7 @@ ROBUST = RobustConfig()
 
 def _trained(name, base, train, val, config=CONFIG, robust=ROBUST, seed=3):
     model = build_classifier(base)
-    fit = OBJECTIVES[name](FitInputs(model, base, train, np.arange(len(train)), val, config, seed, robust))
+    fit = RECIPES[name](FitInputs(model, base, train, np.arange(len(train)), val, config, seed, robust))
     return model, fit
 
 
@@ -32,10 +32,10 @@ def _weights(model) -> bytes:
 
 
 def test_every_arm_names_an_objective():
-    assert {arm.objective for arm in ARMS.values()} == set(OBJECTIVES)
+    assert {arm.recipe for arm in ARMS.values()} == set(RECIPES)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_seed_decides_the_model_to_the_bit(name, tiny_base, made_tokens):
     base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 12)
     models = [_trained(name, base, train, val, seed=seed)[0] for seed in (3, 3, 4)]
@@ -44,7 +44,7 @@ def test_a_seed_decides_the_model_to_the_bit(name, tiny_base, made_tokens):
     assert np.isfinite(predict(models[0], val, "float32").margins).all()
 
 
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != ERM])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != ERM])
 def test_no_objective_is_the_plain_one(name, tiny_base, made_tokens):
     base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 12)
     assert _weights(_trained(name, base, train, val)[0]) != _weights(_trained(ERM, base, train, val)[0])

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.planted import PlantedOptions
+from d3m_ray.data.planted import Planted
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.lds import prepare_lds, run_lds
@@ -21,7 +21,7 @@ from d3m_ray.training.model import build_classifier, load_base_model, load_weigh
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import LocalEngine
 
-PLANTED = PlantedOptions(num_train=40, num_val=16, num_test=16)
+PLANTED = Planted(num_train=40, num_val=16, num_test=16)
 ONE_STEP = TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last", max_length=30, precision="float32")
 
 
@@ -41,7 +41,7 @@ def asked(model_folder):
         words = sorted({word for text in train.texts for word in text.lower().split()})[:num_words]
         folder = model_folder(architecture, words=words, vocab_size=len(words) + 5, pad_token_id=0)
         return ExperimentConfig(
-            corpus_options=PLANTED, model=str(folder), methods=methods, num_removed=(0, 4), seeds=(0,),
+            corpus=PLANTED, model=str(folder), methods=methods, num_removed=(0, 4), seeds=(0,),
             training=ONE_STEP, trak=TrakConfig(projection_dim=16), **options,
         )  # fmt: skip
 

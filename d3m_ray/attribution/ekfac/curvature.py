@@ -27,7 +27,7 @@ from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.pool import WorkerPool
 from d3m_ray.training.batching import Batch, TokenizedExamples, budget_batches
-from d3m_ray.training.model import at_least_float32, default_device, product_dtype
+from d3m_ray.training.precision import at_least_float32, default_device, product_dtype
 
 GRADIENT_TOKENS = 2048  # padded tokens of a gradient batch: activations of a small model stay in cache
 MAX_SHARDS = 32  # each sends back sums as large as the curvature itself

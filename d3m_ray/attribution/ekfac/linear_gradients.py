@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from d3m_ray.errors import InputError
 from d3m_ray.training.batching import Batch
-from d3m_ray.training.model import autocast, logits_of
+from d3m_ray.training.model import logits_of
+from d3m_ray.training.precision import autocast
 
 Caught = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """By layer: inputs [N, T, I] and output gradients [N, T, O], in the dtype in which the layer multiplies."""

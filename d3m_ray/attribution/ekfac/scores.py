@@ -24,12 +24,14 @@ from torch.nn.functional import one_hot
 from d3m_ray.attribution.ekfac.curvature import Curvature, LayerTask, batches_of, fit_curvature, prepared
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
+from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.pool import WorkerPool
 from d3m_ray.records import QueryTarget
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import at_least_float32, margin_slopes, margins_of
+from d3m_ray.training.model import margin_slopes, margins_of
+from d3m_ray.training.precision import at_least_float32
 
 BLOCK_BYTES = 2**30  # of directions that train examples meet in one pass; each worker holds them
 EXAMPLES_AT_ONCE = 8  # train gradients [O, I] that are made and used while they are in cache
@@ -149,3 +151,6 @@ def _products(inputs: torch.Tensor, gradients: torch.Tensor, directions: torch.T
         each = torch.bmm(gradients[chosen].transpose(1, 2), inputs[chosen])
         products.append(at_least_float32(each.flatten(1) @ directions.T))
     return torch.cat(products)
+
+
+SCORERS = Scorers(score_groups, score_queries)

@@ -38,6 +38,7 @@ from d3m_ray.attribution.libraries.kronfluence_steps import (
     fit_lambdas,
     score_partition,
 )
+from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.keys import content_hash
 from d3m_ray.pool import WorkerPool
@@ -184,3 +185,6 @@ def _query_batch(fitted: FactorTask) -> int:
     """Queries whose gradients, over all layers, keep to `QUERY_BATCH_BYTES`."""
     num_entries = sum(matrix.size for matrix in fitted.factors[LAMBDA_MATRIX_NAME].values())
     return max(1, min(BATCH_EXAMPLES, QUERY_BATCH_BYTES // (num_entries * fitted.dtype.itemsize)))
+
+
+SCORERS = Scorers(score_groups, score_queries)

@@ -34,6 +34,7 @@ from transformers import PreTrainedModel
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
 from d3m_ray.attribution.libraries.traker_margin import columns, gradient_computer
 from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.trak.scores import spanned_by_features
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.attribution.worker import loaded_model
@@ -41,7 +42,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.pool import WorkerPool
 from d3m_ray.records import QueryTarget
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
-from d3m_ray.training.model import default_device
+from d3m_ray.training.precision import default_device
 
 GRADIENT_BYTES = 2 << 30  # of a batch's gradients [B, P]; with all else a worker peaks at about 7 GiB
 BLOCK_BYTES = 2 << 30  # of the part of the random matrix that is drawn at once
@@ -254,3 +255,6 @@ def ridge_of(xtx: np.ndarray, damping: float) -> float:
             f"dimensions, received 0 with {spanned.sum()}: give a damping or project to fewer"
         )
     return float(damping * eigenvalues[spanned].mean())
+
+
+SCORERS = Scorers(score_groups, score_queries)

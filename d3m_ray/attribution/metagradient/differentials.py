@@ -42,6 +42,12 @@ class BatchGradient:
         return curvatures, of_examples
 
 
+def mean_gradient(parameters: Sequence[nn.Parameter], losses: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The gradient of the mean of the losses [K], attention computed as everywhere here."""
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        return torch.autograd.grad(losses().mean(), parameters)
+
+
 def losses_along(
     model: PreTrainedModel,
     parameters: Sequence[nn.Parameter],

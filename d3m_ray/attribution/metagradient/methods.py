@@ -14,6 +14,7 @@ import numpy as np
 from d3m_ray.attribution.inputs import AttributionInputs
 from d3m_ray.attribution.metagradient import scores
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
+from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.pool import WorkerPool
 
 
@@ -39,3 +40,7 @@ def tracin_alignment(
 ) -> np.ndarray:
     """As `score_alignment`, the gradients of the steps taken as given."""
     return scores.score_alignment(scores.TRACIN, inputs, pool, weights)
+
+
+METAGRADIENT_SCORERS = Scorers(score_groups, None, score_alignment)
+TRACIN_SCORERS = Scorers(tracin_groups, None, tracin_alignment)

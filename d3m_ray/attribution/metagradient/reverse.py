@@ -21,13 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from d3m_ray.attribution.metagradient.differentials import BatchGradient, losses_along
+from d3m_ray.attribution.metagradient.differentials import BatchGradient, losses_along, mean_gradient
 from d3m_ray.attribution.metagradient.optimiser import Cotangent, clip_share, pull_clip, pull_update
 from d3m_ray.attribution.metagradient.replay import ReplayTask, State, Taken, Trainee, joined, replay_steps, trainee_of
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.training.batching import budget_batches
 from d3m_ray.training.fine_tuning import seeded
-from d3m_ray.training.model import autocast, logits_of, margins_of
+from d3m_ray.training.model import logits_of, margins_of
+from d3m_ray.training.precision import autocast
 
 SAME_STEP = 0.05  # of a gradient's norm: bfloat16 rounds by far less, another dropout mask is far above
 QUERY_TOKENS = 4096  # padded tokens of a batch of queries
@@ -88,6 +89,8 @@ def trace_segment(task: ReplayTask, index: int, state: State | None, stop: int, 
     weights, moments, squares = (torch.from_numpy(values).to(device) for values in parts)
     cotangents = [Cotangent(*of_target) for of_target in zip(weights, moments, squares, strict=True)]
     with seeded(trainee.run.seed, device):
+        if not task.has_hessian:  # else each step's is checked as it is differentiated
+            _check_first_gradient(trainee, all_taken)
         while all_taken:
             taken = all_taken.pop()
             slopes[:, taken.step.positions] += _trace_step(trainee, taken, cotangents, task.has_hessian)
@@ -99,16 +102,30 @@ def trace_segment(task: ReplayTask, index: int, state: State | None, stop: int, 
     return Traced(first, second, third, slopes, growth, traced.first_norms)
 
 
+def _check_first_gradient(trainee: Trainee, all_taken: Sequence[Taken]) -> None:
+    """`_check_gradient` of the first of these steps that keeps something: kernels are the same in all."""
+    first = next((taken for taken in all_taken if len(taken.step.positions)), None)
+    if first is not None:
+        trainee.load(first.before)
+        _check_gradient(mean_gradient(trainee.parameters, lambda: trainee.losses(first.step)), first, trainee)
+
+
 def _graph_of(trainee: Trainee, taken: Taken) -> BatchGradient:
     """A step's gradient with its graph. Raises ValueError where it is not the one that training took."""
     graph = BatchGradient(trainee.parameters, lambda: trainee.losses(taken.step))
-    again = joined(graph.gradients).mul_(clip_share(taken.norm, trainee.run.config.max_grad_norm))
+    _check_gradient(graph.gradients, taken, trainee)
+    return graph
+
+
+def _check_gradient(gradients: Sequence[torch.Tensor], taken: Taken, trainee: Trainee) -> None:
+    """Raises ValueError where a step's gradient, computed once more as here, is not the one that training took."""
+    again = joined(gradients).mul_(clip_share(taken.norm, trainee.run.config.max_grad_norm))
     if not float((again - taken.clipped).norm()) <= SAME_STEP * float(taken.clipped.norm()):
         raise ValueError(
-            "a metagradient goes back through the gradients that training took, and this device's attention draws "
-            "other dropout where it is differentiated twice: take a model without attention dropout, or a CPU"
+            "metagradient and tracin go back through the gradients that training took, and this device's attention "
+            "draws other dropout where it is differentiated twice or forward: take a model without attention dropout, "
+            "or a CPU"
         )
-    return graph
 
 
 def _trace_step(trainee: Trainee, taken: Taken, cotangents: Sequence[Cotangent], has_hessian: bool) -> np.ndarray:

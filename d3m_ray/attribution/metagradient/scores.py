@@ -4,7 +4,8 @@ Shapes: N train examples, Q queries, G groups, S targets, T steps to a checkpoin
 
 A run is cut into about sqrt(T) segments of about sqrt(T) steps. The first pass keeps the state before each; on the way
 back each is replayed once more, its states kept, and left behind. So a run costs two fits and its backward passes, and
-the memory of about 2 sqrt(T) states of three vectors of the weights' size, and of sqrt(T) gradients.
+the memory of about 2 sqrt(T) states of three vectors of the weights' size, and of sqrt(T) gradients; the derivatives
+of each target are three such vectors more, twice.
 """
 
 import math
@@ -82,7 +83,7 @@ def _report(method: str, inputs: AttributionInputs, growths: list[float], change
     """Record and say how far a method's slopes may be trusted. Raises FloatingPointError where they are absurd."""
     inputs.record("cotangent_growth", growths)
     inputs.record("foretold_change", changes)
-    growth, change = max(growths), max(changes)
+    growth, change = float(np.max(growths)), float(np.max(changes))  # max() passes over NaN that is not first
     if not change <= REFUSED_CHANGE:
         raise FloatingPointError(
             f"{method}'s slopes say that a random tenth of train less changes the target by {change:.2g}, which is no "
@@ -117,8 +118,10 @@ def _trace_runs(
             states[n].append(handle)
     last = [states[n].pop() for n in numbers]
     _check_replays(method, inputs, list(pool.map(f"{method}, replays compared", distance_of, task, numbers, last)))
-    begun = pool.map_kept(f"{method}, gradient of the target", begin_trace, task, numbers, last)
-    traced = dict(zip(numbers, begun, strict=True))
+    traced = dict(
+        zip(numbers, pool.map_kept(f"{method}, gradient of the target", begin_trace, task, numbers, last), strict=True)
+    )
+    del last
     for place in reversed(range(most)):
         at = [n for n in numbers if place < len(ends[n])]
         label = f"{method}, back through segment {place + 1} of {most}"
@@ -126,7 +129,7 @@ def _trace_runs(
         stops = [ends[n][place] for n in at]
         kept = pool.map_kept(label, trace_segment, task, at, before, stops, [traced[n] for n in at])
         traced.update(zip(at, kept, strict=True))
-        _check_growth(method, max(pool.map(label, growth_of, None, kept)))
+        _check_growth(method, float(np.max(list(pool.map(label, growth_of, None, kept)))))
     return list(pool.map(f"{method}, slopes", without_cotangents, task, numbers, [traced[n] for n in numbers]))
 
 
@@ -155,7 +158,7 @@ def without_cotangents(task: ReplayTask, index: int, traced: Traced) -> Traced:
 
 def _check_replays(method: str, inputs: AttributionInputs, distances: list[float]) -> None:
     """Raises ValueError where a replayed run has ended elsewhere than its checkpoint; warns where it nearly has."""
-    worst = max(distances)
+    worst = float(np.max(distances))
     if not worst <= REFUSED_DISTANCE:
         raise ValueError(
             f"{method} replays the run that a checkpoint came from, and a replay here ends {worst:.2g} of the way away "

@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 from d3m_ray.attribution.ekfac.layers import LINEAR_LAYERS, num_inputs_and_outputs
 from d3m_ray.attribution.trak.projection import SignProjection
 from d3m_ray.training.batching import Batch
-from d3m_ray.training.model import at_least_float32, autocast, logits_of, margins_of
+from d3m_ray.training.model import logits_of, margins_of
+from d3m_ray.training.precision import at_least_float32, autocast
 
 
 class ProjectedGradients:

@@ -19,6 +19,7 @@ from scipy import linalg
 from scipy.special import expit
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
+from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.attribution.trak.gradients import ProjectedGradients
@@ -159,3 +160,6 @@ def spanned_by_features(eigenvalues: np.ndarray) -> np.ndarray:
     """[d] bool: which directions of a Gram matrix features reach, given its ascending eigenvalues [d]."""
     # Features are float32: directions below its rounding, squared as eigenvalues are, carry no signal.
     return eigenvalues > eigenvalues[-1] * len(eigenvalues) * np.finfo(np.float32).eps ** 2
+
+
+SCORERS = Scorers(score_groups, score_queries)

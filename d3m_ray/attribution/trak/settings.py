@@ -10,12 +10,14 @@ from d3m_ray.rules import check
 
 @dataclass(frozen=True)
 class TrakConfig:
-    """Settings of TRAK, native or by the traker library. They enter the alignment keys of these two."""
+    """Settings of TRAK, native or by the traker library, and of gradcos, which reads the projection's alone. They enter
+    the alignment keys of these three.
+    """
 
     projection_dim: int = 1024
     """Dimensions that a gradient is projected to, a product of two near-equal factors (1024 = 32 x 32)."""
-    damping: Annotated[float, arg(name="trak-damping")] = 1.0
-    """Ridge on the Gram matrix, in means of its nonzero eigenvalues; needed where examples are not many times more."""
+    damping: Annotated[float, arg(name="trak-damping")] = 10.0
+    """Ridge on the Gram matrix, in means of its nonzero eigenvalues; `benchmarks/trak_damping.py` tunes it."""
     projection_seed: int = 0
     """Seed of the random projection."""
 

@@ -1,16 +1,17 @@
 """Metagradients against retraining with other example weights, and TracIn against its formula; the same however cut."""
 
 import dataclasses
+from weakref import WeakSet
 
 import numpy as np
 import pytest
 import torch
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
-from d3m_ray.attribution.metagradient import reverse, scores
+from d3m_ray.attribution.metagradient import replay, reverse, scores
 from d3m_ray.attribution.metagradient.replay import ReplayTask, replay_steps, trainee_of
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
-from d3m_ray.attribution.methods import METHODS
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.targets import target_values
 from d3m_ray.metrics.lds import linear_datamodeling_scores
 from d3m_ray.pool import LocalPool
@@ -56,7 +57,7 @@ def target_of(model, queries, of="margin"):
 
 def aligned(inputs, method="metagradient", pool=None):
     """[N] the scores of the weighed groups."""
-    score = METHODS[method].score_alignment
+    score = METHODS[method].load().score_alignment
     return score(inputs, MetagradientConfig(), pool or LocalPool(), GROUP_WEIGHTS)[:, 0]
 
 
@@ -201,9 +202,35 @@ def test_neither_segments_nor_workers_change_a_bit(method, made, monkeypatch):
 @pytest.mark.parametrize("method", ["metagradient", "tracin"])
 def test_the_weighed_groups_are_the_sum_of_each(method, exact):
     inputs = exact()
-    of_groups = METHODS[method].score_groups(inputs, MetagradientConfig(), LocalPool())
+    of_groups = METHODS[method].load().score_groups(inputs, MetagradientConfig(), LocalPool())
     assert of_groups.shape == (22, 2)
     np.testing.assert_allclose(of_groups @ GROUP_WEIGHTS, aligned(inputs, method), rtol=1e-4, atol=1e-9)
+
+
+def test_what_is_kept_at_once_is_two_square_roots_of_the_steps_and_one_trace(made, monkeypatch):
+    base, train, queries = made(16)
+    checkpoint = checkpoint_of(base, train, dataclasses.replace(PLAIN, num_epochs=4), torch.float32)
+    states, all_traced, counts = WeakSet(), WeakSet(), []
+
+    def listed(kind, among):
+        def make(*fields):
+            among.add(made := kind(*fields))
+            return made
+
+        return make
+
+    def counted(*what):
+        taken = replay_steps(*what)
+        counts.append((len(states), len(all_traced)))
+        return taken
+
+    monkeypatch.setattr(replay, "State", listed(replay.State, states))
+    monkeypatch.setattr(reverse, "Traced", listed(reverse.Traced, all_traced))
+    monkeypatch.setattr(reverse, "replay_steps", counted)
+    aligned(AttributionInputs((checkpoint,), train, queries, 2, "float32"), "tracin")
+    assert len(counts) == 4  # segments, of as many steps
+    assert max(num_states for num_states, _ in counts) <= 2 * 4
+    assert [num_traced for _, num_traced in counts] == [1] * 4
 
 
 def test_segments_are_as_many_as_steps_in_one():
@@ -292,6 +319,34 @@ def test_growth_is_recorded_warned_of_and_refused(made, monkeypatch):
         aligned(inputs)
 
 
+def test_what_is_not_a_number_is_refused_in_whichever_run_it_is(made):
+    base, train, queries = made()
+    checkpoint = checkpoint_of(base, train, PLAIN, torch.float32)
+    inputs = AttributionInputs((checkpoint, checkpoint), train, queries, 2, "float32")
+    with pytest.raises(FloatingPointError, match="changes the target by nan"):
+        scores._report("tracin", inputs, [1.0, 1.0], [0.1, np.nan])
+    with pytest.raises(ValueError, match="ends nan of the way away"):
+        scores._check_replays("tracin", inputs, [0.0, np.nan])
+
+
+def test_derivatives_that_are_lost_in_the_second_of_two_runs_are_refused(made, monkeypatch):
+    base, train, queries = made()
+    one = checkpoint_of(base, train, PLAIN, torch.float32)
+    two = dataclasses.replace(one, key=f"{one.key} again")
+    trace = scores.trace_segment
+
+    def losing(task, index, *others):
+        traced = trace(task, index, *others)
+        return dataclasses.replace(traced, growth=traced.growth * (np.nan if index == 1 else 1))
+
+    class TwoWorkers(LocalPool):
+        num_workers = 2
+
+    monkeypatch.setattr(scores, "trace_segment", losing)
+    with pytest.raises(FloatingPointError, match="derivatives grew nan times"):
+        aligned(AttributionInputs((one, two), train, queries, 2, "float32"), "tracin", TwoWorkers())
+
+
 def test_the_foretold_change_is_that_of_leaving_out_a_tenth_at_random():
     rng = np.random.default_rng(0)
     slopes = rng.normal(size=(200, 2)) * [1, 3]
@@ -312,6 +367,10 @@ def test_dropout_that_is_drawn_otherwise_where_it_is_differentiated_twice_is_ref
     monkeypatch.setattr(reverse, "BatchGradient", AnotherMask)
     with pytest.raises(ValueError, match="draws other dropout where it is differentiated twice"):
         aligned(inputs)
+    once = reverse.mean_gradient
+    monkeypatch.setattr(reverse, "mean_gradient", lambda *what: [2 * gradient for gradient in once(*what)])
+    with pytest.raises(ValueError, match="draws other dropout where it is differentiated twice or forward"):
+        aligned(inputs, "tracin")
 
 
 # --- what it is for ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,210 @@
+"""`run` and `plan` from Python: what the command line does, as functions that raise and return."""
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from d3m_ray import plugins
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.store.store import Store
+
+if TYPE_CHECKING:
+    from d3m_ray.analysis.results import Results
+    from d3m_ray.experiment.progress import Progress
+    from d3m_ray.trials.engine import Engine
+
+LOCAL = "local"
+STORED, TO_TRAIN, WAITING = "stored", "to train", "waits for scores"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """What an experiment came to. Its repr is the table and the finding; a notebook shows them with the main figure."""
+
+    store: str
+    """Folder or URI of the results."""
+    experiment: str
+    """Its name in the store."""
+    failed: tuple[str, ...] = ()
+    """A line for each reason for which something has no result."""
+
+    @cached_property
+    def _results(self) -> "Results":
+        from d3m_ray.analysis.results import read_results
+
+        return read_results(Store(self.store), [self.experiment])[0]
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per method and number removed: test accuracies with their intervals, as `summary.csv` has them."""
+        from d3m_ray.analysis.summary import summary_table
+
+        return summary_table(self._results)
+
+    @cached_property
+    def finding(self) -> str:
+        """What was found, in a sentence, or why nothing can be said."""
+        from d3m_ray.analysis.headline import headline
+
+        return headline(self._results).sentence
+
+    @cached_property
+    def cautions(self) -> tuple[str, ...]:
+        """What speaks against reading more into it, a sentence each."""
+        from d3m_ray.analysis.caveats import find_caveats
+
+        return tuple(caveat.sentence for caveat in find_caveats(self._results))
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The trials, as `d3m_ray.read_trials` gives them."""
+        from d3m_ray.analysis.reading import read_trials
+
+        return read_trials(self.store, self.experiment)
+
+    def report(self, folder: str | Path | None = None) -> Path:
+        """Write tables, figures and the page; its path. `folder` is `figures` in a local store unless it is given."""
+        from d3m_ray.analysis.output import PAGE, write_report
+        from d3m_ray.commands.results import default_folder
+
+        place = default_folder(Store(self.store)) if folder is None else Path(folder)
+        write_report([self._results], place, (), lambda line: None, whole_store=False)
+        return place / self.experiment / PAGE
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        from d3m_ray.analysis.summary import render_summary
+
+        drawn = io.StringIO()
+        Console(width=100, file=drawn).print(render_summary(self.summary, title=f"{self.experiment}, test"))
+        return "\n".join([drawn.getvalue().rstrip(), self.finding, *self._remarks()])
+
+    def _repr_html_(self) -> str:
+        from d3m_ray.analysis.figures.catalogue import all_figures
+        from d3m_ray.analysis.figures.files import svg
+
+        table = self.summary.to_html(index=False, na_rep="", float_format="{:.3f}".format)
+        remarks = "".join(f"<p>{escape(line)}</p>" for line in self._remarks())
+        drawn = next(iter(all_figures(self._results).values()), None)
+        figure = "" if drawn is None else svg(drawn(), "result")
+        return f"<p><b>{escape(self.finding)}</b></p>{remarks}{table}{figure}"
+
+    def _remarks(self) -> list[str]:
+        cautions = [f"caution: {line}" for line in self.cautions if line not in self.finding]
+        return [*cautions, *(f"failed: {line}" for line in self.failed)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What an experiment would do, given what its store holds. Nothing is trained or written for it."""
+
+    experiment: str
+    trials: pd.DataFrame
+    """One row per trial: `method`, `num_removed` (NA where the rule decides), `seed`, `state`: stored, to train, or
+    waits for scores."""
+    num_fits: int
+    """Fits that are to be trained before any score is needed; equal fits count once."""
+    num_stored: int
+    """Of the trials, how many are stored."""
+
+    def __repr__(self) -> str:
+        counts = self.trials.groupby(["method", "state"], sort=False).size().unstack(fill_value=0)
+        waiting = int((self.trials["state"] == WAITING).sum())
+        return (
+            f"{self.experiment}: {len(self.trials)} trials, {self.num_stored} of them stored; {self.num_fits} fits to "
+            f"train, and up to {waiting} more when their scores are made\n{counts.to_string()}"
+        )
+
+
+def run(config: ExperimentConfig, store: str | Path | None = None, engine: str | None = None) -> Result:
+    """Bring a store to hold every trial of an experiment, and return what it shows; equal work is never done twice.
+
+    `store` is a folder or URI, `config.store` by default. `engine` is "ray", "local" (this process, without Ray), or
+    the address of a cluster (HOST:PORT, ray://HOST:PORT); `config.execution` by default. Raises InputError where an
+    input breaks a rule, StoreError where the store cannot be used, ConnectionError where the cluster cannot; what fails
+    alone is in `Result.failed`, and the same call tries it again.
+    """
+    from d3m_ray.experiment.failures import told
+    from d3m_ray.experiment.progress import Progress
+    from d3m_ray.experiment.story import prepare, run_experiment
+
+    config = placed(config, store, engine)
+    opened = Store(config.store)
+    opened.check_writable()
+    with Progress() as progress:
+        _load_plugins(progress)
+        prepared = prepare(config, opened, progress)
+        with engine_of(config, opened, progress) as running:
+            outcome = run_experiment(prepared, running, progress)
+    return Result(config.store, outcome.experiment, tuple(told(outcome.failed, outcome.unscored)))
+
+
+def plan(config: ExperimentConfig, store: str | Path | None = None) -> Plan:
+    """What `run` would train, and what is stored already. Every input is checked as it would be, nothing is written."""
+    from d3m_ray.experiment.keys import checkpoint_keys
+    from d3m_ray.experiment.plan import asked_trials, plan_trials, reads_base_models
+    from d3m_ray.experiment.progress import Progress
+    from d3m_ray.experiment.story import prepare
+    from d3m_ray.selection.arms import Evidence
+
+    config = placed(config, store, None)
+    opened = Store(config.store)
+    with Progress() as progress:
+        _load_plugins(progress)
+        prepared = prepare(config, opened, progress)
+    config, context = prepared.config, prepared.context
+    train = context.splits.train
+    ready = plan_trials(config, context, Evidence(train.labels, train.groups, context.splits.num_labels))
+    stored, fits = opened.keys("trials"), opened.keys("fits")
+    state = {(t.method, t.num_removed, t.seed): STORED if t.trial_key in stored else TO_TRAIN for t in ready}
+    of_this = [("experiment", "==", context.experiment)]
+    begun = opened.read_all("trials", columns=["method", "num_removed", "seed"], filters=of_this)
+    there = {(row.method, row.num_removed, row.seed) for row in begun.drop_duplicates().itertuples()}
+    decided = {(method, seed) for method, _, seed in there}
+    rows = []
+    for trial in asked_trials(config, context):
+        key = trial.method, trial.num_removed, trial.seed
+        is_there = (trial.method, trial.seed) in decided if trial.num_removed is None else key in there
+        rows.append((*key, state.get(key) or (STORED if is_there else WAITING)))
+    trials = pd.DataFrame(rows, columns=["method", "num_removed", "seed", "state"]).astype({"num_removed": "Int64"})
+    wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored}
+    if reads_base_models(config):
+        wanted |= {*checkpoint_keys(config, context)}
+    return Plan(context.experiment, trials, len(wanted - fits), int((trials["state"] == STORED).sum()))
+
+
+def placed(config: ExperimentConfig, store: str | Path | None, engine: str | None) -> ExperimentConfig:
+    """The configuration with this store and engine in the place of its own."""
+    if store is not None:
+        config = dataclasses.replace(config, store=str(store))
+    if engine is None:
+        return config
+    changes = {"engine": engine} if engine in ("ray", LOCAL) else {"engine": "ray", "address": engine}
+    return dataclasses.replace(config, execution=dataclasses.replace(config.execution, **changes))
+
+
+@contextmanager
+def engine_of(config: ExperimentConfig, store: Store, progress: "Progress") -> "Iterator[Engine]":
+    """What the configuration runs on, left again at the end of the block; Ray is imported where it is asked for."""
+    if config.execution.engine == LOCAL:
+        from d3m_ray.trials.engine import LocalEngine
+
+        yield LocalEngine()
+        return
+    from d3m_ray.cluster.engine import connected
+
+    with connected(config.execution, store, progress.stage) as engine:
+        yield engine
+
+
+def _load_plugins(progress: "Progress") -> None:
+    for line in plugins.load():
+        progress.stage(f"warning: {line}")

@@ -1,0 +1,115 @@
+"""The commands `run`, `plan`, `lds` and `leaderboard`: on a corpus by its name, or on an experiment's record."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from d3m_ray import plugins
+from d3m_ray.commands.arguments import check_known
+from d3m_ray.commands.sweeps import run_lds_sweep, run_leaderboard_sweep, run_plan, run_sweep
+from d3m_ray.commands.terminal import say
+from d3m_ray.data.corpora import CORPORA
+from d3m_ray.errors import InputError
+from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.repeat import config_of
+from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
+from d3m_ray.store.store import Store
+from d3m_ray.training.settings import TrainingConfig
+
+HUNDREDS_OF_FITS = TrainingConfig(num_epochs=3, learning_rate=5e-5, final_model="last")  # such studies take them
+FOR_TINY = TrainingConfig(num_epochs=3, learning_rate=1e-3, final_model="last")
+LDS_METHODS = ("trak", "ekfac", "embedding", "random")
+# All but the two reference libraries, which are slow and give what trak and ekfac give.
+BOARD_METHODS = ("trak", "ekfac", "metagradient", "tracin", "gradcos", "embedding", "bm25", "loss", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCommand:
+    """A command that runs on a corpus: what it does, from which settings, and by which function."""
+
+    does: str
+    settings: Callable[[ExperimentConfig], Any]
+    start: Callable[[str, Any, list[str]], None]
+
+
+def _lds(config: ExperimentConfig) -> LdsConfig:
+    return LdsConfig(_with_methods(config, LDS_METHODS), removal_shares=("1%", "5%", "10%"))
+
+
+def _leaderboard(config: ExperimentConfig) -> LeaderboardConfig:
+    return LeaderboardConfig(_with_methods(config, BOARD_METHODS))
+
+
+def _with_methods(config: ExperimentConfig, methods: tuple[str, ...]) -> ExperimentConfig:
+    training = HUNDREDS_OF_FITS if config.training == TrainingConfig() else config.training
+    return dataclasses.replace(config, methods=methods, training=training)
+
+
+COMMANDS: Mapping[str, RunCommand] = {
+    "run": RunCommand("Prune the corpus by each method and retrain; show what it came to.", lambda c: c, run_sweep),
+    "plan": RunCommand("Show what `run` would train and what is stored already; do nothing.", lambda c: c, run_plan),
+    "lds": RunCommand("Rank methods by how well their scores predict retraining.", _lds, run_lds_sweep),
+    "leaderboard": RunCommand(
+        "Rank methods by LDS, by what removal does, and by seconds.", _leaderboard, run_leaderboard_sweep
+    ),
+}
+
+
+def start(command: str, arguments: Sequence[str]) -> None:
+    """Run one of `COMMANDS`: its corpus, or the record of an experiment, then flags; ends the process.
+
+    Raises InputError where the corpus is none that is known, or the record cannot be repeated.
+    """
+    for line in plugins.load():
+        say(f"warning: {line}", "yellow")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help(command))
+        return
+    named, *flags = arguments
+    of = COMMANDS[command]
+    if named.endswith(".json"):
+        defaults, subject = _of_record(named), f"the experiment {Path(named).stem}"
+    else:
+        check_known("the corpus", named, CORPORA)
+        defaults, subject = defaults_of(named), CORPORA[named].summary
+    of.start(f"{of.does} Corpus: {subject}.", of.settings(defaults), flags)
+
+
+def defaults_of(corpus: str) -> ExperimentConfig:
+    """What a run of this corpus does unless told otherwise."""
+    found = CORPORA[corpus]
+    config = ExperimentConfig(corpus=found.options(), num_removed=found.num_removed)
+    if corpus != "planted":
+        return config
+    return dataclasses.replace(  # the demonstration: offline, within a minute or two
+        config,
+        model="tiny",
+        store="results/demo",
+        methods=("trak", "trak_heuristic", "random"),
+        seeds=(0, 1, 2, 3, 4),  # the fewest for an interval
+        training=FOR_TINY,
+    )
+
+
+def _of_record(path: str) -> ExperimentConfig:
+    """What the record of an experiment, STORE/experiments/NAME.json, asked for."""
+    root, folder, name = path.rpartition("/experiments/")
+    if not folder or "/" in name:
+        raise InputError(f"the record of an experiment is STORE/experiments/NAME.json, received {path!r}")
+    experiment = Store(root).read_experiment(name.removesuffix(".json"))
+    if experiment is None:
+        raise InputError(f"the record of an experiment is STORE/experiments/NAME.json; there is none at {path!r}")
+    return config_of(experiment, root)
+
+
+def _help(command: str) -> str:
+    corpora = "\n".join(f"  {corpus.name:<12} {corpus.summary}" for corpus in CORPORA.values())
+    return (
+        f"usage: d3m-ray {command} CORPUS [OPTIONS]\n"
+        f"       d3m-ray {command} STORE/experiments/NAME.json [OPTIONS]\n\n"
+        f"{COMMANDS[command].does}\n\ncorpora:\n{corpora}\n\nexamples:\n"
+        f"  d3m-ray {command} planted\n"
+        f"  d3m-ray {command} own --data reviews/ --model NAME_OR_DIR --store results/reviews --learning-rate 5e-5\n"
+        f"  d3m-ray {command} CORPUS --help        every flag and its default\n"
+    )
