@@ -18,13 +18,13 @@ from rich.console import Console
 from d3m_ray.analysis.status import render_status, status_document
 from d3m_ray.commands import results as results_command
 from d3m_ray.commands import runs
-from d3m_ray.commands.arguments import check_known
 from d3m_ray.commands.examples import ExamplesRequest, Format, show_examples
 from d3m_ray.commands.export import ExportRequest, export_train
 from d3m_ray.commands.flags import parsed
 from d3m_ray.commands.results import TableFormat
 from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say
 from d3m_ray.errors import InputError
+from d3m_ray.rules import check_known
 from d3m_ray.store.files import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.version import __version__

@@ -1,29 +1,29 @@
 """What others add: attribution methods, arms and corpora, each one function that is registered under a name.
 
-A package names its module under the entry point group `d3m_ray`; `load` imports them all, once. A module that is not
-installed registers by being imported.
+A package names its module under the entry point group `d3m_ray`; a module that is not installed registers by being
+imported before the name is used.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass, make_dataclass
-from functools import cache
-from importlib.metadata import entry_points
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from d3m_ray.attribution.registry import METHODS, Method
+from d3m_ray.attribution.registry import METHODS, Method, flag_prefix
+from d3m_ray.data.checks import DataError
 from d3m_ray.data.corpora import CORPORA, Corpus
-from d3m_ray.errors import InputError
+from d3m_ray.errors import InputError, RunError
+from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.records import Splits
-from d3m_ray.selection.arms import ARMS, Arm, Evidence, arms_of_method
+from d3m_ray.rules import flags_of
+from d3m_ray.selection.arms import ARM_SUFFIXES, ARMS, Arm, Evidence, arms_of_method
 
 if TYPE_CHECKING:
     from d3m_ray.attribution.scorers import Score, Scorers
 
-GROUP = "d3m_ray"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Select = Callable[[Evidence, int, int], np.ndarray]
@@ -36,12 +36,14 @@ def method(
     """Register an attribution method: a function (inputs, settings, pool) -> [N train examples, query sets].
 
     Column s says how much each train example raises the mean target of the queries `inputs.query_sets[s]`. `settings`
-    is a frozen dataclass, whose fields become flags and enter the keys of the scores; `version` enters them too: raise
-    it when the same settings give other scores. The method gives the arms NAME, NAME_heuristic, NAME_helpful, NAME_auto
-    and so on. Raises InputError where the name is taken or no name.
+    is a frozen dataclass; its fields become the flags `--NAME-FIELD` and enter the keys of the scores, and so does
+    `version`: raise it when the same settings give other scores. `reads_queries=False` says that no query changes
+    them. The method gives the arms NAME, NAME_heuristic, NAME_helpful, NAME_best, and where it reads queries NAME_auto
+    and its like. Raises InputError where a name or a flag is taken, or breaks a rule.
     """
-    _check_name(name, {**METHODS, **ARMS}, "an attribution method")
+    _check_name(name, METHODS, "an attribution method")
     defaults = None if settings is None else _defaults(settings, f"the settings of {name}")
+    _check_flags(settings, f"the setting of {name}", CORPORA, flag_prefix(name))
 
     def register(score: "Score") -> "Score":
         def load() -> "Scorers":
@@ -49,44 +51,57 @@ def method(
 
             return by_query_sets(name, score)
 
-        reads = () if defaults is None else tuple(field.name for field in fields(defaults))
         added = Method(
             name,
             _first_line(score),
             load,
             settings=None if defaults is None else name,
             defaults=defaults,
-            reads=reads,
+            reads=() if defaults is None else tuple(field.name for field in fields(defaults)),
             reads_queries=reads_queries,
             version=f"{score.__module__} {version}",
         )
+        arms = arms_of_method(added)
+        for arm_name in arms:
+            _check_free(arm_name, ARMS, "an arm")
         METHODS[name] = added
-        ARMS.update(arms_of_method(added))
+        ARMS.update(arms)
         return score
 
     return register
 
 
-def arm(name: str) -> Callable[[Select], Select]:
+def arm(name: str, alignment: str | None = None, reads_cell_losses: bool = False) -> Callable[[Select], Select]:
     """Register an arm: a function (evidence, num_removed, seed) -> [M] positions of train examples to remove.
 
-    It sees train and what is known of it from val (`Evidence`), never test. Equal inputs give equal positions. Raises
-    InputError where the name is taken or no name.
+    It sees train and what is known of it from val (`Evidence`), never test: of the alignments the one that it names,
+    `trak` or `trak_auto` for instance, and the cells' losses where `reads_cell_losses`; it waits for both. Equal
+    evidence gives equal positions. One that names an alignment leaves each cell its floor (`Evidence.may_go`), and goes
+    in rounds, under seed 0, where --rounds asks for them. Raises InputError where the name is taken or breaks a rule.
     """
     _check_name(name, ARMS, "an arm")
+    if alignment is not None and alignment not in {known.alignment for known in ARMS.values()}:
+        raise InputError(f"the arm {name} reads the alignment of an attribution method, received {alignment!r}")
 
     def register(select: Select) -> Select:
         def checked(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:
-            removed = np.unique(np.asarray(select(evidence, num_removed, seed)))
-            is_selection = removed.dtype.kind in "iu" and len(removed) == num_removed
-            if not is_selection or (len(removed) and not 0 <= removed[0] <= removed[-1] < len(evidence)):
-                raise ValueError(
-                    f"the arm {name} gives {num_removed} different positions of the {len(evidence)} train examples; "
-                    f"received {len(removed)} of type {removed.dtype}"
-                )
-            return removed.astype(np.int64)
+            # What else is there depends on what the store happens to hold.
+            seen = replace(
+                evidence,
+                alignments={} if alignment is None else {alignment: evidence.alignments[alignment]},
+                cell_losses=evidence.cell_losses if reads_cell_losses else None,
+                over_rounds={},
+            )
+            try:
+                selected = np.asarray(select(seen, num_removed, seed))
+            except Exception as error:
+                raise RunError(f"the arm {name} failed: {type(error).__name__}: {error}") from error
+            _check_selection(name, selected, evidence, num_removed)
+            if alignment is not None:
+                _check_floors(name, selected, evidence)
+            return np.sort(selected).astype(np.int64)
 
-        ARMS[name] = Arm(checked)
+        ARMS[name] = Arm(checked, alignment=alignment, reads_cell_losses=reads_cell_losses)
         return select
 
     return register
@@ -95,39 +110,65 @@ def arm(name: str) -> Callable[[Select], Select]:
 def corpus(
     name: str, options: type | None = None, num_removed: tuple[int | str, ...] = (0, "5%", "10%", "20%")
 ) -> Callable[[Load], Load]:
-    """Register a corpus: a function (options, folder or None) -> Splits, made by `make_splits` or otherwise.
+    """Register a corpus: a function (options, --data or None) -> Splits, made by `make_splits` or otherwise.
 
-    `options` is a frozen dataclass, whose fields become flags. `num_removed` is what a run of it removes unless told
-    otherwise. Raises InputError where the name is taken or no name.
+    `options` is a frozen dataclass, whose fields become flags; without it, `ExperimentConfig(corpus=NAME)` is the way
+    to it from Python. `num_removed` is what a run of it removes unless told otherwise. The splits take the corpus's
+    name. Raises InputError where a name or a flag is taken, or breaks a rule.
     """
     _check_name(name, CORPORA, "a corpus")
     own = make_dataclass(name, (), frozen=True) if options is None else options
     _defaults(own, f"the options of {name}")
+    if any(known.options is own for known in CORPORA.values()):
+        raise InputError(f"the options of {name} are a class of its own, received {own!r}, another corpus's")
+    _check_flags(own, f"the option of {name}", ())
 
     def register(load: Load) -> Load:
-        CORPORA[name] = Corpus(name, _first_line(load), own, load, num_removed, reads_itself=True)
+        def checked(chosen: Any, source: Path | None) -> Splits:
+            if source is not None and not source.exists():
+                raise DataError(f"--data is a folder or a file, received {str(source)!r}, which is none")
+            try:
+                splits = load(chosen, source)
+            except InputError:
+                raise
+            except Exception as error:
+                raise DataError(f"the corpus {name} cannot be read: {type(error).__name__}: {error}") from error
+            if not isinstance(splits, Splits):
+                raise DataError(f"the corpus {name} gives Splits, received {type(splits).__name__}")
+            return replace(splits, name=name)
+
+        CORPORA[name] = Corpus(name, _first_line(load), own, checked, num_removed, reads_itself=True)
         return load
 
     return register
 
 
-@cache
-def load() -> tuple[str, ...]:
-    """Import what packages registered under the group `d3m_ray`; a line for each that could not be imported."""
-    broken = []
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        try:
-            point.load()
-        except Exception as error:
-            broken.append(f"the plug-in {point.name} ({point.value}) is left out: {type(error).__name__}: {error}")
-    return tuple(broken)
-
-
-def _check_name(name: str, taken: Any, kind: str) -> None:
+def _check_name(name: str, taken: Collection[str], kind: str) -> None:
     if not NAME.fullmatch(name):
         raise InputError(f"the name of {kind} is lower-case letters, digits and '_', a letter first; received {name!r}")
+    ending = next((suffix for suffix in ARM_SUFFIXES if name.endswith(suffix)), None)
+    if ending is not None:
+        raise InputError(f"the ending {ending!r} is of arms that a method gives; received the name {name!r}")
+    _check_free(name, taken, kind)
+
+
+def _check_free(name: str, taken: Collection[str], kind: str) -> None:
     if name in taken:
         raise InputError(f"the name of {kind} is its own; {name!r} is taken: choose another")
+
+
+def _check_flags(kind: type | None, what: str, beside: Mapping[str, Corpus] | tuple[()], prefix: str = "") -> None:
+    """Raises InputError where a field's flag is one that a command has already."""
+    own = () if kind is None else flags_of(kind, prefix)
+    taken = {"--help", *flags_of(LdsConfig), *flags_of(LeaderboardConfig)}
+    for known in METHODS.values():
+        if known.defaults is not None:
+            taken |= set(flags_of(type(known.defaults), flag_prefix(known.name)))
+    for other in dict(beside).values():
+        taken |= set(flags_of(other.options))
+    for flag in own:
+        if flag in taken:
+            raise InputError(f"{what} has a flag of its own; {flag} is taken: give the field another name")
 
 
 def _defaults(settings: type, what: str) -> Any:
@@ -135,9 +176,36 @@ def _defaults(settings: type, what: str) -> Any:
     if not is_dataclass(settings) or not settings.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise InputError(f"{what} are a frozen dataclass, received {settings!r}")
     try:
-        return settings()
+        made = settings()
     except TypeError as error:
         raise InputError(f"{what} have a default for every field: {error}") from error
+    nested = [field.name for field in fields(made) if is_dataclass(getattr(made, field.name))]
+    if nested:
+        raise InputError(f"{what} are numbers, words and lists of them; {', '.join(nested)} holds settings of its own")
+    return made
+
+
+def _check_selection(name: str, selected: np.ndarray, evidence: Evidence, num_removed: int) -> None:
+    """Raises RunError where an arm gives anything but so many different positions of the train split."""
+    is_selection = selected.ndim == 1 and selected.dtype.kind in "iu" and len(np.unique(selected)) == num_removed
+    if not is_selection or len(selected) != num_removed or not 0 <= selected.min() <= selected.max() < len(evidence):
+        raise RunError(
+            f"the arm {name} gives {num_removed} different positions of the {len(evidence)} train examples, counted "
+            f"from 0; received an array of shape {selected.shape} and type {selected.dtype}, {selected.tolist()[:5]} "
+            "at its beginning"
+        )
+
+
+def _check_floors(name: str, selected: np.ndarray, evidence: Evidence) -> None:
+    """Raises RunError where an arm that goes by an alignment leaves a cell less than --cell-floor says."""
+    if evidence.cell_floors is None:
+        return
+    left = np.bincount(np.delete(evidence.cells, selected), minlength=len(evidence.cell_floors))
+    if (left < evidence.cell_floors).any():
+        raise RunError(
+            f"the arm {name} goes by an alignment and leaves each cell its --cell-floor; its selection cuts deeper: "
+            "choose among `evidence.may_go(alignment)`, or take --cell-floor 0"
+        )
 
 
 def _first_line(function: Callable[..., Any]) -> str:

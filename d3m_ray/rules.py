@@ -2,9 +2,9 @@
 
 import difflib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from d3m_ray.errors import InputError
 
@@ -36,16 +36,45 @@ def check_methods(methods: Sequence[str], known: Collection[str], kind: str) -> 
     raise InputError(f"each of --methods is the name of an {kind}, received {unknown!r}; {mend}")
 
 
-def check_numbers(config: Any) -> None:
-    """The rules for every number of these settings and of those within: finite, and no larger than generators take."""
+def check_known(flag: str, received: str, known: Collection[str]) -> None:
+    """Raises InputError where a name is none of those known, with the one that is most like it."""
+    if received in known:
+        return
+    close = difflib.get_close_matches(received, known, 1) or [name for name in known if received.startswith(f"{name}_")]
+    hint = f" (did you mean {close[-1]!r}?)" if close else ""
+    raise InputError(f"{flag} is one of {', '.join(map(repr, known))}; received {received!r}{hint}")
+
+
+def flags_of(kind: type, prefix: str = "") -> Iterator[str]:
+    """The flags of a settings class and of those within: `--num-epochs`, or with a prefix `--mine-sharpness`."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            yield from flags_of(hint, prefix)  # type: ignore[arg-type]  # it is a type, as every hint
+        else:
+            yield _flag(field.name, hint, prefix)
+
+
+def _flag(field: str, hint: Any, prefix: str = "") -> str:
+    named = (marker.name for marker in getattr(hint, "__metadata__", ()) if getattr(marker, "name", None))
+    return f"--{prefix}{next(named, field.replace('_', '-'))}"
+
+
+def check_values(config: Any, prefix: str = "") -> None:
+    """The rules for every value of these settings and of those within.
+
+    Numbers are finite, and no larger than generators take; words are of those that the type names, which a command line
+    sees to, and Python does not.
+    """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
-        value = getattr(config, field.name)
+        value, hint = getattr(config, field.name), hints.get(field.name)
         if is_dataclass(value):
-            check_numbers(value)
-        markers = getattr(hints.get(field.name), "__metadata__", ())  # a field that was added has no hint of its own
-        name = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name.replace("_", "-"))
-        flag = f"--{name}"
+            check_values(value)
+        flag = _flag(field.name, hint, prefix)  # a field that was added has no hint of its own
+        if get_origin(hint) is Literal:
+            check(value in get_args(hint), f"{flag} is one of {', '.join(map(str, get_args(hint)))}", value)
         is_seed = field.name in ("seed", "seeds") or field.name.endswith(("_seed", "_seeds"))
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float):

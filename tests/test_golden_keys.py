@@ -31,16 +31,16 @@ GOLDEN = {
     "fit with warm-up": "ac11abe49363dca98393",
     "trial": "ac6f4b775f62f5c200f6",
     "trial of a draw": "e566a75164b15941829d",
-    "scores, trak": "40c91fac5cf41c8fe0ee",
-    "scores, ekfac": "0612ea79fbf012e029d1",
-    "scores, metagradient": "46d34214a4c5fd880c5a",
+    "scores, trak": "45d23723b5a27e442494",
+    "scores, ekfac": "ecccf1d40cad62b48710",
+    "scores, metagradient": "da6cdac0caf02cafecf6",
     "scores, random": "8daf0ddfe2906039a53c",
-    "scores, metagradient per group": "65dba419242e89f4f892",
-    "scores, trak by loss": "ed3eaf8d75b98e26d6d3",
-    "scores, pseudo-groups": "7f29389f43b21108f21e",
-    "alignment, trak": "27db0830c7ab9ae6faef",
-    "alignment, trak by loss": "0e71cfbe66e5df3a42ac",
-    "alignment, second round": "d2b9d209c2f2f77fc7e8",
+    "scores, metagradient per group": "1ee43fe0a1bdf0463ff9",
+    "scores, trak by margin": "c1dd5ea4122f5d4b66ea",
+    "scores, pseudo-groups": "c52ee7c5fd560a9826d5",
+    "alignment, trak": "582ff9a5c70aa090b4df",
+    "alignment, trak by margin": "5bcf95977d9f3d0ee330",
+    "alignment, second round": "ef8c7a6067f8993b284d",
 }
 
 
@@ -82,7 +82,7 @@ def context(root: Path, **training: object) -> TrialContext:
 
 def keys(root: Path) -> dict[str, str]:
     plain, independent = context(root), context(root, pairing="independent")
-    by_loss = dataclasses.replace(CONFIG, alignment=AlignmentConfig(target="loss"))
+    by_margin = dataclasses.replace(CONFIG, alignment=AlignmentConfig(target="margin"))
     per_group = dataclasses.replace(CONFIG, metagradient=MetagradientConfig(per_group=True))
     return {
         "data": SPLITS.content_hash(),
@@ -97,10 +97,10 @@ def keys(root: Path) -> dict[str, str]:
         "trial of a draw": plain.trial_key("a fit", "random", 2, draw=1_000_001),
         **{f"scores, {name}": scores_key(name, CONFIG, plain) for name in ("trak", "ekfac", "metagradient", "random")},
         "scores, metagradient per group": scores_key("metagradient", per_group, plain),
-        "scores, trak by loss": scores_key("trak", by_loss, plain),
+        "scores, trak by margin": scores_key("trak", by_margin, plain),
         "scores, pseudo-groups": group_scores_key("trak_auto", CONFIG, plain),
         "alignment, trak": alignment_key("trak", CONFIG, plain),
-        "alignment, trak by loss": alignment_key("trak", by_loss, plain),
+        "alignment, trak by margin": alignment_key("trak", by_margin, plain),
         "alignment, second round": alignment_key("trak", CONFIG, plain, SOME),
     }
 

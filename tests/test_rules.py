@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "d3m_ray"
 ANALYSIS_MAY_IMPORT = ("analysis", "keys", "metrics", "records", "store", "version")
 LAYERS = (
-    *("keys", "errors", "version", "records", "pool", "waiting", "rules"),
-    *("metrics", "data", "training", "attribution", "selection", "store", "trials", "experiment"),
+    *("keys", "errors", "version", "records", "pool", "waiting", "rules", "entry_points"),
+    *("metrics", "data", "training", "attribution", "selection", "store", "trials", "experiment", "plugins"),
     *("cluster", "analysis", "commands", "__main__", ""),
 )
 """The folders and files at the top, from the ground up: each imports what stands before it, and no later one."""

@@ -34,6 +34,11 @@ class Method:
     """Of a plug-in's method, an instance of its own settings, whose fields are flags."""
 
 
+def flag_prefix(method: str) -> str:
+    """What the flags of a plug-in's method begin with: `mine-` of --mine-sharpness."""
+    return f"{method.replace('_', '-')}-"
+
+
 def _in(module: str, name: str = "SCORERS") -> Callable[[], "Scorers"]:
     """What loads the scorers of this name from a module of this folder."""
 

@@ -7,20 +7,22 @@ from contextlib import contextmanager
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from d3m_ray import plugins
+from d3m_ray.entry_points import load_plugins
+from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.store.store import Store
+from d3m_ray.trials.settings import is_address
 
 if TYPE_CHECKING:
     from d3m_ray.analysis.results import Results
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.trials.engine import Engine
 
-LOCAL = "local"
+LOCAL: Final = "local"
 STORED, TO_TRAIN, WAITING = "stored", "to train", "waits for scores"
 
 
@@ -129,8 +131,8 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
 
     `store` is a folder or URI, `config.store` by default. `engine` is "ray", "local" (this process, without Ray), or
     the address of a cluster (HOST:PORT, ray://HOST:PORT); `config.execution` by default. Raises InputError where an
-    input breaks a rule, StoreError where the store cannot be used, ConnectionError where the cluster cannot; what fails
-    alone is in `Result.failed`, and the same call tries it again.
+    input breaks a rule, StoreError where the store cannot be used, ConnectionError where the cluster cannot, RunError
+    where nothing can go on; what fails alone is in `Result.failed`, and the same call tries it again.
     """
     from d3m_ray.experiment.failures import told
     from d3m_ray.experiment.progress import Progress
@@ -140,7 +142,7 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
     opened = Store(config.store)
     opened.check_writable()
     with Progress() as progress:
-        _load_plugins(progress)
+        _tell_of_broken_plugins(progress)
         prepared = prepare(config, opened, progress)
         with engine_of(config, opened, progress) as running:
             outcome = run_experiment(prepared, running, progress)
@@ -158,13 +160,16 @@ def plan(config: ExperimentConfig, store: str | Path | None = None) -> Plan:
     config = placed(config, store, None)
     opened = Store(config.store)
     with Progress() as progress:
-        _load_plugins(progress)
+        _tell_of_broken_plugins(progress)
         prepared = prepare(config, opened, progress)
     config, context = prepared.config, prepared.context
     train = context.splits.train
-    ready = plan_trials(config, context, Evidence(train.labels, train.groups, context.splits.num_labels))
+    known = Evidence(train.labels, train.groups, context.splits.num_labels, train=train)
+    ready = plan_trials(config, context, known)
     stored, fits = opened.keys("trials"), opened.keys("fits")
-    state = {(t.method, t.num_removed, t.seed): STORED if t.trial_key in stored else TO_TRAIN for t in ready}
+    state: dict[tuple[str, int | None, int], str] = {
+        (t.method, t.num_removed, t.seed): STORED if t.trial_key in stored else TO_TRAIN for t in ready
+    }
     of_this = [("experiment", "==", context.experiment)]
     begun = opened.read_all("trials", columns=["method", "num_removed", "seed"], filters=of_this)
     there = {(row.method, row.num_removed, row.seed) for row in begun.drop_duplicates().itertuples()}
@@ -187,8 +192,13 @@ def placed(config: ExperimentConfig, store: str | Path | None, engine: str | Non
         config = dataclasses.replace(config, store=str(store))
     if engine is None:
         return config
-    changes = {"engine": engine} if engine in ("ray", LOCAL) else {"engine": "ray", "address": engine}
-    return dataclasses.replace(config, execution=dataclasses.replace(config.execution, **changes))
+    if engine in ("ray", LOCAL):
+        execution = dataclasses.replace(config.execution, engine=LOCAL if engine == LOCAL else "ray")
+    elif is_address(engine):
+        execution = dataclasses.replace(config.execution, engine="ray", address=engine)
+    else:
+        raise InputError(f"engine is ray, local, HOST:PORT or ray://HOST:PORT, received {engine!r}")
+    return dataclasses.replace(config, execution=execution)
 
 
 @contextmanager
@@ -205,6 +215,6 @@ def engine_of(config: ExperimentConfig, store: Store, progress: "Progress") -> "
         yield engine
 
 
-def _load_plugins(progress: "Progress") -> None:
-    for line in plugins.load():
+def _tell_of_broken_plugins(progress: "Progress") -> None:
+    for line in load_plugins():
         progress.stage(f"warning: {line}")

@@ -14,9 +14,10 @@ from rich.console import Console
 from d3m_ray.analysis.corpus import named
 from d3m_ray.analysis.examples import NUM_EXAMPLES, examples_table, render_examples, scores_of
 from d3m_ray.analysis.results import Results, newest_trials
-from d3m_ray.commands.arguments import check_known, checked_file
+from d3m_ray.commands.arguments import checked_file
 from d3m_ray.commands.terminal import EXIT_FAILED, on_standard_output, say
 from d3m_ray.errors import InputError
+from d3m_ray.rules import check_known
 from d3m_ray.store.experiments import Experiment
 from d3m_ray.store.files import StoreError, write_file
 from d3m_ray.store.store import Store

@@ -12,10 +12,12 @@ import pandas as pd
 from d3m_ray.analysis.choice import chosen_numbers
 from d3m_ray.analysis.export import Export, check_made_by, evidence_of, evidence_of_rounds, split_train
 from d3m_ray.analysis.results import PLAIN_OBJECTIVE, Results, newest_trials
-from d3m_ray.commands.arguments import check_known, checked_file
+from d3m_ray.commands.arguments import checked_file
 from d3m_ray.commands.terminal import EXIT_FAILED, say
 from d3m_ray.data.files import REMOVED_SUFFIX
+from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
+from d3m_ray.rules import check_known
 from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.files import StoreError, check_writable_folder, write_file
 from d3m_ray.store.store import Store
@@ -116,7 +118,8 @@ def _results_of(store: Store, request: ExportRequest, tell: Callable[[str], None
 
 
 def _alignment_of(method: str) -> str | None:
-    """The alignment that an arm reads; of one that this version does not know, none."""
+    """The alignment that an arm reads; of one that this version, or a plug-in that is there, does not know, none."""
+    load_plugins()
     return ARMS[method].alignment if method in ARMS else None
 
 

@@ -2,14 +2,17 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from d3m_ray.attribution.registry import METHODS
+import tyro
+
+from d3m_ray.attribution.registry import METHODS, flag_prefix
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
@@ -59,8 +62,34 @@ def narrowed(config: Config) -> Any:
     """The settings as an instance of a class with a flag for each option of its corpus and of each plug-in's method."""
     if not isinstance(config, ExperimentConfig):
         return _with_fields(config, experiment=narrowed(config.experiment))
-    own = {name: method.defaults for name, method in METHODS.items() if method.defaults is not None}
-    return _with_fields(config, corpus=config.corpus, **own | dict(config.plugins))
+    own = {_field_of(name): _with_prefix(name, config.settings_of(name)) for name in _plugin_methods()}
+    return _with_fields(config, corpus=config.corpus, **own)
+
+
+def _plugin_methods() -> list[str]:
+    """Those with settings of their own."""
+    return [name for name, method in METHODS.items() if method.defaults is not None]
+
+
+def _field_of(method: str) -> str:
+    """The field that holds a plug-in's settings in the narrowed class: no name of a method is that of another field."""
+    return f"settings_of_{method}"
+
+
+def _with_prefix(method: str, settings: Any) -> Any:
+    """The settings as an instance of a subclass whose flags begin with the method's name: --mine-sharpness."""
+    hints = get_type_hints(type(settings))
+    fields = [
+        (
+            field.name,
+            Annotated[hints[field.name], tyro.conf.arg(name=flag_prefix(method) + field.name.replace("_", "-"))],
+            dataclasses.field(default_factory=functools.partial(getattr, settings, field.name)),
+        )
+        for field in dataclasses.fields(settings)
+    ]
+    made = dataclasses.make_dataclass(type(settings).__name__, fields, bases=(type(settings),), frozen=True)
+    made.__doc__ = type(settings).__doc__
+    return made()
 
 
 def _with_fields(config: Any, **fields: Any) -> Any:
@@ -82,8 +111,11 @@ def plain(config: Any) -> Any:
     kept = {field.name: getattr(config, field.name) for field in dataclasses.fields(base)}
     if base is not ExperimentConfig:
         return base(**kept | {"experiment": plain(config.experiment)})
-    own = {name: getattr(config, name) for name, method in METHODS.items() if method.defaults is not None}
-    return base(**kept | {"plugins": {name: value for name, value in own.items() if value != METHODS[name].defaults}})
+    plugins = {}
+    for name in _plugin_methods():
+        kind, parsed_to = type(METHODS[name].defaults), getattr(config, _field_of(name))
+        plugins[name] = kind(**{field.name: getattr(parsed_to, field.name) for field in dataclasses.fields(kind)})
+    return base(**kept | {"plugins": plugins})
 
 
 def _with_preset(execution: ExecutionConfig, name: str, text: str) -> ExecutionConfig:

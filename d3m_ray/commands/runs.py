@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d3m_ray import plugins
-from d3m_ray.commands.arguments import check_known
 from d3m_ray.commands.sweeps import run_lds_sweep, run_leaderboard_sweep, run_plan, run_sweep
-from d3m_ray.commands.terminal import say
+from d3m_ray.commands.terminal import tell_of_broken_plugins
 from d3m_ray.data.corpora import CORPORA
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.repeat import config_of
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
+from d3m_ray.rules import check_known
+from d3m_ray.selection.arms import ARMS, AUTO_SUFFIX
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 
@@ -29,29 +29,25 @@ class RunCommand:
     """A command that runs on a corpus: what it does, from which settings, and by which function."""
 
     does: str
-    settings: Callable[[ExperimentConfig], Any]
     start: Callable[[str, Any, list[str]], None]
+    settings: Callable[[ExperimentConfig], Any] = lambda config: config
+    methods: tuple[str, ...] = ()
+    """Of a study, the attribution methods that it judges on a corpus; of a record it takes the record's."""
 
 
 def _lds(config: ExperimentConfig) -> LdsConfig:
-    return LdsConfig(_with_methods(config, LDS_METHODS), removal_shares=("1%", "5%", "10%"))
-
-
-def _leaderboard(config: ExperimentConfig) -> LeaderboardConfig:
-    return LeaderboardConfig(_with_methods(config, BOARD_METHODS))
-
-
-def _with_methods(config: ExperimentConfig, methods: tuple[str, ...]) -> ExperimentConfig:
-    training = HUNDREDS_OF_FITS if config.training == TrainingConfig() else config.training
-    return dataclasses.replace(config, methods=methods, training=training)
+    return LdsConfig(config, removal_shares=("1%", "5%", "10%"))
 
 
 COMMANDS: Mapping[str, RunCommand] = {
-    "run": RunCommand("Prune the corpus by each method and retrain; show what it came to.", lambda c: c, run_sweep),
-    "plan": RunCommand("Show what `run` would train and what is stored already; do nothing.", lambda c: c, run_plan),
-    "lds": RunCommand("Rank methods by how well their scores predict retraining.", _lds, run_lds_sweep),
+    "run": RunCommand("Prune the corpus by each method and retrain; show what it came to.", run_sweep),
+    "plan": RunCommand("Show what `run` would train and what is stored already; do nothing.", run_plan),
+    "lds": RunCommand("Rank methods by how well their scores predict retraining.", run_lds_sweep, _lds, LDS_METHODS),
     "leaderboard": RunCommand(
-        "Rank methods by LDS, by what removal does, and by seconds.", _leaderboard, run_leaderboard_sweep
+        "Rank methods by LDS, by what removal does, and by seconds.",
+        run_leaderboard_sweep,
+        LeaderboardConfig,
+        BOARD_METHODS,
     ),
 }
 
@@ -61,8 +57,7 @@ def start(command: str, arguments: Sequence[str]) -> None:
 
     Raises InputError where the corpus is none that is known, or the record cannot be repeated.
     """
-    for line in plugins.load():
-        say(f"warning: {line}", "yellow")
+    tell_of_broken_plugins()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help(command))
         return
@@ -70,10 +65,15 @@ def start(command: str, arguments: Sequence[str]) -> None:
     of = COMMANDS[command]
     if named.endswith(".json"):
         defaults, subject = _of_record(named), f"the experiment {Path(named).stem}"
+        if of.methods:
+            defaults = _judged(defaults)
     else:
         check_known("the corpus", named, CORPORA)
-        defaults, subject = defaults_of(named), CORPORA[named].summary
-    of.start(f"{of.does} Corpus: {subject}.", of.settings(defaults), flags)
+        defaults, subject = defaults_of(named), f"the corpus {named}: {CORPORA[named].summary}"
+        if of.methods:
+            training = HUNDREDS_OF_FITS if defaults.training == TrainingConfig() else defaults.training
+            defaults = dataclasses.replace(defaults, methods=of.methods, training=training)
+    of.start(f"{of.does} On {subject}.", of.settings(defaults), flags)
 
 
 def defaults_of(corpus: str) -> ExperimentConfig:
@@ -90,6 +90,21 @@ def defaults_of(corpus: str) -> ExperimentConfig:
         seeds=(0, 1, 2, 3, 4),  # the fewest for an interval
         training=FOR_TINY,
     )
+
+
+def _judged(config: ExperimentConfig) -> ExperimentConfig:
+    """The attribution methods of a repeated experiment, under a name of the study's own, so that no tables mix.
+
+    Raises InputError where it has none.
+    """
+    alignments = [alignment for arm in config.methods if (alignment := ARMS[arm].alignment) is not None]
+    if not alignments:
+        raise InputError(
+            f"an LDS judges attribution methods; {config.experiment} has the arms {', '.join(config.methods)}, none of "
+            "which goes by one: name its corpus in the place of its record, and --methods"
+        )
+    methods = (*(alignment.removesuffix(AUTO_SUFFIX) for alignment in alignments), "random")
+    return dataclasses.replace(config, methods=methods, experiment=None)
 
 
 def _of_record(path: str) -> ExperimentConfig:

@@ -16,7 +16,7 @@ from rich.console import Console
 from d3m_ray.commands.api import engine_of, plan
 from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
-from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say
+from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say, tell_of_broken_plugins
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
@@ -64,6 +64,7 @@ def _main(description: str, defaults: Config, arguments: list[str] | None, run: 
     given = sys.argv[1:] if arguments is None else arguments
 
     def work() -> int:
+        tell_of_broken_plugins()
         preset = narrowed(with_environment(defaults))
         markers = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes)
         settings = tyro.conf.configure(*markers)(type(preset))

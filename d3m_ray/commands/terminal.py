@@ -1,6 +1,7 @@
 """What every command says and how it ends: lines on the two outputs, and the exit status of an error."""
 
 import contextlib
+import functools
 import os
 import sys
 import traceback
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
+from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.store.files import StoreError
 
@@ -37,6 +39,13 @@ def exit_status(work: Callable[[], int], debug: bool = False) -> int:
 def say(line: str, style: str = "") -> None:
     """One line on stderr, never wrapped: what reads it may be a program."""
     Console(stderr=True).print(line, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+@functools.cache
+def tell_of_broken_plugins() -> None:
+    """A warning for each plug-in that could not be imported; once, however many ask."""
+    for line in load_plugins():
+        say(f"warning: {line}", "yellow")
 
 
 @contextlib.contextmanager

@@ -10,11 +10,12 @@ import tyro
 
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
-from d3m_ray.attribution.registry import METHODS
+from d3m_ray.attribution.registry import METHODS, flag_prefix
 from d3m_ray.attribution.trak.settings import TrakConfig
-from d3m_ray.data.corpora import corpus_of
+from d3m_ray.data.corpora import CORPORA, corpus_of
+from d3m_ray.entry_points import load_plugins
 from d3m_ray.records import FIRST_DRAW
-from d3m_ray.rules import check, check_methods, check_numbers
+from d3m_ray.rules import check, check_known, check_methods, check_values
 from d3m_ray.selection.arms import ARMS, check_best_arms, check_rounds
 from d3m_ray.selection.numbers import check_removals
 from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
@@ -41,7 +42,8 @@ class ExperimentConfig:
     """A corpus, a model, the arms that are compared, and how. Every field is a flag of each sweep."""
 
     corpus: Any
-    """How the corpus is cut into splits: an instance of the options of one of `CORPORA`."""
+    """How the corpus is cut into splits: an instance of the options of one of `CORPORA`, or its name for the plain
+    ones."""
     data: Path | None = None
     """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub. Of an
     own corpus, its folder or file."""
@@ -77,7 +79,7 @@ class ExperimentConfig:
     selection: SelectionConfig = SelectionConfig()
     execution: ExecutionConfig = ExecutionConfig()
     plugins: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
-    """The settings of methods that a plug-in brought, by method, where they are not its defaults."""
+    """The settings of methods that a plug-in brought, by method; those that are its defaults are left out."""
 
     def settings_of(self, method: str) -> Any:
         """The settings of an attribution method, None where it has none."""
@@ -87,6 +89,8 @@ class ExperimentConfig:
         return self.plugins.get(method, of.defaults) if of.defaults is not None else getattr(self, of.settings)
 
     def __post_init__(self) -> None:
+        load_plugins()
+        self._take_in_plain_values()
         corpus_of(self.corpus)
         check_methods(self.methods, ARMS, "arm")
         check_removals(self.num_removed)
@@ -95,7 +99,8 @@ class ExperimentConfig:
         rule = f"each of --seeds is below {FIRST_DRAW}: others are those of an LDS's subsets"
         check(highest < FIRST_DRAW, rule, highest)
         check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
-        check_numbers(self)
+        check_values(self)
+        self._check_plugins()
         check_best_arms(self.methods, self.num_removed, self.seeds, self.protocol)
         check_rounds(self.methods, self.selection.rounds)
         name_ok = self.experiment is None or _NAME.fullmatch(self.experiment) is not None
@@ -107,3 +112,24 @@ class ExperimentConfig:
         check(bool(self.model.strip()), "--model is a folder, a hub name or tiny", self.model)
         for name in ("methods", "num_removed", "seeds"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+
+    def _take_in_plain_values(self) -> None:
+        """A corpus by its name, and paths as texts, as one writes them in Python."""
+        if isinstance(self.corpus, str):
+            check_known("the corpus", self.corpus, CORPORA)
+            object.__setattr__(self, "corpus", CORPORA[self.corpus].options())
+        for name, kind in (("data", Path), ("figures", Path), ("store", str)):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, kind(value))
+
+    def _check_plugins(self) -> None:
+        """Raises InputError where settings are given to what has none, or not those of the method."""
+        own = {}
+        for name, settings in self.plugins.items():
+            defaults = METHODS[name].defaults if name in METHODS else None
+            kind = "no settings of a plug-in" if defaults is None else type(defaults).__name__
+            check(defaults is not None and isinstance(settings, type(defaults)), f"{name} takes {kind}", settings)
+            check_values(settings, flag_prefix(name))
+            if settings != defaults:
+                own[name] = settings
+        object.__setattr__(self, "plugins", own)

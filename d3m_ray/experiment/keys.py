@@ -10,6 +10,7 @@ from d3m_ray.keys import content_hash
 from d3m_ray.selection.alignment import ALIGNMENT_VERSION
 from d3m_ray.selection.arms import AUTO_SUFFIX
 from d3m_ray.training.precision import resolved_precision
+from d3m_ray.training.settings import Precision
 from d3m_ray.trials.trial import TrialContext
 
 NOTHING = np.zeros(0, dtype=np.int64)  # the selection of the base model
@@ -35,9 +36,13 @@ def scores_key(method: str, config: ExperimentConfig, context: TrialContext, rem
 
 
 def scored_on(config: ExperimentConfig) -> dict[str, str]:
-    """The device and the precision that scores are computed with: "auto" is decided once, for all machines."""
-    device = config.execution.worker_device
-    return {"device": device, "precision": resolved_precision(config.training.precision, device)}
+    """The device and the precision that scores are computed with, by name."""
+    return {"device": config.execution.worker_device, "precision": scoring_precision(config)}
+
+
+def scoring_precision(config: ExperimentConfig) -> Precision:
+    """The precision that scores are computed in: "auto" is decided once, for all machines."""
+    return resolved_precision(config.training.precision, config.execution.worker_device)
 
 
 def scores_weighed_groups(method: str, config: ExperimentConfig) -> bool:

@@ -151,6 +151,8 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
     configuration = _recorded(config, context)
     begun = context.store.read_experiment(context.experiment)
     recorded = {} if begun is None else begun.configuration  # an earlier version recorded less
+    if begun is not None:  # that of plug-ins stands there only where there is something to say
+        configuration, recorded = {"plugins": {}, **configuration}, {"plugins": {}, **recorded}
     differing = sorted(
         key
         for key in configuration.keys() & recorded.keys()
@@ -186,7 +188,11 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         "label_names": context.splits.label_names,
         "num_dropped": dict(context.splits.num_dropped),
         "notes": context.splits.notes,
-        "command": {"corpus": corpus_of(config.corpus).name, "model": config.model},
+        "command": {
+            "corpus": corpus_of(config.corpus).name,
+            "model": config.model,
+            "store_texts": config.store_texts,
+        },
         "corpus": {"data": None if config.data is None else str(config.data), **asdict(config.corpus)},
         **({"warnings": context.warnings} if context.warnings else {}),
         "computed": {

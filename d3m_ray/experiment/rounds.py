@@ -76,6 +76,7 @@ def _rounds(method: str, number: int, run: Run) -> Rounds:
             run.context.splits.num_labels,
             {arm.alignment: alignment},
             cell_floors=floors,
+            train=left.train,
         )
         spared = np.union1d(spared, left.kept[arm.spared(evidence, share, 0)])
         removed = np.sort(np.concatenate([removed, left.kept[arm.select(evidence, share, 0)]]))

@@ -25,6 +25,7 @@ from d3m_ray.experiment.keys import (
     scored_on,
     scores_key,
     scores_weighed_groups,
+    scoring_precision,
 )
 from d3m_ray.experiment.plan import shared_settings
 from d3m_ray.experiment.run import Run
@@ -79,7 +80,7 @@ def attribute_and_align(name: str, run: Run) -> None:
     score = _score_groups if name == attribution_method(name) else _score_pseudo_groups
     scored = score(name, run)
     weighting = run.base_group_weights(run.queries, scored.query_groups, len(scored.names))
-    is_weighed = scores_weighed_groups(name, config)
+    is_weighed = scores_weighed_groups(attribution_method(name), config)
     alignment = (
         scored.scores[:, 0].astype(np.float64) if is_weighed else group_alignment(scored.scores, weighting.weights)
     )
@@ -171,7 +172,7 @@ def attribute(
         train=context.tokens["train"].take(run.kept) if len(run.removed) else context.tokens["train"],
         queries=context.tokens[query_split(config)],
         num_groups=len(context.splits.group_names),
-        precision=scored_on(config)["precision"],
+        precision=scoring_precision(config),
         explains_test=query_split(config) == "test",
         query_target=config.alignment.query_target,
         say=run.progress.stage,
@@ -214,11 +215,14 @@ def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
 
 
 def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
+    settings = run.config.settings_of(method)
     return {
         **{name: value for name, value in shared_settings(run.config).items() if name not in AFTER_SCORES},
         "data_hash": run.context.data_hash,
         "model_hash": run.context.model_hash,
         "attribution": method,
+        "version": METHODS[method].version,
+        **({"settings": asdict(settings)} if METHODS[method].defaults is not None else {}),
         "coverage": coverage(method, run.context.base, run.config.ekfac),
         "checkpoints": checkpoint_keys(run.config, run.context, run.removed),
         "query_split": query_split(run.config),

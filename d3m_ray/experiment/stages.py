@@ -60,6 +60,7 @@ def gather_evidence(run: Run) -> Evidence:
         cell_floors=floors_of(run.config, run.context.splits),
         num_rounds=run.config.selection.rounds,
         over_rounds=done_rounds(run),
+        train=train_split,
     )
 
 

@@ -10,7 +10,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.metrics.lds import MIN_SUBSETS
 from d3m_ray.records import FIRST_DRAW
-from d3m_ray.rules import check, check_methods, check_numbers
+from d3m_ray.rules import check, check_methods, check_values
 from d3m_ray.selection.numbers import is_removal
 
 SubsetSeeds = Literal["own", "base"]
@@ -49,7 +49,7 @@ class LdsConfig:
         check(self.num_subsets >= MIN_SUBSETS, f"--num-subsets is at least {MIN_SUBSETS}", self.num_subsets)
         check(self.num_subsets < FIRST_DRAW, f"--num-subsets is below {FIRST_DRAW}", self.num_subsets)
         check(1 <= self.fits_per_subset <= MAX_FITS, f"--fits-per-subset is 1 to {MAX_FITS}", self.fits_per_subset)
-        check_numbers(self)
+        check_values(self)
         check(bool(self.keep_shares), "--keep-share is one or more shares of train, such as .5 .9", self.keep_shares)
         for share in self.keep_shares:
             check(0 < share < 1, "each of --keep-share is above 0 and below 1, such as .5", share)
@@ -100,7 +100,7 @@ class LeaderboardConfig:
         for name in ("num_same_seed_subsets", "num_across_seeds_subsets"):
             flag, number = f"--{name.replace('_', '-')}", getattr(self, name)
             check(number >= MIN_SUBSETS, f"{flag} is at least {MIN_SUBSETS}", number)
-        check_numbers(self)
+        check_values(self)
         self.studies()  # whose rules hold too
 
     def studies(self) -> tuple[LdsConfig, LdsConfig]:

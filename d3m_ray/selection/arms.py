@@ -14,13 +14,16 @@ import numpy as np
 from d3m_ray.attribution.registry import METHODS, Method
 from d3m_ray.data.cells import balancing
 from d3m_ray.errors import InputError
-from d3m_ray.records import BINARY_LABELS, cells_of
+from d3m_ray.records import BINARY_LABELS, Examples, cells_of
 from d3m_ray.rules import check
 
 AUTO_SUFFIX = "_auto"
 """What the name of an Auto-D3M alignment adds to its attribution method's."""
 BEST_SUFFIX = "_best"
 """What the name of an arm that takes another one's best number adds to that one's."""
+
+ARM_SUFFIXES = (AUTO_SUFFIX, BEST_SUFFIX, "_heuristic", "_helpful")
+"""What the arms that a method gives add to its name."""
 
 MAJORITY_SHARE = 0.5  # of train: the best-served cells are those of lowest val loss that hold at least this much
 # The streams of random removals differ by these; numpy reads [k, seed] and [k, seed, 0] as one seed, so none is 0.
@@ -60,6 +63,8 @@ class Evidence:
     """In how many rounds an arm of a number goes by alignment."""
     over_rounds: Mapping[tuple[str, int], Selection] = field(default_factory=dict)
     """By arm and number removed, what went, of those whose rounds are all done; of several rounds only."""
+    train: Examples | None = None
+    """The train examples themselves, for arms that look at their ids or texts."""
 
     def __len__(self) -> int:
         return len(self.labels)

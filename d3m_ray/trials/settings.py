@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from d3m_ray.records import DeviceKind
-from d3m_ray.rules import check, check_numbers
+from d3m_ray.rules import check, check_values
 
 EngineName = Literal["ray", "local"]
 _ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
+
+
+def is_address(text: str) -> bool:
+    """Whether it names a cluster: auto, local, HOST:PORT or ray://HOST:PORT."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,8 @@ class ExecutionConfig:
         return "cuda" if self.gpus_per_worker else "cpu"
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        check(
-            _ADDRESS.fullmatch(self.address) is not None,
-            "--address is auto, local, HOST:PORT or ray://HOST:PORT",
-            self.address,
-        )
+        check_values(self)
+        check(is_address(self.address), "--address is auto, local, HOST:PORT or ray://HOST:PORT", self.address)
         workers_ok = self.num_workers is None or self.num_workers >= 1
         check(workers_ok, "--num-workers is at least 1, or left out", self.num_workers)
         check(self.gpus_per_worker >= 0, "--gpus-per-worker is at least 0", self.gpus_per_worker)

@@ -60,6 +60,7 @@ ENTERS = {
     "alignment.worst_loss_beta": ALIGNMENT,
     "selection.cell_floor": NONE,  # by the ids that an arm removes
     "selection.rounds": NONE,  # by the ids that earlier rounds removed
+    "execution.engine": NONE,
     "execution.address": NONE,
     "execution.num_workers": NONE,
     "execution.gpus_per_worker": SCORES,
@@ -90,13 +91,15 @@ NOTHING, SOME = np.zeros(0, dtype=np.int64), np.array([1, 2])
 
 
 def settings(config: Any, before: str = "") -> Iterator[str]:
-    """Every setting's path: `trak.damping`. The corpus's own options enter by the splits that they make."""
+    """Every setting's path: `trak.damping`. The corpus's own options enter by the splits that they make; those of
+    plug-ins' methods enter the keys of their scores, see test_plugins.py.
+    """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             if field.name != "corpus":
                 yield from settings(value, f"{before}{field.name}.")
-        else:
+        elif field.name != "plugins":
             yield before + field.name
 
 
