@@ -5,6 +5,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +13,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from experiment.test_identity import ENTERS
 
 import d3m_ray
+from d3m_ray.__main__ import main
 from d3m_ray.attribution.registry import METHODS
-from d3m_ray.commands.flags import narrowed
 from d3m_ray.data.corpora import CORPORA
 from d3m_ray.data.planted import Planted, make_planted
 from d3m_ray.experiment.config import ExperimentConfig
@@ -54,26 +56,34 @@ def lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
         yield importlib.import_module("lengths")
 
 
-def test_the_method_the_arm_and_the_corpus_of_the_page_run(lengths: ModuleType, tmp_path: Path) -> None:
-    """By the page's own second block; the new flag enters the key of the scores."""
+def test_the_method_the_arm_and_the_corpus_of_the_page_run(
+    lengths: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the page's own second block; the flag of the method enters the key of its scores."""
     names: dict[str, Any] = {}
     exec(code_of("adding-a-method.md")[1], names)
     result, store = names["result"], tmp_path / "results" / "notes"
     assert not result.failed
     trials = d3m_ray.read_trials(store)
-    assert set(trials["method"]) == {"length", "length_helpful", "first_rows", "random"}
+    assert set(trials["method"]) == {"length", "length_helpful", "length_positive", "first_rows", "random"}
     removals = d3m_ray.read_removals(store).set_index("method")["example_id"]
     assert list(removals["first_rows"].unique()) == [f"train/{row}" for row in range(6)]
+    labels = d3m_ray.read_examples(store, split="train").set_index("example_id")["label"]
+    assert set(labels[removals["length_positive"]]) == {1}
 
     scores = d3m_ray.read_scores(store, "length")
     corpus = lengths.notes(lengths.NoteOptions(), tmp_path / "notes")
     assert scores.groupby("query_set").size().to_dict() == dict.fromkeys(corpus.group_names, len(corpus.train))
 
     assert not (d3m_ray.plan(names["config"], store).trials["state"] != "stored").any()
-    powered = dataclasses.replace(names["config"], plugins={"length": lengths.LengthConfig(power=2.0)})
-    states = d3m_ray.plan(powered, store).trials.query("num_removed > 0").groupby("method")["state"].unique()
-    assert states["length"].tolist() == ["waits for scores"]
-    assert hasattr(narrowed(powered), "length")  # from which the flag --length.power follows
+
+    command = "plan notes --data notes --model tiny --store results/notes --methods length --num-removed 0 10%"
+    trained = "--num-epochs 1 --learning-rate 1e-3"
+    for power, stored in ((1, 6), (2, 0)):  # three seeds, of nothing and of length; other settings, other experiment
+        capsys.readouterr()
+        with suppress(SystemExit):
+            main([*command.split(), *trained.split(), "--length-power", str(power)])
+        assert f"6 trials, {stored} of them stored" in capsys.readouterr().out
 
 
 def test_the_method_of_the_page_scores(lengths: ModuleType) -> None:
@@ -111,26 +121,40 @@ def test_the_pages_name_every_arm_and_method() -> None:
     assert {suffix for suffix in suffixes if f"METHOD`{suffix}`" in page} == set(suffixes)
 
 
-def defaults_of(config: Any, found: dict[str, set[str]] | None = None) -> dict[str, set[str]]:
-    """By flag, what it is unless told otherwise, as text."""
-    found = {} if found is None else found
+def settings(config: Any, before: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Of each setting its path, `trak.damping`, its flag, `trak-damping`, and what it is unless told otherwise."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            defaults_of(value, found)
-            continue
-        renamed = next((m.name for m in getattr(field.type, "__metadata__", ()) if getattr(m, "name", None)), None)
-        flag = renamed or field.name.replace("_", "-")
-        values = value if isinstance(value, tuple) else (value,)
-        found.setdefault(flag, set()).add(" ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values))
-    return found
+            yield from settings(value, f"{field.name}.")
+        else:
+            renamed = [m.name for m in getattr(field.type, "__metadata__", ()) if getattr(m, "name", None)]
+            yield before + field.name, renamed[0] if renamed else field.name.replace("_", "-"), value
+
+
+def as_text(value: Any) -> str:
+    values = value if isinstance(value, tuple) else (value,)
+    return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def test_the_defaults_that_pages_name_are_those_of_the_code() -> None:
     experiment = ExperimentConfig(corpus=Planted())
-    known = defaults_of(LdsConfig(experiment)) | defaults_of(LeaderboardConfig(experiment))
+    studies = (LdsConfig(experiment), LeaderboardConfig(experiment))
+    known = {(flag, as_text(value)) for study in studies for _, flag, value in settings(study)}
     pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
-    named = [found for page in pages for found in DEFAULT.findall(page.read_text(encoding="utf-8"))]
+    named = {found for page in pages for found in DEFAULT.findall(page.read_text(encoding="utf-8"))}
     assert len(named) >= 5
-    wrong = [(flag, value) for flag, value in named if value.replace(",", "") not in known[flag]]
+    wrong = {(flag, value) for flag, value in named if (flag, value.replace(",", "")) not in known}
     assert not wrong, f"defaults that differ from the code's: {wrong}"
+
+
+def test_the_page_of_the_store_says_what_each_flag_enters() -> None:
+    """The table of `test_identity`, by flag: each setting once, with its words."""
+    page = (DOCS / "store.md").read_text(encoding="utf-8")
+    section = page[page.index("### What a flag makes again") :]
+    rows = re.findall(r"^\| (`--.+) \| (.+) \|$", section, re.MULTILINE)
+    said = [(flag, enters) for flags, enters in rows for flag in re.findall("`--([a-z0-9-]+)`", flags)]
+    config = ExperimentConfig(corpus=Planted())
+    expected = [(flag, ENTERS[path]) for path, flag, _ in settings(config) if path in ENTERS]
+    assert len(expected) == len(ENTERS)
+    assert sorted(said) == sorted(expected)

@@ -40,7 +40,8 @@ TYPES = {
     "dictionary<values=string, indices=int32, ordered=0>": "string, dictionary",
 }
 """What the page of the store calls Arrow's types."""
-FLAG = re.compile(r"(?<!\S)--[a-z][a-z-]*(?![\w.-])")  # no --length.power, which a plug-in of a page brings
+FLAG = re.compile(r"(?<!\S)--[a-z][a-z0-9-]*")
+OF_A_PAGE = {"--length-power"}  # which the method of a page brings: test_documentation.py runs it
 
 
 def tree_entries(readme: str) -> dict[str, str]:
@@ -233,11 +234,13 @@ def test_the_commands_take_their_flags() -> None:
     assert any(command.startswith("-m d3m_ray run") for command in found)
     for command, flags in found.items():
         named = set(FLAG.findall(re.sub(r"[\[\]|,│]", " ", help_of(command))))
-        assert not flags - named, f"the documentation gives {command} {sorted(flags - named)}, no flags of its --help"
+        assert not flags - named - OF_A_PAGE, (
+            f"the documentation gives {command} {sorted(flags - named)}, no flags of its --help"
+        )
         known |= named
     inline = INLINE.findall(FENCE.sub("", pages))
     alone = {flag for code in inline if code.startswith("--") for flag in FLAG.findall(code)}
-    assert alone <= known, f"the documentation speaks of {sorted(alone - known)}, which no --help names"
+    assert alone <= known | OF_A_PAGE, f"the documentation speaks of {sorted(alone - known)}, which no --help names"
 
 
 def help_of(command: str) -> str:
