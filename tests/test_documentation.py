@@ -65,7 +65,7 @@ def test_the_method_the_arm_and_the_corpus_of_the_page_run(
     result, store = names["result"], tmp_path / "results" / "notes"
     assert not result.failed
     trials = d3m_ray.read_trials(store)
-    assert set(trials["method"]) == {"length", "length_helpful", "length_positive", "first_rows", "random"}
+    assert set(trials["method"]) == {"length", "length_positive", "first_rows", "random"}
     removals = d3m_ray.read_removals(store).set_index("method")["example_id"]
     assert list(removals["first_rows"].unique()) == [f"train/{row}" for row in range(6)]
     labels = d3m_ray.read_examples(store, split="train").set_index("example_id")["label"]
