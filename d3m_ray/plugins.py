@@ -191,8 +191,7 @@ def _check_selection(name: str, selected: np.ndarray, evidence: Evidence, num_re
     if not is_selection or len(selected) != num_removed or not 0 <= selected.min() <= selected.max() < len(evidence):
         raise RunError(
             f"the arm {name} gives {num_removed} different positions of the {len(evidence)} train examples, counted "
-            f"from 0; received an array of shape {selected.shape} and type {selected.dtype}, {selected.tolist()[:5]} "
-            "at its beginning"
+            f"from 0; received {selected.dtype} of shape {selected.shape}, first {selected.ravel().tolist()[:5]}"
         )
 
 

@@ -2,8 +2,9 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Read by ray, torch, transformers and matplotlib when they are imported, and inherited by every worker process.
 os.environ.update(
@@ -22,6 +23,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+from d3m_ray.attribution.registry import METHODS
+from d3m_ray.data.corpora import CORPORA
+from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.model import BaseModel
@@ -187,6 +191,17 @@ def made_tokens() -> Callable[..., TokenizedExamples]:
         )
 
     return make
+
+
+@pytest.fixture
+def own_registries() -> Iterator[None]:
+    """What the test registers is gone after it."""
+    registries: tuple[dict[str, Any], ...] = (METHODS, ARMS, CORPORA)
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.fixture

@@ -205,9 +205,16 @@ def placed(config: ExperimentConfig, store: str | Path | None, engine: str | Non
 def engine_of(config: ExperimentConfig, store: Store, progress: "Progress") -> "Iterator[Engine]":
     """What the configuration runs on, left again at the end of the block; Ray is imported where it is asked for."""
     if config.execution.engine == LOCAL:
+        import torch
+
         from d3m_ray.trials.engine import LocalEngine
 
-        yield LocalEngine()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(config.execution.cpus_per_trial)  # as on Ray: sums of other parts round otherwise
+        try:
+            yield LocalEngine()
+        finally:
+            torch.set_num_threads(threads)
         return
     from d3m_ray.cluster.engine import connected
 

@@ -61,7 +61,7 @@ def train_and_record(context: TrialContext, planned: PlannedFit) -> float | None
 
 
 class LocalEngine:
-    """One fit after the other in this process, without Ray: for tests and debuggers."""
+    """One fit after the other in this process, without Ray: for a laptop, a notebook or a debugger."""
 
     @contextmanager
     def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:

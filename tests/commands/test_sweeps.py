@@ -209,7 +209,7 @@ def test_the_environment_presets_what_flags_may_change(monkeypatch):
     monkeypatch.setenv("D3M_RAY_ADDRESS", "ray://10.0.0.1:10001")
     preset = with_environment(LdsConfig(TOXIGEN)).experiment
     assert preset.store == "s3://bucket/name"
-    assert preset.execution == ExecutionConfig("ray://10.0.0.1:10001", gpus_per_trial=0.25)
+    assert preset.execution == ExecutionConfig(address="ray://10.0.0.1:10001", gpus_per_trial=0.25)
     own = with_environment(replace(TOXIGEN, store="mine", execution=ExecutionConfig(num_workers=3)))
     assert (own.store, own.execution.num_workers) == ("mine", 3)
 

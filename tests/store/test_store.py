@@ -126,7 +126,7 @@ def test_pandas_reads_a_table_and_takes_no_notice_of_unfinished_files(store: Sto
 
 def test_a_killed_writer_leaves_nothing_that_looks_like_a_result(tmp_path: Path) -> None:
     script = (
-        "import os, sys; import numpy as np; from d3m_ray.store import Store\n"
+        "import os, sys; import numpy as np; from d3m_ray.store.store import Store\n"
         "os.fsync = lambda file: os._exit(9)\n"  # dies when the data is written and the file not yet renamed
         "Store(sys.argv[1]).write_checkpoint('k1', {'head': np.zeros(250_000, dtype=np.float32)})"
     )

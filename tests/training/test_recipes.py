@@ -9,8 +9,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from d3m_ray.selection.arms import ARMS
-from d3m_ray.training import last_layer
-from d3m_ray.training import recipes as objectives
+from d3m_ray.training import last_layer, recipes
 from d3m_ray.training.fine_tuning import fine_tune, predict
 from d3m_ray.training.last_layer import layer_inputs, layer_to_refit, refit_last_layer
 from d3m_ray.training.model import build_classifier, load_weights
@@ -23,7 +22,7 @@ ROBUST = RobustConfig()
 
 def _trained(name, base, train, val, config=CONFIG, robust=ROBUST, seed=3):
     model = build_classifier(base)
-    fit = RECIPES[name](FitInputs(model, base, train, np.arange(len(train)), val, config, seed, robust))
+    fit = RECIPES[name].fit(FitInputs(model, base, train, np.arange(len(train)), val, config, seed, robust))
     return model, fit
 
 
@@ -121,7 +120,7 @@ def trained_on(monkeypatch):
         calls.append((train, config))
         return fine_tune(model, base, train, val, config, *rest)
 
-    monkeypatch.setattr(objectives, "fine_tune", recording)
+    monkeypatch.setattr(recipes, "fine_tune", recording)
     return calls
 
 

@@ -1,0 +1,198 @@
+"""`run` and `plan` from Python: what they return and show, what they leave alone, and where they run."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import d3m_ray as d3m
+from d3m_ray.cluster import engine as cluster_engine
+from d3m_ray.commands import api
+from d3m_ray.experiment.progress import Progress
+from d3m_ray.store.store import Store
+from d3m_ray.trials import engine as local_engine
+from d3m_ray.trials.engine import LocalEngine
+from d3m_ray.trials.settings import ExecutionConfig
+
+CONFIG = d3m.ExperimentConfig(
+    d3m.Planted(num_train=48, num_val=24, num_test=24),
+    model="tiny",
+    methods=("trak", "trak_heuristic", "random"),
+    num_removed=(0, 6),
+    seeds=(0, 1),
+    training=d3m.TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
+)
+NUM_TRIALS = 2 * (2 + 1 + 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """A run, and what was planned on either side of it."""
+
+    before: d3m.Plan
+    result: d3m.Result
+    after: d3m.Plan
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    store = tmp_path_factory.mktemp("api") / "store"
+    before = d3m.plan(CONFIG, store)
+    assert not store.exists(), "a plan writes nothing"
+    return Ran(before, d3m.run(CONFIG, store, engine="local"), d3m.plan(CONFIG, store))
+
+
+def test_a_plan_says_what_would_be_trained_and_what_waits(ran: Ran) -> None:
+    before = ran.before
+    assert (len(before.trials), before.num_stored) == (NUM_TRIALS, 0)
+    assert before.num_fits == 2 + 2, "all of train, of which one is the base model, and random removal, by two seeds"
+    states = before.trials.groupby("method")["state"].value_counts().to_dict()
+    assert states == {
+        ("random", "to train"): 4,
+        ("trak", "to train"): 2,
+        ("trak", "waits for scores"): 2,
+        ("trak_heuristic", "waits for scores"): 2,
+    }
+    assert before.trials.loc[before.trials["method"] == "trak_heuristic", "num_removed"].isna().all()
+    first, *table = repr(before).splitlines()
+    expected = "10 trials, 0 of them stored; 4 fits to train, and up to 4 more when their scores are made"
+    assert first == f"{before.experiment}: {expected}"
+    assert table[0].split() == ["state", "to", "train", "waits", "for", "scores"]
+
+
+def test_a_plan_of_what_is_done_has_nothing_to_train(ran: Ran) -> None:
+    after = ran.after
+    assert (after.num_stored, after.num_fits, set(after.trials["state"])) == (NUM_TRIALS, 0, {"stored"})
+    assert after.experiment == ran.before.experiment == ran.result.experiment
+
+
+def test_more_seeds_are_planned_beside_what_is_stored(ran: Ran) -> None:
+    more = d3m.plan(dataclasses.replace(CONFIG, seeds=(0, 1, 2)), ran.result.store)
+    assert (more.num_stored, more.num_fits) == (NUM_TRIALS, 2)
+
+
+def test_a_result_is_its_table_its_finding_and_its_cautions(ran: Ran) -> None:
+    result = ran.result
+    assert result.failed == ()
+    assert set(result.summary["method"]) >= {"trak", "trak_heuristic", "random"}
+    assert len(result.trials.groupby(["method", "num_removed", "seed"])) == NUM_TRIALS
+    assert any("Fewer than 5 seeds" in caution for caution in result.cautions)
+    shown = repr(result)
+    assert f"{result.experiment}, test" in shown
+    assert "worst group" in shown
+    assert result.finding in shown
+    assert all(caution in shown for caution in result.cautions)
+
+
+def test_a_notebook_shows_the_finding_the_table_and_a_figure(ran: Ran) -> None:
+    page = ran.result._repr_html_()
+    assert page.startswith("<p><b>")
+    assert page.count("<table") == 1
+    assert page.count("<svg") == 1
+    assert "caution: " in page
+
+
+def test_a_report_is_written_where_it_is_asked_for(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d3m_ray.analysis.output.all_figures", lambda results: {})
+    page = ran.result.report(tmp_path / "pages")
+    assert page.parent == tmp_path / "pages" / ran.result.experiment
+    assert "<html" in page.read_text(encoding="utf-8")
+    assert ran.result.report().is_relative_to(ran.result.store), "a local store has its figures in it"
+
+
+def test_what_failed_is_in_the_result_and_the_rest_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = local_engine.run_fit
+
+    def diverges(context: Any, spec: Any) -> None:
+        if len(spec.removed):
+            raise FloatingPointError(f"the loss is not finite under seed {spec.seed}")
+        original(context, spec)
+
+    monkeypatch.setattr(local_engine, "run_fit", diverges)
+    result = d3m.run(dataclasses.replace(CONFIG, methods=("random",)), tmp_path, engine="local")
+    assert result.failed == ("2 fits: FloatingPointError: the loss is not finite under seed 0",)
+    assert f"failed: {result.failed[0]}" in repr(result)
+    assert f"failed: {result.failed[0]}" in result._repr_html_()
+
+
+# --- where it runs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        (None, ("ray", "local")),
+        ("ray", ("ray", "local")),
+        ("local", ("local", "local")),
+        ("auto", ("ray", "auto")),
+        ("head:6379", ("ray", "head:6379")),
+        ("ray://10.0.0.1:10001", ("ray", "ray://10.0.0.1:10001")),
+    ],
+)
+def test_an_engine_is_a_name_or_an_address(engine: str | None, expected: tuple[str, str]) -> None:
+    given = dataclasses.replace(CONFIG, execution=ExecutionConfig(address="local", gpus_per_trial=0.5))
+    execution = api.placed(given, None, engine).execution
+    assert (execution.engine, execution.address) == expected
+    assert execution.gpus_per_trial == 0.5
+
+
+@pytest.mark.parametrize("engine", ["", "lokal", "ray://head", "http://head:80", "Ray"])
+def test_an_engine_that_is_neither_is_refused(engine: str, tmp_path: Path) -> None:
+    with pytest.raises(d3m.InputError, match="engine is ray, local, HOST:PORT or ray://HOST:PORT, received"):
+        d3m.run(CONFIG, tmp_path, engine=engine)
+
+
+def test_an_address_is_what_ray_joins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    joined: list[ExecutionConfig] = []
+
+    @contextmanager
+    def connected(execution: ExecutionConfig, *_: object) -> Iterator[LocalEngine]:
+        joined.append(execution)
+        yield LocalEngine()
+
+    monkeypatch.setattr(cluster_engine, "connected", connected)
+    given = api.placed(CONFIG, tmp_path, "ray://head:10001")
+    with api.engine_of(given, Store(tmp_path), Progress()):
+        assert [execution.address for execution in joined] == ["ray://head:10001"]
+
+
+def test_this_process_computes_with_as_many_threads_as_a_trial_has(tmp_path: Path) -> None:
+    """Sums of other parts round otherwise, and would differ from what Ray stores under the same key."""
+    before = torch.get_num_threads()
+    given = api.placed(dataclasses.replace(CONFIG, execution=ExecutionConfig(cpus_per_trial=before + 1)), None, "local")
+    with api.engine_of(given, Store(tmp_path), Progress()) as engine:
+        assert isinstance(engine, LocalEngine)
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+# --- what a command line would have refused ---------------------------------------------------------------------------
+
+
+def test_texts_stand_for_paths_and_a_corpus(tmp_path: Path) -> None:
+    given = d3m.ExperimentConfig("planted", data=str(tmp_path), figures="figures", store=tmp_path)  # type: ignore[arg-type]
+    assert given == d3m.ExperimentConfig(d3m.Planted(), tmp_path, figures=Path("figures"), store=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda word: d3m.ExperimentConfig("planted", protocol=word), "--protocol is one of standard, thesis"),
+        (lambda word: d3m.ExecutionConfig(engine=word), "--engine is one of ray, local"),
+        (
+            lambda word: d3m.ExperimentConfig("planted", alignment=d3m.AlignmentConfig(target=word)),
+            "--target is one of margin, loss, probability, worst_loss",
+        ),
+        (
+            lambda word: d3m.ExperimentConfig("planted", training=d3m.TrainingConfig(pairing=word)),
+            "--pairing is one of common, independent",
+        ),
+    ],
+)
+def test_a_word_that_is_none_of_a_setting_s_is_refused(make: Any, said: str) -> None:
+    with pytest.raises(d3m.InputError, match=f"{said}, received 'oter'"):
+        make("oter")
