@@ -14,9 +14,12 @@ from unittest import mock
 import numpy as np
 import pytest
 from experiment.test_identity import ENTERS
+from made_up_store import MadeUp, fill_store
 
 import d3m_ray
 from d3m_ray.__main__ import main
+from d3m_ray.analysis.figures.catalogue import all_figures
+from d3m_ray.analysis.results import read_results
 from d3m_ray.attribution.registry import METHODS
 from d3m_ray.data.corpora import CORPORA
 from d3m_ray.data.planted import Planted, make_planted
@@ -24,6 +27,7 @@ from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.records import Splits
 from d3m_ray.selection.arms import ARMS
+from d3m_ray.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -158,3 +162,13 @@ def test_the_page_of_the_store_says_what_each_flag_enters() -> None:
     expected = [(flag, ENTERS[path]) for path, flag, _ in settings(config) if path in ENTERS]
     assert len(expected) == len(ENTERS)
     assert sorted(said) == sorted(expected)
+
+
+def test_the_page_of_costs_names_every_figure(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    fill_store(store, MadeUp(num_train=40, num_val=40, num_test=48, numbers=(8,), seeds=(0, 1)))
+    (results,) = read_results(store)
+    page = (DOCS / "costs.md").read_text(encoding="utf-8")
+    section = re.split("^## ", page, flags=re.MULTILINE)[3]
+    named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE))))
+    assert set(all_figures(results)) | {"lds"} == named
