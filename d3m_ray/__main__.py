@@ -1,7 +1,10 @@
 """Debias a text corpus by training-data attribution: run an experiment, then read what its store holds.
 
 To run: d3m-ray run CORPUS, plan CORPUS, lds CORPUS or leaderboard CORPUS, each with a --help of its own. CORPUS is
-planted, toxigen, hatexplain, own, or an experiment's record, STORE/experiments/NAME.json.
+planted, toxigen, hatexplain, own, one that a plug-in brings, or an experiment's record, STORE/experiments/NAME.json.
+
+For example: "d3m-ray run planted" is a demonstration in a minute or two; "d3m-ray plan own --data reviews/" says what
+would be trained; "d3m-ray report results/demo" writes tables, figures and a page.
 
 The exit status is 0 where all is done, 1 where something failed, 2 where an input breaks a rule, 130 after Ctrl-C.
 """

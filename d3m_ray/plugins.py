@@ -5,7 +5,7 @@ imported before the name is used.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +36,14 @@ def method(
     """Register an attribution method: a function (inputs, settings, pool) -> [N train examples, query sets].
 
     Column s says how much each train example raises the mean target of the queries `inputs.query_sets[s]`. `settings`
-    is a frozen dataclass; its fields become the flags `--NAME-FIELD` and enter the keys of the scores, and so does
-    `version`: raise it when the same settings give other scores. `reads_queries=False` says that no query changes
-    them. The method gives the arms NAME, NAME_heuristic, NAME_helpful, NAME_best, and where it reads queries NAME_auto
-    and its like. Raises InputError where a name or a flag is taken, or breaks a rule.
+    is a frozen dataclass; its fields become the flags `--NAME-FIELD` and enter the keys of the scores, and so do the
+    module's name and `version`: raise it when the same settings give other scores. `reads_queries=False` says that no
+    query changes them. The method gives the arms NAME, NAME_heuristic, NAME_helpful, NAME_best, and where it reads
+    queries NAME_auto and its like. Raises InputError where a name or a flag is taken, or breaks a rule.
     """
     _check_name(name, METHODS, "an attribution method")
     defaults = None if settings is None else _defaults(settings, f"the settings of {name}")
-    _check_flags(settings, f"the setting of {name}", CORPORA, flag_prefix(name))
+    _check_flags(settings, f"the setting of {name}", CORPORA.values(), flag_prefix(name))
 
     def register(score: "Score") -> "Score":
         def load() -> "Scorers":
@@ -157,14 +157,14 @@ def _check_free(name: str, taken: Collection[str], kind: str) -> None:
         raise InputError(f"the name of {kind} is its own; {name!r} is taken: choose another")
 
 
-def _check_flags(kind: type | None, what: str, beside: Mapping[str, Corpus] | tuple[()], prefix: str = "") -> None:
-    """Raises InputError where a field's flag is one that a command has already."""
+def _check_flags(kind: type | None, what: str, beside: Iterable[Corpus], prefix: str = "") -> None:
+    """Raises InputError where a field's flag is one that a command has already, or one of these corpora."""
     own = () if kind is None else flags_of(kind, prefix)
     taken = {"--help", *flags_of(LdsConfig), *flags_of(LeaderboardConfig)}
     for known in METHODS.values():
         if known.defaults is not None:
             taken |= set(flags_of(type(known.defaults), flag_prefix(known.name)))
-    for other in dict(beside).values():
+    for other in beside:
         taken |= set(flags_of(other.options))
     for flag in own:
         if flag in taken:

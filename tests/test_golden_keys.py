@@ -31,16 +31,16 @@ GOLDEN = {
     "fit with warm-up": "ac11abe49363dca98393",
     "trial": "ac6f4b775f62f5c200f6",
     "trial of a draw": "e566a75164b15941829d",
-    "scores, trak": "45d23723b5a27e442494",
+    "scores, trak": "ed3eaf8d75b98e26d6d3",
     "scores, ekfac": "ecccf1d40cad62b48710",
     "scores, metagradient": "da6cdac0caf02cafecf6",
     "scores, random": "8daf0ddfe2906039a53c",
     "scores, metagradient per group": "1ee43fe0a1bdf0463ff9",
-    "scores, trak by margin": "c1dd5ea4122f5d4b66ea",
-    "scores, pseudo-groups": "c52ee7c5fd560a9826d5",
-    "alignment, trak": "582ff9a5c70aa090b4df",
-    "alignment, trak by margin": "5bcf95977d9f3d0ee330",
-    "alignment, second round": "ef8c7a6067f8993b284d",
+    "scores, trak by margin": "40c91fac5cf41c8fe0ee",
+    "scores, pseudo-groups": "f18cb564cb68f3754aad",
+    "alignment, trak": "0e71cfbe66e5df3a42ac",
+    "alignment, trak by margin": "27db0830c7ab9ae6faef",
+    "alignment, second round": "13ea907eddfde7658230",
 }
 
 

@@ -252,7 +252,7 @@ def _of_arms(trials: pd.DataFrame) -> list[Caveat]:
     fit_keys = trials.drop_duplicates([*ARM, "seed"]).pivot(index="seed", columns=ARM, values="fit_key")
     if fit_keys.nunique(axis=1).max() > 1 and accuracies.nunique(axis=1).max() == 1:
         sentence = (
-            f"All {len(accuracies.columns)} arms have the same accuracy in every group under every seed: what was "
+            "All arms, whatever they removed, have the same accuracy in every group under every seed: what was "
             "removed, or how it was trained, changed nothing that this table can show."
         )
         return [Caveat("identical arms", sentence, voids=True)]

@@ -14,6 +14,7 @@ import pandas as pd
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.rules import check
 from d3m_ray.store.store import Store
 from d3m_ray.trials.settings import is_address
 
@@ -85,16 +86,19 @@ class Result:
 
         from d3m_ray.analysis.summary import render_summary
 
+        title = f"{self.experiment}, test"
         drawn = io.StringIO()
-        Console(width=100, file=drawn).print(render_summary(self.summary, title=f"{self.experiment}, test"))
+        Console(width=100, file=drawn).print(title if self.summary.empty else render_summary(self.summary, title=title))
         return "\n".join([drawn.getvalue().rstrip(), self.finding, *self._remarks()])
 
     def _repr_html_(self) -> str:
         from d3m_ray.analysis.figures.catalogue import all_figures
         from d3m_ray.analysis.figures.files import svg
 
-        table = self.summary.to_html(index=False, na_rep="", float_format="{:.3f}".format)
         remarks = "".join(f"<p>{escape(line)}</p>" for line in self._remarks())
+        if self.summary.empty:
+            return f"<p><b>{escape(self.finding)}</b></p>{remarks}"
+        table = self.summary.to_html(index=False, na_rep="", float_format="{:.3f}".format)
         drawn = next(iter(all_figures(self._results).values()), None)
         figure = "" if drawn is None else svg(drawn(), "result")
         return f"<p><b>{escape(self.finding)}</b></p>{remarks}{table}{figure}"
@@ -151,17 +155,21 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
 
 def plan(config: ExperimentConfig, store: str | Path | None = None) -> Plan:
     """What `run` would train, and what is stored already. Every input is checked as it would be, nothing is written."""
+    return planned(placed(config, store, None), numbers_chosen=True)
+
+
+def planned(config: ExperimentConfig, numbers_chosen: bool) -> Plan:
+    """As `plan`; where nobody chose the numbers removed, without those that a command leaves out."""
     from d3m_ray.experiment.keys import checkpoint_keys
     from d3m_ray.experiment.plan import asked_trials, plan_trials, reads_base_models
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.experiment.story import prepare
     from d3m_ray.selection.arms import Evidence
 
-    config = placed(config, store, None)
     opened = Store(config.store)
     with Progress() as progress:
         _tell_of_broken_plugins(progress)
-        prepared = prepare(config, opened, progress)
+        prepared = prepare(config, opened, progress, numbers_chosen)
     config, context = prepared.config, prepared.context
     train = context.splits.train
     known = Evidence(train.labels, train.groups, context.splits.num_labels, train=train)
@@ -187,7 +195,9 @@ def plan(config: ExperimentConfig, store: str | Path | None = None) -> Plan:
 
 
 def placed(config: ExperimentConfig, store: str | Path | None, engine: str | None) -> ExperimentConfig:
-    """The configuration with this store and engine in the place of its own."""
+    """The configuration with this store and engine in the place of its own. Raises InputError where it is none."""
+    rule = "run and plan take an ExperimentConfig; d3m-ray lds and d3m-ray leaderboard run the studies of methods"
+    check(isinstance(config, ExperimentConfig), rule, type(config).__name__)
     if store is not None:
         config = dataclasses.replace(config, store=str(store))
     if engine is None:

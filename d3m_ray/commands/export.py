@@ -11,7 +11,7 @@ import pandas as pd
 
 from d3m_ray.analysis.choice import chosen_numbers
 from d3m_ray.analysis.export import Export, check_made_by, evidence_of, evidence_of_rounds, split_train
-from d3m_ray.analysis.results import PLAIN_OBJECTIVE, Results, newest_trials
+from d3m_ray.analysis.results import PLAIN_OBJECTIVE, Results, newest_trials, read_results
 from d3m_ray.commands.arguments import checked_file
 from d3m_ray.commands.terminal import EXIT_FAILED, say
 from d3m_ray.data.files import REMOVED_SUFFIX
@@ -79,10 +79,12 @@ def export_train(store: Store, request: ExportRequest) -> int:
     exported = split_train(results, removed_ids, _evidence(results, request.method, number, removed_ids))
     removed = _with_reasons(exported.removed, request.method)
     exported = replace(exported, removed=removed.assign(method=request.method, num_removed=number))
+    found = _found(store, results.name, damaged.setdefault)
     encode = _ENCODERS[request.ending]
     write_file(beside, encode(exported.removed))
     write_file(out, encode(exported.kept))  # last: where it is, the other is
     _tell(results, request, exported, why, (out, beside))
+    say(f"what the experiment shows: {found}")
     for line in damaged:
         say(f"error: {line}", "red")
     return EXIT_FAILED if damaged else 0
@@ -218,6 +220,13 @@ def _tell(results: Results, request: ExportRequest, exported: Export, why: str, 
     say(f"sweeps/own.py reads it as train, --labels {labels}, beside files of val and test in its folder")
     if results.configuration.get("protocol") == "thesis":
         say("caution: chosen ON TEST, by the protocol `thesis`: no test example can judge these data", "yellow")
+
+
+def _found(store: Store, experiment: str, tell: Callable[[str], None]) -> str:
+    """What the experiment shows, by all of its arms."""
+    from d3m_ray.analysis.headline import headline  # and scipy with it, a second that other commands do not wait for
+
+    return headline(read_results(store, [experiment], tell)[0]).sentence
 
 
 def _as_csv(rows: pd.DataFrame) -> bytes:

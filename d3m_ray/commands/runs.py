@@ -109,9 +109,11 @@ def _judged(config: ExperimentConfig) -> ExperimentConfig:
 
 def _of_record(path: str) -> ExperimentConfig:
     """What the record of an experiment, STORE/experiments/NAME.json, asked for."""
-    root, folder, name = path.rpartition("/experiments/")
-    if not folder or "/" in name:
+    folder, _, name = path.rpartition("/")
+    root, _, kind = folder.rpartition("/")
+    if kind != "experiments":
         raise InputError(f"the record of an experiment is STORE/experiments/NAME.json, received {path!r}")
+    root = root or ("/" if path.startswith("/") else ".")
     experiment = Store(root).read_experiment(name.removesuffix(".json"))
     if experiment is None:
         raise InputError(f"the record of an experiment is STORE/experiments/NAME.json; there is none at {path!r}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import tyro
 from rich.console import Console
 
-from d3m_ray.commands.api import engine_of, plan
+from d3m_ray.commands.api import engine_of, planned
 from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
 from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say, tell_of_broken_plugins
@@ -47,7 +47,7 @@ def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str]
 
 def run_plan(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
     """Parse the flags as `run_sweep`, and show what it would train and what is stored; trains and writes nothing."""
-    _main(description, defaults, arguments, _show_plan)
+    _main(description, defaults, arguments, lambda config: _show_plan(config, defaults))
 
 
 def run_lds_sweep(description: str, defaults: LdsConfig, arguments: list[str] | None = None) -> None:
@@ -75,18 +75,27 @@ def _main(description: str, defaults: Config, arguments: list[str] | None, run: 
     sys.exit(exit_status(work, debug="--debug" in given))
 
 
-def _show_plan(config: ExperimentConfig) -> int:
+def _show_plan(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
+    config, numbers_chosen = _meant(config, defaults)
+    shown = repr(planned(config, numbers_chosen))
     with on_standard_output():
-        Console().print(repr(plan(config)), highlight=False, markup=False, soft_wrap=True)
+        Console().print(shown, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
-    # The thesis's protocol stands for numbers of its own, which somebody chose by naming it.
-    numbers_chosen = config.num_removed != defaults.num_removed or config.protocol == "thesis"
+def _meant(config: ExperimentConfig, defaults: ExperimentConfig) -> tuple[ExperimentConfig, bool]:
+    """The settings with those of the thesis's protocol where it is asked for, and whether the numbers were chosen.
+
+    The protocol stands for numbers of its own, which somebody chose by naming it.
+    """
     if config.protocol == "thesis":
-        config = follow_thesis(config, defaults)
         say(WARNING, "yellow")
+        return follow_thesis(config, defaults), True
+    return config, config.num_removed != defaults.num_removed
+
+
+def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
+    config, numbers_chosen = _meant(config, defaults)
     store = _open(config)
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.experiment.story import prepare, run_experiment

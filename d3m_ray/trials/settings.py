@@ -18,11 +18,11 @@ def is_address(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """Where the work runs. Nothing of it enters a key. A command presets fields from D3M_RAY_<FIELD>, see `flags`."""
+    """Where the work runs. Of it only the kind of device enters keys. Presets come from D3M_RAY_<FIELD>: see README."""
 
     engine: EngineName = "ray"
     """ray: fits and attribution on the cores and GPUs of a cluster, or of this machine; local: one after the other in
-    this process, without Ray."""
+    this process, without Ray, on --cpus-per-trial threads."""
     address: str = "auto"
     """Ray to join: auto (a running cluster, else one on this machine), local (always this machine), HOST:PORT or
     ray://HOST:PORT."""

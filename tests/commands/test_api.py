@@ -119,6 +119,15 @@ def test_what_failed_is_in_the_result_and_the_rest_is_there(tmp_path: Path, monk
     assert f"failed: {result.failed[0]}" in result._repr_html_()
 
 
+def test_where_nothing_succeeds_that_is_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_engine, "run_fit", lambda context, spec: 1 / 0)
+    result = d3m.run(dataclasses.replace(CONFIG, methods=("random",)), tmp_path, engine="local")
+    finding = "No conclusion: no test trial is stored."
+    failed = "failed: 4 fits: ZeroDivisionError: division by zero"
+    assert repr(result).splitlines() == [f"{result.experiment}, test", finding, failed]
+    assert result._repr_html_() == f"<p><b>{finding}</b></p><p>{failed}</p>"
+
+
 # --- where it runs ----------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +177,13 @@ def test_this_process_computes_with_as_many_threads_as_a_trial_has(tmp_path: Pat
         assert isinstance(engine, LocalEngine)
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_a_study_is_no_experiment(tmp_path: Path) -> None:
+    study = d3m.LdsConfig(d3m.ExperimentConfig("planted", methods=("trak",)))
+    for do in (d3m.run, d3m.plan):
+        with pytest.raises(d3m.InputError, match=r"take an ExperimentConfig; d3m-ray lds .* received 'LdsConfig'"):
+            do(study, tmp_path)  # type: ignore[arg-type]
 
 
 # --- what a command line would have refused ---------------------------------------------------------------------------

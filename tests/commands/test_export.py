@@ -12,6 +12,8 @@ import pytest
 from made_up_store import MadeUp, fill_store
 
 from d3m_ray.__main__ import main
+from d3m_ray.analysis.headline import headline
+from d3m_ray.analysis.results import read_results
 from d3m_ray.commands.export import REASONS
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.own_options import Own
@@ -311,6 +313,11 @@ def test_what_was_chosen_on_test_is_said(store: Store, run: Run, tmp_path: Path)
     configuration = {**record.configuration, "protocol": "thesis"}
     store.write_experiment(MADE.name, configuration, record.plan, record.keys)
     assert "caution: chosen ON TEST" in run(store, tmp_path / "a.csv", "--method", "trak", "--num-removed", "8")[1]
+
+
+def test_what_the_experiment_shows_stands_beside_the_export(whole: Store, run: Run, tmp_path: Path) -> None:
+    _, said = run(whole, tmp_path / "clean.csv", "--method", "trak", "--num-removed", "8")
+    assert f"what the experiment shows: {headline(read_results(whole)[0]).sentence}" in said
 
 
 def test_every_arm_that_reads_no_alignment_has_a_reason() -> None:

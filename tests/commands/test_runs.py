@@ -45,7 +45,7 @@ def parsed_to(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def parse(*arguments: str) -> Any:
         got: list[Any] = []
-        monkeypatch.setattr(sweeps, "_show_plan", lambda config: got.append(config) or 0)
+        monkeypatch.setattr(sweeps, "_show_plan", lambda config, defaults: got.append(config) or 0)
         monkeypatch.setattr(sweeps, "_lds_studies", lambda config, defaults, studies: got.append(config) or 0)
         assert status_of(*arguments) == 0
         return got[0]
@@ -62,6 +62,16 @@ def test_a_run_stores_every_trial_and_shows_the_table(record: Path, capsys: pyte
     assert len(trials.groupby(["method", "num_removed", "seed"])) == 8
     assert status_of("plan", "planted", "--store", str(store), *FLAGS) == 0
     assert f"{record.stem}: 8 trials, 8 of them stored; 0 fits to train" in capsys.readouterr().out
+
+
+def test_a_plan_leaves_out_the_numbers_that_a_run_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the demonstration's own numbers most are above half of 48."""
+    assert status_of("plan", "planted", "--store", str(tmp_path), *SMALL, "--methods", "random") == 0
+    said = capsys.readouterr()
+    assert "--num-removed is 0 5% 10% 20% here" in said.err
+    assert "8 trials, 0 of them stored" in said.out
+    numbers = ("--num-removed", "0", "60")
+    assert status_of("plan", "planted", "--store", str(tmp_path), *SMALL, "--methods", "random", *numbers) == 2
 
 
 @pytest.mark.parametrize("command", runs.COMMANDS)
@@ -131,6 +141,13 @@ def test_a_record_may_be_gone_on_with(record: Path, parsed_to: Callable[..., Any
     config = parsed_to("plan", str(record), "--seeds", "0", "1", "2")
     assert (config.experiment, config.seeds, config.methods) == (record.stem, (0, 1, 2), ("trak", "random"))
     assert (config.store, config.num_removed) == (str(record.parents[1]), (0, 6))
+
+
+def test_a_record_is_found_from_within_its_store(
+    record: Path, parsed_to: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(record.parents[1])
+    assert parsed_to("plan", f"experiments/{record.name}").store == "."
 
 
 def test_a_study_of_a_record_is_of_its_methods_and_has_a_name_of_its_own(

@@ -16,7 +16,7 @@ class TrakConfig:
 
     projection_dim: int = 1024
     """Dimensions that a gradient is projected to, a product of two near-equal factors (1024 = 32 x 32)."""
-    damping: Annotated[float, arg(name="trak-damping")] = 10.0
+    damping: Annotated[float, arg(name="trak-damping")] = 1.0
     """Ridge on the Gram matrix, in means of its nonzero eigenvalues; `benchmarks/trak_damping.py` tunes it."""
     projection_seed: int = 0
     """Seed of the random projection."""
