@@ -7,7 +7,7 @@ SET_UP := $(VENV)/.set-up
 DEMO_STORE := results/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format lock clean
+.PHONY: help demo test test-fast lint format docs lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,13 +30,16 @@ format: $(SET_UP) ## mend style and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(SET_UP) ## the documentation as pages in site/, checked: a link to nothing or an unknown equation is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lock: $(SET_UP) ## pin what pyproject.toml asks for; make lock UPGRADE=--upgrade takes newer releases
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras $(UPGRADE) \
 		--no-emit-index-url --no-emit-find-links --quiet \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
 clean: ## remove the environment, the caches and the demo's results
-	rm -rf $(VENV) $(DEMO_STORE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_STORE) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find d3m_ray sweeps benchmarks tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # requirements.lock constrains versions and asks for nothing itself, so that a torch built for the CPU, where pip finds

@@ -1,9 +1,11 @@
-"""The README's tree names every file of the package, and its commands exist with the flags that it gives them."""
+"""CONTRIBUTING's tree names every file of the package; the commands of all pages exist, with their flags."""
 
 import dataclasses
+import io
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,17 @@ import pandas as pd
 import pytest
 from made_up_store import MadeUp, fill_store
 
+from d3m_ray.__main__ import main
+from d3m_ray.data.corpora import CORPORA
 from d3m_ray.store.store import Store
+from d3m_ray.store.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "docs" / "corpora.md")
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "results.md"
+PAGES = (README, CONTRIBUTING, *sorted(DOCS.rglob("*.md")))
 TREE_TOP = "d3m_ray/"
 
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -23,19 +31,28 @@ INLINE = re.compile(r"`([^`\n]+)`")
 ENTRY = re.compile(r"[\w.-]+(?:/|\.py)")
 MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z-]*)\b")
 PYTHON_COMMAND = re.compile(r"\bpython3? (-m d3m_ray [a-z]\w*|(?:sweeps|benchmarks)/\w+\.py)([^\n|&;#]*)")
+INSTALLED = re.compile(r"\bd3m-ray ((?:run|plan|lds|leaderboard) \w+|(?!run|plan|lds|leaderboard)[a-z]+)([^\n|&;#]*)")
 SUBMITTED = re.compile(r"\bray submit \S+ (sweeps/\w+\.py)([^\n|&;#]*)")
-FLAG = re.compile(r"(?<!\S)--[a-z][a-z-]*")
+TYPES = {
+    "double": "float64",
+    "float": "float32",
+    "timestamp[us, tz=UTC]": "timestamp, µs, UTC",
+    "dictionary<values=string, indices=int32, ordered=0>": "string, dictionary",
+}
+"""What the page of the store calls Arrow's types."""
+FLAG = re.compile(r"(?<!\S)--[a-z][a-z0-9-]*")
+OF_A_PAGE = {"--length-power"}  # which the method of a page brings: test_documentation.py runs it
 
 
 def tree_entries(readme: str) -> dict[str, str]:
-    """What the README's tree says of each path below d3m_ray/: `{"store.py": "the Parquet store"}`.
+    """What the tree says of each path below d3m_ray/: `{"store.py": "the Parquet store"}`.
 
     The tree is the fenced block with a line that begins with `d3m_ray/`. Lines are nested by indentation or by drawn
     branches, start with one or more names, and go on with what these are for; a comma may bring in the next name.
     """
     block = next((b for b in FENCE.findall(readme) if re.search(f"^{TREE_TOP}", b, re.MULTILINE)), None)
     if block is None:
-        raise ValueError(f"the README has a fenced block with the tree of the files below {TREE_TOP}; found none")
+        raise ValueError(f"a page has a fenced block with the tree of the files below {TREE_TOP}; found none")
     entries: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     for line in block.splitlines():
@@ -49,7 +66,7 @@ def tree_entries(readme: str) -> dict[str, str]:
             for name in words[:num_names]:
                 path = "".join(parent for _, parent in parents) + name
                 if path in entries:
-                    raise ValueError(f"a path stands once in the README's tree; {path} stands twice")
+                    raise ValueError(f"a path stands once in the tree; {path} stands twice")
                 entries[path] = description
                 if name.endswith("/"):
                     parents.append((indent, name))
@@ -57,12 +74,14 @@ def tree_entries(readme: str) -> dict[str, str]:
 
 
 def commands(readme: str) -> dict[str, set[str]]:
-    """The project's Python commands in the README, `-m d3m_ray status` or `sweeps/demo.py`, with the flags given."""
+    """The project's commands on a page, `-m d3m_ray run own` or `sweeps/demo.py`, with the flags given."""
     found: dict[str, set[str]] = {}
     for code in _code(readme):
         for pattern in (PYTHON_COMMAND, SUBMITTED):
             for command, rest in pattern.findall(code):
                 found.setdefault(command, set()).update(FLAG.findall(rest))
+        for command, rest in INSTALLED.findall(code):
+            found.setdefault(f"-m d3m_ray {command}", set()).update(FLAG.findall(rest))
     return found
 
 
@@ -71,12 +90,19 @@ def _code(readme: str) -> list[str]:
     return [re.sub(r"\\\n\s*", " ", block) for block in FENCE.findall(readme)] + INLINE.findall(FENCE.sub("", readme))
 
 
+def _all_pages() -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
 MADE_UP = """
 Run `make test`; `make it` is no target.
 ```
 python sweeps/hatexplain.py --data DIR \\
     --methods trak random
 python -m d3m_ray status STORE    # what is done
+d3m-ray run own --data DIR \\
+    --num-removed 0
+d3m-ray table STORE --format csv
 ray submit cluster.yaml sweeps/demo.py -- --seeds 0
 ```
 ```
@@ -117,26 +143,38 @@ def test_the_commands_are_read() -> None:
     assert commands(MADE_UP) == {
         "sweeps/hatexplain.py": {"--data", "--methods"},
         "-m d3m_ray status": set(),
+        "-m d3m_ray run own": {"--data", "--num-removed"},
+        "-m d3m_ray table": {"--format"},
         "sweeps/demo.py": {"--seeds"},
     }
 
 
 def test_the_tree_names_every_file_with_a_line() -> None:
-    entries = tree_entries(README.read_text(encoding="utf-8"))
+    entries = tree_entries(CONTRIBUTING.read_text(encoding="utf-8"))
     package = ROOT / "d3m_ray"
     files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
     folders = {f"{path.parent.relative_to(package).as_posix()}/" for path in package.rglob("__init__.py")} - {"./"}
     assert len(files) > 20
-    assert sorted((files | folders) - set(entries)) == [], "files that the README's tree does not name"
-    assert sorted(set(entries) - files - folders - {""}) == [], "names in the README's tree that are no files"
+    assert sorted((files | folders) - set(entries)) == [], "files that CONTRIBUTING's tree does not name"
+    assert sorted(set(entries) - files - folders - {""}) == [], "names in CONTRIBUTING's tree that are no files"
     assert [path for path, text in entries.items() if path and not text] == [], "names without a line"
 
 
 def test_the_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {target for code in _code(README.read_text(encoding="utf-8")) for target in MAKE_TARGET.findall(code)}
+    named = {target for code in _code(_all_pages()) for target in MAKE_TARGET.findall(code)}
     assert {"demo", "test"} <= named
     assert named <= targets
+
+
+def test_the_page_of_the_store_has_every_column_with_its_type() -> None:
+    tables = re.split(r"^## (.+)$", (DOCS / "store.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    sections = dict(zip(tables[1::2], tables[2::2], strict=True))
+    for name, spec in TABLES.items():
+        rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|[^|]*\|([^|]*)\|$", sections[name], re.MULTILINE)
+        expected = [(f.name, TYPES.get(str(f.type), str(f.type)), f.nullable) for f in spec.schema]
+        assert [(column, dtype, bool(null.strip())) for column, dtype, null in rows] == expected, name
+        assert f"[`{name}/" in tables[0], f"{name} is not in the list of tables"
 
 
 def test_the_questions_have_the_same_answers_in_pandas_and_in_sql(tmp_path: Path) -> None:
@@ -174,8 +212,8 @@ def test_the_questions_have_the_same_answers_in_pandas_and_in_sql(tmp_path: Path
 
 
 def reading_snippet(language: str, store: Store, experiment: str) -> str:
-    """The README's one block of this language, about this store and experiment."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    """The one block of this language on the page of the results, about this store and experiment."""
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```", RESULTS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     for shown, meant in (("results/hatexplain", str(store)), ("hatexplain-1a2b3c4d", experiment)):
         assert shown in block
         block = block.replace(shown, meant)
@@ -190,12 +228,33 @@ def approximately(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_the_commands_take_their_flags() -> None:
-    found = commands("\n".join(page.read_text(encoding="utf-8") for page in PAGES))
+    pages = _all_pages()
+    found, known = commands(pages), set[str]()
     assert any(command.startswith("sweeps/") for command in found)
-    assert any(command.startswith("-m d3m_ray") for command in found)
+    assert any(command.startswith("-m d3m_ray run") for command in found)
     for command, flags in found.items():
-        called = [sys.executable, *command.split(), "--help"]
+        named = set(FLAG.findall(re.sub(r"[\[\]|,│]", " ", help_of(command))))
+        assert not flags - named - OF_A_PAGE, (
+            f"the documentation gives {command} {sorted(flags - named)}, no flags of its --help"
+        )
+        known |= named
+    inline = INLINE.findall(FENCE.sub("", pages))
+    alone = {flag for code in inline if code.startswith("--") for flag in FLAG.findall(code)}
+    assert alone <= known | OF_A_PAGE, f"the documentation speaks of {sorted(alone - known)}, which no --help names"
+
+
+def help_of(command: str) -> str:
+    """What `--help` prints: of `-m d3m_ray` in this process, of a script in one of its own."""
+    first, *words = command.split()
+    if first != "-m":
+        called = [sys.executable, first, "--help"]
         shown = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         assert shown.returncode == 0, f"{command} --help ended with {shown.returncode}: {shown.stderr[-2000:]}"
-        unknown = flags - set(FLAG.findall(re.sub(r"[\[\]|,│]", " ", shown.stdout)))
-        assert not unknown, f"the documentation gives {command} {sorted(unknown)}, which its --help does not name"
+        return shown.stdout
+    name, *corpus = words[1:]
+    known = [word if word in CORPORA else "own" for word in corpus]  # CORPUS, a record, or a plug-in's
+    printed = io.StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):
+        main([name, *known, "--help"])
+    assert "--help" in printed.getvalue(), f"{command} --help printed {printed.getvalue()[-2000:]!r}"
+    return printed.getvalue()

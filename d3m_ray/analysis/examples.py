@@ -80,7 +80,7 @@ def render_examples(table: pd.DataFrame, title: str) -> Table:
         title=Text(printable(title)),
         caption="alignment: low hurts the groups that the model fails on. removed at: the smallest number that a trial "
         "of the method removed with the example among them. below a text: its effect on each group's target, "
-        "which is the margin unless --target says otherwise.",
+        "what --target of the experiment names.",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

@@ -56,7 +56,7 @@ def read_scores(store: AnyStore, method: str | None = None, experiment: str | No
     """Read the attribution scores: one row per method, train example and query set, in the order of train.
 
     `experiment`, `method`, `example_id`, `query_set` (a group, or a pseudo-group of Auto-D3M), `score` (float32: how
-    much the example raises the target, the margin by default, of the set's val examples), `scores_key`; all texts are
+    much the example raises the target, what --target named, of the set's val examples), `scores_key`; all texts are
     of dtype category. Scores of two methods differ in scale. For a matrix of one experiment and method:
     `scores.pivot(index="example_id", columns="query_set", values="score")`.
     """
