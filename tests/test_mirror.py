@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
@@ -57,16 +58,11 @@ COVERED_BY = {
     "attribution.metagradient.reverse": "attribution/metagradient/test_scores.py",
     "attribution.metagradient.settings": "attribution/metagradient/test_scores.py",
     "attribution.query_sets": "attribution/test_methods.py",
-    "attribution.registry": "attribution/test_methods.py",
-    "attribution.scorers": "attribution/test_methods.py",
     "attribution.shards": "attribution/test_methods.py",
     "attribution.trak.settings": "attribution/trak/test_scores.py",
-    "attribution.worker": "cluster/test_pool.py",
-    "commands.api": "commands/test_api.py",
     "commands.arguments": "commands/test_results.py",
     "commands.examples": "analysis/test_examples.py",
     "commands.flags": "commands/test_bad_inputs.py",
-    "commands.runs": "commands/test_runs.py",
     "commands.terminal": "commands/test_results.py",
     "data.cells": "selection/test_arms.py",
     "data.corpora": "data/test_csv_folder.py",
@@ -81,13 +77,12 @@ COVERED_BY = {
     "experiment.failures": "experiment/test_story.py",
     "experiment.keys": "experiment/test_identity.py",
     "experiment.progress": "experiment/test_log.py",
-    "experiment.repeat": "experiment/test_repeat.py",
     "experiment.run": "experiment/test_story.py",
     "experiment.scoring": "experiment/test_story.py",
     "experiment.stages": "experiment/test_story.py",
     "experiment.studies": "experiment/test_lds.py",
     "experiment.subsets": "experiment/test_lds.py",
-    "plugins": "test_plugins.py",
+    "made_up": "test_testing.py",
     "pool": "cluster/test_pool.py",
     "selection.numbers": "selection/test_arms.py",
     "selection.settings": "experiment/test_identity.py",
@@ -100,7 +95,7 @@ COVERED_BY = {
     "store.score_rows": "store/test_store.py",
     "store.tables": "store/test_store.py",
     "training.last_layer": "training/test_recipes.py",
-    "training.precision": "experiment/test_identity.py",
+    "training.memory": "attribution/test_worker.py",
     "training.settings": "training/test_fine_tuning.py",
     "training.vocabulary": "training/test_preparation.py",
     "trials.engine": "cluster/test_sweep.py",
@@ -111,6 +106,7 @@ COVERED_BY = {
 """The modules without a test file of their name, and the file that covers each."""
 
 
+@cache
 def _modules() -> dict[str, Path]:
     paths = (path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
@@ -121,9 +117,17 @@ def _mirror(module: str) -> Path:
     return TESTS.joinpath(*folders, f"test_{name.strip('_')}.py")
 
 
-def _imports(path: Path, modules: dict[str, Path]) -> Iterator[str]:
-    """The modules of the package that a file imports itself, those inside functions included."""
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    return frozenset(_imported(path, _modules()))
+
+
+def _imported(path: Path, modules: dict[str, Path]) -> Iterator[str]:
+    """The modules of the package that a file imports, inside functions too, or names in a text to import them."""
+    folder = ".".join(path.parent.relative_to(PACKAGE).parts) if path.is_relative_to(PACKAGE) else ""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from {node.value, f"{folder}.{node.value}"} & set(modules)  # as a registry does
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == PACKAGE.name:
             base = str(node.module).removeprefix(PACKAGE.name).removeprefix(".")
             named = [base, *(f"{base}.{alias.name}".removeprefix(".") for alias in node.names)]
@@ -134,7 +138,7 @@ def _reached(start: Path, modules: dict[str, Path]) -> set[str]:
     seen: set[str] = set()
     waiting = [start, TESTS / "conftest.py"]
     while waiting:
-        new = set(_imports(waiting.pop(), modules)) - seen
+        new = _imports(waiting.pop()) - seen
         seen |= new
         waiting += [modules[name] for name in new]
     return seen
