@@ -6,7 +6,7 @@ from pathlib import Path
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.training.batching import TokenizedExamples, tokenize
-from d3m_ray.training.model import BaseModel, load_base_model
+from d3m_ray.training.model import PretrainedModel, load_pretrained
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.training.vocabulary import trim_vocabulary
 
@@ -23,12 +23,12 @@ class Benchmark:
     """Batches that are timed, after a few that are not."""
 
 
-def prepare(benchmark: Benchmark, trimmed: bool = True) -> tuple[BaseModel, TokenizedExamples]:
+def prepare(benchmark: Benchmark, trimmed: bool = True) -> tuple[PretrainedModel, TokenizedExamples]:
     """The base model and the tokenised train split, over the vocabulary entries in use or over all of them."""
     splits = load_splits(Hatexplain(), benchmark.data)
-    base, tokenizer = load_base_model(benchmark.model, splits.train.texts)
+    pretrained, tokenizer = load_pretrained(benchmark.model, splits.train.texts)
     max_length = TrainingConfig().max_length
     tokens = {name: tokenize(examples, tokenizer, max_length) for name, examples in splits.by_name().items()}
     if trimmed:
-        base, tokens = trim_vocabulary(base, tokens)
-    return base, tokens["train"]
+        pretrained, tokens = trim_vocabulary(pretrained, tokens)
+    return pretrained, tokens["train"]

@@ -28,7 +28,7 @@ from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.batching import TokenizedExamples, tokenize
-from d3m_ray.training.model import build_classifier, load_base_model, load_weights, margins_of
+from d3m_ray.training.model import build_classifier, load_pretrained, load_weights, margins_of
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.training.vocabulary import trim_vocabulary
 
@@ -99,15 +99,15 @@ def main(benchmark: EkfacBenchmark) -> None:
 def prepare(benchmark: EkfacBenchmark) -> AttributionInputs:
     """The base model as a checkpoint, and examples evenly chosen, with the groups that the chosen queries have."""
     splits = load_splits(Hatexplain(), benchmark.data)
-    base, tokenizer = load_base_model(benchmark.model, splits.train.texts)
+    pretrained, tokenizer = load_pretrained(benchmark.model, splits.train.texts)
     max_length = TrainingConfig().max_length
-    base, tokens = trim_vocabulary(
-        base, {name: tokenize(examples, tokenizer, max_length) for name, examples in splits.by_name().items()}
+    pretrained, tokens = trim_vocabulary(
+        pretrained, {name: tokenize(examples, tokenizer, max_length) for name, examples in splits.by_name().items()}
     )
     train = _evenly(tokens["train"], benchmark.num_train)
     queries = _evenly(tokens["val"], benchmark.num_queries)
     groups, renumbered = np.unique(queries.groups, return_inverse=True)
-    checkpoint = Checkpoint("benchmark", base, base.weights)
+    checkpoint = Checkpoint("benchmark", pretrained, pretrained.weights)
     queries = TokenizedExamples(**{**vars(queries), "groups": renumbered})
     return AttributionInputs((checkpoint,), train, queries, len(groups))
 
@@ -119,7 +119,7 @@ def _evenly(examples: TokenizedExamples, number: int) -> TokenizedExamples:
 def padded_pairwise(inputs: AttributionInputs) -> torch.Tensor:
     """[Q, N] scores by the library's own calls in this process."""
     checkpoint, task = inputs.checkpoints[0], PaddedTask()
-    model = build_classifier(checkpoint.base)
+    model = build_classifier(checkpoint.pretrained)
     load_weights(model, checkpoint.weights)
     train, queries = _padded_rows(inputs.train), _padded_rows(inputs.queries)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -40,19 +40,19 @@ def main(benchmark: Benchmark) -> None:
 def measure(results: Any, benchmark: Benchmark, name: str) -> None:
     """Puts the steps, the core seconds of the fit and of what is measured, and the peak memory of this process."""
     torch.set_num_threads(1)
-    base, everything = prepare(benchmark)
+    pretrained, everything = prepare(benchmark)
     num_train = min(len(everything), max(1, benchmark.num_steps // CONFIG.num_epochs) * CONFIG.batch_size)
     train = everything.take(np.arange(num_train))
     groups = np.arange(NUM_QUERIES) % max(1, MEASURED[name])
     queries = dataclasses.replace(everything.take(np.arange(NUM_QUERIES)), split="val", groups=groups)
-    model = build_classifier(base)
+    model = build_classifier(pretrained)
     start = time.process_time()
-    fit = fine_tune(model, base, train, queries, CONFIG, seed=0)
+    fit = fine_tune(model, pretrained, train, queries, CONFIG, seed=0)
     seconds = of_fit = time.process_time() - start
     if MEASURED[name]:
         weights = {key: value.numpy().copy() for key, value in model.state_dict().items()}
         run = TrainingRun(CONFIG, 0, fit.chosen_epoch, train, np.arange(num_train))
-        inputs = AttributionInputs((Checkpoint("made", base, weights, run),), train, queries, MEASURED[name])
+        inputs = AttributionInputs((Checkpoint("made", pretrained, weights, run),), train, queries, MEASURED[name])
         del model
         start = time.process_time()
         METHODS[name.partition(",")[0]].load().score_groups(inputs, MetagradientConfig(), LocalPool())

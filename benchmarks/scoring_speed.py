@@ -31,9 +31,9 @@ def main(benchmark: Benchmark) -> None:
 
 def measure(ready: Callable[[], object], benchmark: Benchmark, name: str) -> float:
     """Examples per second of one pass over evenly chosen batches of the train split, in one process."""
-    base, train = prepare(benchmark)
-    model = build_classifier(base).eval()
-    load_weights(model, base.weights)
+    pretrained, train = prepare(benchmark)
+    model = build_classifier(pretrained).eval()
+    load_weights(model, pretrained.weights)
     if name == "TRAK gradients":
         config = TrakConfig()
         one_pass: Callable[[Batch], object] = ProjectedGradients(

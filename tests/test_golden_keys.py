@@ -72,7 +72,7 @@ def context(root: Path, **training: object) -> TrialContext:
         store=Store(root),
         splits=SPLITS,
         tokens={},
-        base=None,  # type: ignore[arg-type]
+        pretrained=None,  # type: ignore[arg-type]
         training=TrainingConfig(precision="float32", **training),  # type: ignore[arg-type]
         robust=CONFIG.robust,
         data_hash=SPLITS.content_hash(),

@@ -22,7 +22,7 @@ FORWARD_TOKENS = 4096  # padded tokens of a forward batch: activations of a smal
 
 
 @dataclass(frozen=True, eq=False)
-class ForwardTask:
+class ForwardStep:
     """What a shard of forward passes needs besides its example positions."""
 
     checkpoint: Checkpoint
@@ -32,7 +32,7 @@ class ForwardTask:
 
 def forward_pass(
     label: str,
-    step: Callable[[ForwardTask, np.ndarray], np.ndarray],
+    step: Callable[[ForwardStep, np.ndarray], np.ndarray],
     inputs: AttributionInputs,
     checkpoint: Checkpoint,
     examples: TokenizedExamples,
@@ -40,8 +40,8 @@ def forward_pass(
 ) -> np.ndarray:
     """[N, ...] what the step gives for each example of a shard, over all shards, in the order of the N examples."""
     shards = make_shards(examples)
-    task = pool.put(ForwardTask(checkpoint, examples, inputs.precision))
-    return np.concatenate(list(pool.map(label, step, task, shards)))[np.argsort(np.concatenate(shards))]
+    shared = pool.put(ForwardStep(checkpoint, examples, inputs.precision))
+    return np.concatenate(list(pool.map(label, step, shared, shards)))[np.argsort(np.concatenate(shards))]
 
 
 def query_slopes(label: str, inputs: AttributionInputs, checkpoint: Checkpoint, pool: WorkerPool) -> np.ndarray:
@@ -52,18 +52,18 @@ def query_slopes(label: str, inputs: AttributionInputs, checkpoint: Checkpoint, 
     return target_slopes(torch.from_numpy(margins), inputs.query_target).numpy()
 
 
-def margins_of_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
+def margins_of_shard(shared: ForwardStep, positions: np.ndarray) -> np.ndarray:
     """[n] float64 margins of the examples at these positions."""
-    logits = torch.from_numpy(logits_of_shard(task, positions))
-    return margins_of(logits, torch.from_numpy(task.examples.labels[positions])).numpy()
+    logits = torch.from_numpy(logits_of_shard(shared, positions))
+    return margins_of(logits, torch.from_numpy(shared.examples.labels[positions])).numpy()
 
 
-def logits_of_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
+def logits_of_shard(shared: ForwardStep, positions: np.ndarray) -> np.ndarray:
     """[n, C] float64 logits of the examples at these positions."""
-    model, _ = loaded_model(task.checkpoint, "logits", task.precision, lambda model: None)
-    logits = np.zeros((len(positions), task.examples.num_labels))
-    for batch in budget_batches(task.examples.lengths[positions], FORWARD_TOKENS):
-        padded = task.examples.batch(positions[batch], model.device)
-        with torch.inference_mode(), autocast(model.device, task.precision):
+    model, _ = loaded_model(shared.checkpoint, "logits", shared.precision, lambda model: None)
+    logits = np.zeros((len(positions), shared.examples.num_labels))
+    for batch in budget_batches(shared.examples.lengths[positions], FORWARD_TOKENS):
+        padded = shared.examples.batch(positions[batch], model.device)
+        with torch.inference_mode(), autocast(model.device, shared.precision):
             logits[batch] = logits_of(model, padded).double().cpu().numpy()
     return logits

@@ -19,7 +19,7 @@ from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.targets import target_slopes
-from d3m_ray.attribution.trak.scores import GradientTask, project_shard
+from d3m_ray.attribution.trak.scores import GradientStep, project_shard
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import WorkerPool
 
@@ -42,30 +42,30 @@ def _score(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool, grou
     for number, checkpoint in enumerate(inputs.checkpoints, start=1):
         of = f"checkpoint {number} of {len(inputs.checkpoints)}"
         shards, query_shards = make_shards(inputs.train), make_shards(inputs.queries)
-        task = pool.put(GradientTask(checkpoint, inputs.queries, config, inputs.precision))
-        found = list(pool.map(f"gradcos queries, {of}", unit_features, task, query_shards))
+        step = pool.put(GradientStep(checkpoint, inputs.queries, config, inputs.precision))
+        found = list(pool.map(f"gradcos queries, {of}", unit_features, step, query_shards))
         order = np.argsort(np.concatenate(query_shards))
         units, margins = (np.concatenate(parts)[order] for parts in zip(*found, strict=True))
         slopes = target_slopes(torch.from_numpy(margins), inputs.query_target).numpy()
         directions = (units * slopes[:, None]).astype(np.float64).T
         if group_means:
             directions = group_scores(directions, inputs.queries.groups, inputs.num_groups)
-        task = pool.put(GradientTask(checkpoint, inputs.train, config, inputs.precision))
-        cosines = pool.map(f"gradcos, {of}", cosines_of_shard, task, shards, [pool.put(directions)] * len(shards))
+        step = pool.put(GradientStep(checkpoint, inputs.train, config, inputs.precision))
+        cosines = pool.map(f"gradcos, {of}", cosines_of_shard, step, shards, [pool.put(directions)] * len(shards))
         scores.append(np.concatenate(list(cosines))[np.argsort(np.concatenate(shards))])
     return np.mean(scores, axis=0).astype(np.float32)
 
 
-def unit_features(task: GradientTask, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unit_features(step: GradientStep, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[n, d] features of length 1, or 0 where an example has no gradient, and [n] margins."""
-    features = project_shard(task, positions)
+    features = project_shard(step, positions)
     lengths = np.linalg.norm(features.gradients, axis=1, keepdims=True)
     return features.gradients / np.where(lengths > 0, lengths, 1), features.margins
 
 
-def cosines_of_shard(task: GradientTask, positions: np.ndarray, directions: np.ndarray) -> np.ndarray:
+def cosines_of_shard(step: GradientStep, positions: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """[n, G] products of the shard's unit features with the queries' directions [d, G]."""
-    units, _ = unit_features(task, positions)
+    units, _ = unit_features(step, positions)
     cosines: np.ndarray = units.astype(np.float64) @ directions
     return cosines
 

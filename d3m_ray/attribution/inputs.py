@@ -8,7 +8,7 @@ import numpy as np
 
 from d3m_ray.records import DeviceKind, QueryTarget
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import BaseModel
+from d3m_ray.training.model import PretrainedModel
 from d3m_ray.training.settings import Precision, TrainingConfig
 
 ScoringPrecision = Precision | Literal["float64"]
@@ -20,7 +20,7 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """Which run of `fine_tuning.fine_tune` gave a checkpoint: all that a replay needs besides the base model."""
+    """Which run of `fine_tuning.fine_tune` gave a checkpoint: all that a replay needs besides the pretrained one."""
 
     config: TrainingConfig
     seed: int
@@ -37,7 +37,7 @@ class Checkpoint:
     """Weights that were fine-tuned on the full train split. `key` names their content (the fit key)."""
 
     key: str
-    base: BaseModel
+    pretrained: PretrainedModel
     weights: Mapping[str, np.ndarray]
     run: TrainingRun | None = None
     """Where the weights come from; only methods that replay it ask."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from bm25s import BM25
 
-from d3m_ray.attribution.forward import FORWARD_TOKENS, ForwardTask, forward_pass, query_slopes
+from d3m_ray.attribution.forward import FORWARD_TOKENS, ForwardStep, forward_pass, query_slopes
 from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.attribution.inputs import AttributionInputs
 from d3m_ray.attribution.query_sets import group_scores
@@ -28,7 +28,7 @@ from d3m_ray.training.precision import at_least_float32, autocast
 
 
 @dataclass(frozen=True, eq=False)
-class Bm25Task:
+class Bm25Step:
     """What a shard of queries needs besides its positions."""
 
     index: BM25
@@ -44,7 +44,7 @@ class Bm25Task:
 def bm25_groups(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:
     """[N, G] float32: the mean over each group's queries of `bm25_queries`."""
     shards = make_shards(inputs.queries)
-    sums = sum(pool.map("bm25 scores", sum_bm25_shard, pool.put(_bm25_task(inputs, pool)), shards))
+    sums = sum(pool.map("bm25 scores", sum_bm25_shard, pool.put(_bm25_step(inputs, pool)), shards))
     return (sums / np.bincount(inputs.queries.groups, minlength=inputs.num_groups)).astype(np.float32)
 
 
@@ -57,11 +57,11 @@ def bm25_queries(inputs: AttributionInputs, settings: None, pool: WorkerPool) ->
     those of the margin being 1. Raises InputError where no other token is left.
     """
     shards = make_shards(inputs.queries)
-    columns = list(pool.map("bm25 scores", score_bm25_shard, pool.put(_bm25_task(inputs, pool)), shards))
+    columns = list(pool.map("bm25 scores", score_bm25_shard, pool.put(_bm25_step(inputs, pool)), shards))
     return np.concatenate(columns, axis=1)[:, np.argsort(np.concatenate(shards))]
 
 
-def _bm25_task(inputs: AttributionInputs, pool: WorkerPool) -> Bm25Task:
+def _bm25_step(inputs: AttributionInputs, pool: WorkerPool) -> Bm25Step:
     """Index the train examples. The index is small, a number per example and distinct token, so it is made once."""
     train = inputs.train
     numbers = np.full(max(train.flat_ids.max(), inputs.queries.flat_ids.max()) + 1, -1, dtype=np.int64)
@@ -77,7 +77,7 @@ def _bm25_task(inputs: AttributionInputs, pool: WorkerPool) -> Bm25Task:
     vocabulary = {number: number for number in range(len(telling))}
     index.index((documents, vocabulary), create_empty_token=False, show_progress=False)
     slopes = np.mean([query_slopes("bm25 slopes", inputs, each, pool) for each in inputs.checkpoints], axis=0)
-    return Bm25Task(index, numbers, train.labels, inputs.queries, slopes.astype(np.float32), inputs.num_groups)
+    return Bm25Step(index, numbers, train.labels, inputs.queries, slopes.astype(np.float32), inputs.num_groups)
 
 
 def _indexed_rows(examples: TokenizedExamples, numbers: np.ndarray) -> list[np.ndarray]:
@@ -86,18 +86,18 @@ def _indexed_rows(examples: TokenizedExamples, numbers: np.ndarray) -> list[np.n
     return [row[row >= 0] for row in rows]
 
 
-def score_bm25_shard(task: Bm25Task, positions: np.ndarray) -> np.ndarray:
+def score_bm25_shard(step: Bm25Step, positions: np.ndarray) -> np.ndarray:
     """[N, n] float32 signed scores of every train example for the queries at these positions."""
-    queries = task.queries.take(positions)
-    scores = [task.index.get_scores_from_ids(row) for row in _indexed_rows(queries, task.numbers)]
-    agree = task.train_labels[:, None] == queries.labels
-    return np.where(agree, 1, -1).astype(np.float32) * np.stack(scores, axis=1) * task.slopes[positions]
+    queries = step.queries.take(positions)
+    scores = [step.index.get_scores_from_ids(row) for row in _indexed_rows(queries, step.numbers)]
+    agree = step.train_labels[:, None] == queries.labels
+    return np.where(agree, 1, -1).astype(np.float32) * np.stack(scores, axis=1) * step.slopes[positions]
 
 
-def sum_bm25_shard(task: Bm25Task, positions: np.ndarray) -> np.ndarray:
+def sum_bm25_shard(step: Bm25Step, positions: np.ndarray) -> np.ndarray:
     """[N, G] float64 sums of the shard's scores over each group's queries."""
-    members = task.queries.groups[positions][:, None] == np.arange(task.num_groups)
-    return score_bm25_shard(task, positions).astype(np.float64) @ members.astype(np.float64)
+    members = step.queries.groups[positions][:, None] == np.arange(step.num_groups)
+    return score_bm25_shard(step, positions).astype(np.float64) @ members.astype(np.float64)
 
 
 def embedding_groups(inputs: AttributionInputs, settings: None, pool: WorkerPool) -> np.ndarray:
@@ -134,14 +134,14 @@ def _embedding_scores(inputs: AttributionInputs, pool: WorkerPool, group_means: 
     return (total / len(inputs.checkpoints)).astype(np.float32)
 
 
-def embed_shard(task: ForwardTask, positions: np.ndarray) -> np.ndarray:
+def embed_shard(step: ForwardStep, positions: np.ndarray) -> np.ndarray:
     """[n, H] last hidden states that the head reads, of length 1: float32, or float64 where the precision is."""
-    model, states_of = loaded_model(task.checkpoint, "embedding", task.precision, HeadStates)
+    model, states_of = loaded_model(step.checkpoint, "embedding", step.precision, HeadStates)
     rows: list[np.ndarray] = []
-    batches = list(budget_batches(task.examples.lengths[positions], FORWARD_TOKENS))
+    batches = list(budget_batches(step.examples.lengths[positions], FORWARD_TOKENS))
     for batch in batches:
-        with autocast(model.device, task.precision):
-            states = states_of(task.examples.batch(positions[batch], model.device))
+        with autocast(model.device, step.precision):
+            states = states_of(step.examples.batch(positions[batch], model.device))
         rows.append(torch.nn.functional.normalize(at_least_float32(states), dim=1).cpu().numpy())
     return np.concatenate(rows)[np.argsort(np.concatenate(batches))]
 

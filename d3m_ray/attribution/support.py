@@ -30,7 +30,7 @@ from d3m_ray.attribution.trak.gradients import ProjectedGradients
 from d3m_ray.attribution.trak.projection import SignProjection
 from d3m_ray.errors import InputError
 from d3m_ray.training.batching import Batch, TokenizedExamples
-from d3m_ray.training.model import BaseModel, build_classifier, load_weights, logits_of, margin_slopes, margins_of
+from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of, margin_slopes, margins_of
 
 ROUNDING = 2e-4  # of the largest entry: two float32 backward passes agree to a tenth of it
 TRIED_DIM = 16  # of the projection
@@ -43,20 +43,20 @@ Gradients = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Trying:
-    """A base model, and the examples that methods are tried on."""
+    """A pretrained model, and the examples that methods are tried on."""
 
-    base: BaseModel
+    pretrained: PretrainedModel
     examples: TokenizedExamples
     ekfac: EkfacConfig
 
     @cached_property
     def _untouched(self) -> PreTrainedModel:
-        model = build_classifier(self.base).eval()
-        load_weights(model, self.base.weights)
+        model = build_classifier(self.pretrained).eval()
+        load_weights(model, self.pretrained.weights)
         return model
 
     def model(self) -> PreTrainedModel:
-        """A new one with the base weights, on the CPU and in evaluation mode, which hooks may change."""
+        """A new one with the pretrained weights, on the CPU and in evaluation mode, which hooks may change."""
         return copy.deepcopy(self._untouched)  # far quicker than building one again
 
     def padded(self) -> Batch:
@@ -76,10 +76,10 @@ class Trying:
 
 
 def reasons_against(
-    methods: Iterable[str], base: BaseModel, train: TokenizedExamples, ekfac: EkfacConfig
+    methods: Iterable[str], pretrained: PretrainedModel, train: TokenizedExamples, ekfac: EkfacConfig
 ) -> dict[str, str]:
     """By method that cannot serve the model, why, in one line. Takes seconds, on the CPU, whatever the corpus."""
-    trying = Trying(base, _short(train), ekfac)
+    trying = Trying(pretrained, _short(train), ekfac)
     reasons = {}
     for method in methods:
         try:
@@ -90,14 +90,14 @@ def reasons_against(
     return reasons
 
 
-def coverage(method: str, base: BaseModel, ekfac: EkfacConfig) -> float | None:
+def coverage(method: str, pretrained: PretrainedModel, ekfac: EkfacConfig) -> float | None:
     """The share of the model's parameters whose gradients a method reads; None where it reads no gradient."""
     if method in ("trak", "traker", "gradcos", "metagradient", "tracin"):
         return 1.0  # or it refuses the model
     if method not in ("ekfac", "kronfluence"):
         return None
     with torch.device("meta"):  # names and sizes alone
-        model = build_classifier(base, "meta")
+        model = build_classifier(pretrained, "meta")
     return share_of_parameters(model, tracked_linears(model, ekfac.modules, _KINDS[method]))
 
 

@@ -24,7 +24,7 @@ def loaded_model(
     if name not in _kept:
         _kept.clear()
         give_memory_back()  # of the pass before: else 0.2 GB of a small model stay behind, hundreds of times in an LDS
-        model = build_classifier(checkpoint.base, device_of(checkpoint.device)).eval()
+        model = build_classifier(checkpoint.pretrained, device_of(checkpoint.device)).eval()
         load_weights(model, checkpoint.weights)
         if precision == "float64":
             model = model.double()

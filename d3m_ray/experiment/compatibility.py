@@ -13,12 +13,12 @@ from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.selection.arms import ARMS, AUTO_SUFFIX
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.last_layer import layer_to_refit
-from d3m_ray.training.model import BaseModel, build_classifier, load_weights, logits_of
+from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of
 
 
 def supported(
     config: ExperimentConfig,
-    base: BaseModel,
+    pretrained: PretrainedModel,
     tokens: Mapping[str, TokenizedExamples],
     tell: Callable[[str], None],
 ) -> ExperimentConfig:
@@ -27,8 +27,8 @@ def supported(
     Tells of each method that is left out, and why. Raises InputError, with the reason of each method that cannot serve,
     where nothing is skipped or nothing would be left.
     """
-    reasons = _reasons(config.methods, config, base, tokens)
-    kind = f"{base.name} ({base.config['model_type']})"
+    reasons = _reasons(config.methods, config, pretrained, tokens)
+    kind = f"{pretrained.name} ({pretrained.config['model_type']})"
     lines = [f"{method} cannot serve {kind}: {why}" for method, why in reasons.items()]
     left = tuple(method for method in config.methods if method not in reasons)
     if not reasons:
@@ -38,7 +38,7 @@ def supported(
             tell(f"left out: {line}")
         return dataclasses.replace(config, methods=left)
     others = [name for name in (*METHODS, "dfr") if name not in reasons]
-    can = [name for name in others if name not in _reasons(others, config, base, tokens)]
+    can = [name for name in others if name not in _reasons(others, config, pretrained, tokens)]
     advice = f"of the methods that read the model, these can: {', '.join(can)}; name those"
     if left:
         advice += f", or go on with {', '.join(left)} by --skip-unsupported"
@@ -48,27 +48,27 @@ def supported(
 def _reasons(
     methods: tuple[str, ...] | list[str],
     config: ExperimentConfig,
-    base: BaseModel,
+    pretrained: PretrainedModel,
     tokens: Mapping[str, TokenizedExamples],
 ) -> dict[str, str]:
     """By arm that cannot serve the model, why."""
     attributions = {m: (ARMS[m].alignment or "").removesuffix(AUTO_SUFFIX) for m in methods}
     asked = sorted({name for name in attributions.values() if name})
-    found = reasons_against(asked, base, tokens["train"], config.ekfac) if asked else {}
+    found = reasons_against(asked, pretrained, tokens["train"], config.ekfac) if asked else {}
     reasons = {method: found[name] for method, name in attributions.items() if name in found}
     for method in methods:
         if ARMS[method].recipe == "dfr":
             try:
-                _try_dfr(base, tokens[config.robust.dfr_data])
+                _try_dfr(pretrained, tokens[config.robust.dfr_data])
             except ValueError as error:
                 reasons[method] = str(error)
     return reasons
 
 
-def _try_dfr(base: BaseModel, examples: TokenizedExamples) -> None:
+def _try_dfr(pretrained: PretrainedModel, examples: TokenizedExamples) -> None:
     """Raises ValueError where there is no last layer to refit, or it is not what gives an example its logits."""
-    model = build_classifier(base).eval()
-    load_weights(model, base.weights)
+    model = build_classifier(pretrained).eval()
+    load_weights(model, pretrained.weights)
     layer = layer_to_refit(model, examples)
     outputs: list[torch.Tensor] = []
     layer.register_forward_hook(lambda _, inputs, output: outputs.append(output))

@@ -87,7 +87,7 @@ def numbers_that_fit(numbers: Sequence[int | str], num_train: int) -> tuple[int 
 
 
 def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> TrialContext:
-    """The tokenised splits, the base model and the hashes that all trials share."""
+    """The tokenised splits, the pretrained model and the hashes that all trials share."""
     most = max(removal_counts(config.num_removed, len(splits.train)))
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
@@ -103,7 +103,7 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
         store=store,
         splits=splits,
         tokens=prepared.tokens,
-        base=prepared.base,
+        pretrained=prepared.pretrained,
         training=replace(config.training, precision=precision),
         robust=config.robust,
         data_hash=data_hash,
@@ -183,7 +183,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
     """What the store keeps of an experiment's configuration."""
     configuration = {
         "dataset": context.splits.name,
-        "model": context.base.name,
+        "model": context.pretrained.name,
         "data_hash": context.data_hash,
         "model_hash": context.model_hash,
         "label_names": context.splits.label_names,

@@ -178,7 +178,7 @@ def attribute(
         say=run.progress.stage,
         record=record,
     )
-    share = coverage(method, context.base, config.ekfac)
+    share = coverage(method, context.pretrained, config.ekfac)
     if share is not None and share < WELL_COVERED:
         run.progress.stage(f"{method} reads the gradients of linear layers, {share:.0%} of the model's parameters")
     settings = config.settings_of(method)
@@ -210,7 +210,9 @@ def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
     for seed, key in enumerate(checkpoint_keys(run.config, context, run.removed)):
         chosen_epoch = context.store.read_metadata("fits", key)["configuration"]["chosen_epoch"]
         training_run = TrainingRun(context.training, seed, chosen_epoch, context.tokens["train"], run.kept)
-        checkpoints.append(Checkpoint(key, context.base, context.store.read_checkpoint(key), training_run, device))
+        checkpoints.append(
+            Checkpoint(key, context.pretrained, context.store.read_checkpoint(key), training_run, device)
+        )
     return tuple(checkpoints)
 
 
@@ -223,7 +225,7 @@ def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, A
         "attribution": method,
         "version": METHODS[method].version,
         **({"settings": asdict(settings)} if METHODS[method].defaults is not None else {}),
-        "coverage": coverage(method, run.context.base, run.config.ekfac),
+        "coverage": coverage(method, run.context.pretrained, run.config.ekfac),
         "checkpoints": checkpoint_keys(run.config, run.context, run.removed),
         "query_split": query_split(run.config),
         "query_target": run.config.alignment.query_target if METHODS[method].reads_queries else None,

@@ -62,7 +62,7 @@ def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Pr
     for warning in context.warnings:
         progress.stage(f"warning: {warning}")
     with announced("each method's gradient step to be tried on the model", progress.stage):
-        return supported(config, context.base, context.tokens, progress.stage)
+        return supported(config, context.pretrained, context.tokens, progress.stage)
 
 
 def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Outcome:

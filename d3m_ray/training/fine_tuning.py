@@ -19,7 +19,7 @@ from d3m_ray.metrics.groups import worst_group_accuracy
 from d3m_ray.records import Predictions
 from d3m_ray.training.adamw import RootedAdamW
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
-from d3m_ray.training.model import BaseModel, draw_new_modules, load_weights, logits_of, margins_of
+from d3m_ray.training.model import PretrainedModel, draw_new_modules, load_weights, logits_of, margins_of
 from d3m_ray.training.precision import autocast
 from d3m_ray.training.settings import FinalModel, TrainingConfig
 from d3m_ray.training.steps import (
@@ -76,7 +76,7 @@ def seeded(seed: int, device: torch.device | str) -> Iterator[None]:
 
 def fine_tune(
     model: PreTrainedModel,
-    base: BaseModel,
+    pretrained: PretrainedModel,
     train: TokenizedExamples,
     val: TokenizedExamples,
     config: TrainingConfig,
@@ -84,7 +84,7 @@ def fine_tune(
     kept: np.ndarray | None = None,
     objective: Objective = ERM_OBJECTIVE,
 ) -> Fit:
-    """Fine-tune `model` from the base weights; it ends in evaluation mode with the chosen weights.
+    """Fine-tune `model` from the pretrained weights; it ends in evaluation mode with the chosen weights.
 
     AdamW with linear decay to zero and gradient clipping. `train` is the full train split and `kept` the ascending
     positions that the fit has of it, left out all; `training_steps` says what pairs it with the full split's fit. The
@@ -97,7 +97,7 @@ def fine_tune(
         raise ValueError("fine-tuning takes at least one train example, received none: lower --num-removed")
     start = time.perf_counter()
     with seeded(seed, model.device):
-        cuts = begin_fit(model, base, train, kept, config)
+        cuts = begin_fit(model, pretrained, train, kept, config)
         num_steps = steps_per_epoch(len(train), len(kept), config)
         optimizer = build_optimizer(model, config)
         choice = _Choice(config.final_model, config.num_epochs)
@@ -121,18 +121,22 @@ def fine_tune(
 
 
 def begin_fit(
-    model: PreTrainedModel, base: BaseModel, train: TokenizedExamples, kept: np.ndarray, config: TrainingConfig
+    model: PreTrainedModel,
+    pretrained: PretrainedModel,
+    train: TokenizedExamples,
+    kept: np.ndarray,
+    config: TrainingConfig,
 ) -> bool:
     """Give the model the weights that a fit starts from; whether `step_logits` may cut its batches.
 
     New modules come from torch's current seed, the fit's own: call it inside `seeded`.
     """
-    load_weights(model, base.weights)
+    load_weights(model, pretrained.weights)
     cuts = False
     if config.pairing == "common" and len(kept) < len(train):
         cuts = can_cut(model, train)
-        load_weights(model, base.weights)  # again: trying may have moved buffers
-    draw_new_modules(model, base)
+        load_weights(model, pretrained.weights)  # again: trying may have moved buffers
+    draw_new_modules(model, pretrained)
     return cuts
 
 

@@ -44,7 +44,7 @@ _RULE = f"--model is a transformers folder, a hub name or {TINY_MODEL!r}"
 
 
 @dataclass(frozen=True, eq=False)
-class BaseModel:
+class PretrainedModel:
     """A classifier before fine-tuning, as plain values from which a worker builds it."""
 
     name: str
@@ -66,9 +66,9 @@ class BaseModel:
         return content_hash(json.dumps(config, sort_keys=True, default=str), *self.new_modules, *arrays)
 
 
-def load_base_model(
+def load_pretrained(
     name_or_dir: str, train_texts: Iterable[str], num_labels: int = len(BINARY_LABELS)
-) -> tuple[BaseModel, PreTrainedTokenizerBase]:
+) -> tuple[PretrainedModel, PreTrainedTokenizerBase]:
     """The classifier and its tokenizer, from a folder, from the hub, or made here where the name is "tiny".
 
     A head for another number of labels is left out, and drawn from each fit's seed as a missing one is. Raises
@@ -97,8 +97,8 @@ def load_base_model(
         raise InputError(_why_not_loaded(name_or_dir, error)) from error
     missing = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
     _check_body(name_or_dir, model, missing)
-    base = _as_base_model(name_or_dir, model, {key.rpartition(".")[0] for key in missing})
-    return replace(base, warnings=_on_unread(base.name, info["unexpected_keys"])), tokenizer
+    pretrained = _as_pretrained(name_or_dir, model, {key.rpartition(".")[0] for key in missing})
+    return replace(pretrained, warnings=_on_unread(pretrained.name, info["unexpected_keys"])), tokenizer
 
 
 def _check_body(name: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
@@ -157,18 +157,20 @@ def _quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _as_base_model(name: str, model: PreTrainedModel, new_modules: Iterable[str]) -> BaseModel:
-    base = BaseModel(
+def _as_pretrained(name: str, model: PreTrainedModel, new_modules: Iterable[str]) -> PretrainedModel:
+    pretrained = PretrainedModel(
         name=name,
         config=model.config.to_dict(),
         weights={key: value.detach().float().cpu().numpy().copy() for key, value in model.state_dict().items()},
         new_modules=tuple(sorted(new_modules)),
     )
     folder = Path(name)
-    return replace(base, name=name_of_folder(folder, base.content_hash())) if folder.is_dir() else base
+    return (
+        replace(pretrained, name=name_of_folder(folder, pretrained.content_hash())) if folder.is_dir() else pretrained
+    )
 
 
-def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[BaseModel, PreTrainedTokenizerBase]:
+def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[PretrainedModel, PreTrainedTokenizerBase]:
     words = sorted({word for text in train_texts for word in text.lower().split()})
     vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
     backend = FastTokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -186,16 +188,16 @@ def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[BaseModel, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BertForSequenceClassification(config)
-    return _as_base_model(TINY_MODEL, model, ["classifier"]), tokenizer
+    return _as_pretrained(TINY_MODEL, model, ["classifier"]), tokenizer
 
 
-def build_classifier(base: BaseModel, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """An untrained module of the base model's architecture; `load_weights` and `draw_new_modules` fill it.
+def build_classifier(pretrained: PretrainedModel, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """An untrained module of the pretrained model's architecture; `load_weights` and `draw_new_modules` fill it.
 
     On a CPU it has the attention and dropout of `cpu_layers` where its class can take them, else transformers' own.
     """
-    options = {key: value for key, value in base.config.items() if key != "model_type"}
-    config = AutoConfig.for_model(base.config["model_type"], **options)
+    options = {key: value for key, value in pretrained.config.items() if key != "model_type"}
+    config = AutoConfig.for_model(pretrained.config["model_type"], **options)
     with torch.random.fork_rng(devices=[]):
         # None: the best of transformers' own that the class has, sdpa or eager. Code from elsewhere is never run.
         model = AutoModelForSequenceClassification.from_config(
@@ -213,9 +215,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     model.load_state_dict(shared)
 
 
-def draw_new_modules(model: PreTrainedModel, base: BaseModel) -> None:
+def draw_new_modules(model: PreTrainedModel, pretrained: PretrainedModel) -> None:
     """Draw the weights that the pretrained model lacks from torch's current seed, as transformers draws them."""
-    for name in base.new_modules:
+    for name in pretrained.new_modules:
         module = model.get_submodule(name)
         for parameter in module.parameters(recurse=False):
             parameter._is_hf_initialized = False  # type: ignore[attr-defined]

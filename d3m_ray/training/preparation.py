@@ -1,4 +1,4 @@
-"""A base model and the splits in its tokens, tried on real texts: what would go wrong in each fit is refused here.
+"""A pretrained model and the splits in its tokens, tried on real texts: what would go wrong in a fit is refused.
 
 Shapes: B texts of a batch, C labels.
 """
@@ -13,7 +13,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.records import Splits
 from d3m_ray.training.batching import Batch, TokenizedExamples, tokenize
-from d3m_ray.training.model import BaseModel, build_classifier, load_base_model, load_weights, logits_of
+from d3m_ray.training.model import PretrainedModel, build_classifier, load_pretrained, load_weights, logits_of
 from d3m_ray.training.vocabulary import (
     check_ids,
     check_inputs,
@@ -33,7 +33,7 @@ TRIED_LENGTH = 1024  # tokens of a made text at most: beyond, only models withou
 class PreparedModel:
     """What all fits of an experiment start from."""
 
-    base: BaseModel
+    pretrained: PretrainedModel
     """Over the vocabulary entries in use."""
     tokens: Mapping[str, TokenizedExamples]
     content_hash: str
@@ -48,7 +48,7 @@ def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> Prepared
     Raises InputError where the model cannot be loaded, its tokenizer does not fit it or the corpus, `max_length` is
     more than it reads, or where a text's logits depend on what stands beside it in a batch.
     """
-    loaded, tokenizer = load_base_model(name_or_dir, splits.train.texts, splits.num_labels)
+    loaded, tokenizer = load_pretrained(name_or_dir, splits.train.texts, splits.num_labels)
     of_tokenizer = tokenizer_hash(tokenizer)  # before it is called, which leaves the truncation asked for in it
     check_tokenizer(loaded.name, tokenizer)
     whole, pad_id = with_padding(loaded, tokenizer)
@@ -61,12 +61,12 @@ def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> Prepared
     unknown = check_words(whole, tokenizer, splits, whole_tokens)
     warnings = [*whole.warnings, *unknown, *_cut(whole_tokens, max_length)]
     logits = try_model(whole, whole_tokens, max_length)
-    base, tokens = trim_vocabulary(whole, whole_tokens)
+    pretrained, tokens = trim_vocabulary(whole, whole_tokens)
     # An architecture may read ids in a way of its own: then every entry stays.
-    if base is not whole and not _equal(_alone(_classifier(base), tokens), logits):
-        base, tokens = whole, whole_tokens
+    if pretrained is not whole and not _equal(_alone(_classifier(pretrained), tokens), logits):
+        pretrained, tokens = whole, whole_tokens
     of_model = content_hash(whole.content_hash(), of_tokenizer)
-    return PreparedModel(base, tokens, of_model, tuple(warnings))
+    return PreparedModel(pretrained, tokens, of_model, tuple(warnings))
 
 
 def _cut(tokens: Mapping[str, TokenizedExamples], max_length: int) -> list[str]:
@@ -78,14 +78,14 @@ def _cut(tokens: Mapping[str, TokenizedExamples], max_length: int) -> list[str]:
     return [f"{', '.join(long)} reach --max-length {max_length}: what stands beyond is not read"]
 
 
-def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_length: int) -> torch.Tensor:
+def try_model(pretrained: PretrainedModel, tokens: Mapping[str, TokenizedExamples], max_length: int) -> torch.Tensor:
     """[2, C] logits of the longest and the shortest text, the same alone and together; also reads `max_length` tokens.
 
     Raises InputError, with the reason, where it fails, or where a text's logits depend on its neighbours.
     """
-    logits_of_batch = _classifier(base)
+    logits_of_batch = _classifier(pretrained)
     texts = _longest_and_shortest(tokens)
-    kind = f"{base.name} ({base.config['model_type']})"
+    kind = f"{pretrained.name} ({pretrained.config['model_type']})"
     try:
         alone = _alone(logits_of_batch, tokens)
         together = logits_of_batch(_batch(texts, tokens))
@@ -107,10 +107,10 @@ def try_model(base: BaseModel, tokens: Mapping[str, TokenizedExamples], max_leng
     return alone
 
 
-def _classifier(base: BaseModel) -> Callable[[Batch], torch.Tensor]:
+def _classifier(pretrained: PretrainedModel) -> Callable[[Batch], torch.Tensor]:
     """Gives the [B, C] logits of a batch."""
-    model = build_classifier(base).eval()
-    load_weights(model, base.weights)
+    model = build_classifier(pretrained).eval()
+    load_weights(model, pretrained.weights)
 
     def logits(batch: Batch) -> torch.Tensor:
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import ERM_OBJECTIVE, Fit, Objective, fine_tune, predict
 from d3m_ray.training.last_layer import layer_to_refit, refit_last_layer
-from d3m_ray.training.model import BaseModel
+from d3m_ray.training.model import PretrainedModel
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
 
 ERM = "erm"
@@ -26,7 +26,7 @@ class FitInputs:
     """What a fit is made from; the chosen weights are left in the model."""
 
     model: PreTrainedModel
-    base: BaseModel
+    pretrained: PretrainedModel
     train: TokenizedExamples
     """The full train split."""
     kept: np.ndarray
@@ -44,7 +44,9 @@ class FitInputs:
 
     def fine_tune(self, objective: Objective = ERM_OBJECTIVE) -> Fit:
         """One run of the plain loop, which says what else holds."""
-        return fine_tune(self.model, self.base, self.train, self.val, self.config, self.seed, self.kept, objective)
+        return fine_tune(
+            self.model, self.pretrained, self.train, self.val, self.config, self.seed, self.kept, objective
+        )
 
 
 def erm(inputs: FitInputs) -> Fit:

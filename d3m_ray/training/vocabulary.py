@@ -17,7 +17,7 @@ from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.records import Splits
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import BaseModel, build_classifier
+from d3m_ray.training.model import PretrainedModel, build_classifier
 
 MIN_WORDS = 2  # entries that are no special tokens; what transformers builds without a vocabulary file has none, or "▁"
 TRIED_TEXTS = 200  # that are tokenised twice: enough for a dropout of a tenth to show
@@ -48,26 +48,28 @@ def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def with_padding(base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> tuple[BaseModel, int]:
+def with_padding(pretrained: PretrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[PretrainedModel, int]:
     """The model with a padding token in its configuration, and its id: the model's own, else the tokenizer's.
 
     The model's comes first, since classifiers of decoders find a text's last token by it, and RoBERTa's positions are
     counted from it. Raises InputError where neither has one.
     """
-    config = base.config
+    config = pretrained.config
     own = config.get("pad_token_id")
     if isinstance(own, int) and own >= 0:
-        return base, own
+        return pretrained, own
     if tokenizer.pad_token_id is None:
         raise InputError(
-            f"--model has a padding token, since texts of a batch differ in length; {base.name} has none in "
+            f"--model has a padding token, since texts of a batch differ in length; {pretrained.name} has none in "
             "config.json (pad_token_id) and its tokenizer none: set one that no text holds, often the text end, in both"
         )
-    padded = dataclasses.replace(base, config={**config, "pad_token_id": int(tokenizer.pad_token_id)})
+    padded = dataclasses.replace(pretrained, config={**config, "pad_token_id": int(tokenizer.pad_token_id)})
     return padded, int(tokenizer.pad_token_id)
 
 
-def check_inputs(base: BaseModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> None:
+def check_inputs(
+    pretrained: PretrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
+) -> None:
     """Raises InputError where the tokenizer gives the model more than token ids, or other ones each time.
 
     Segments that are all zero are what a model takes when it is given none.
@@ -76,19 +78,21 @@ def check_inputs(base: BaseModel, tokenizer: PreTrainedTokenizerBase, texts: Seq
     encoded, again = (tokenizer(some, truncation=True, max_length=max_length) for _ in range(2))
     if encoded["input_ids"] != again["input_ids"]:
         raise InputError(
-            f"--model has a tokenizer that gives a text the same tokens each time, and that of {base.name} draws them "
-            "at random: take the dropout out of tokenizer.json"
+            f"--model has a tokenizer that gives a text the same tokens each time, and that of {pretrained.name} draws "
+            "them at random: take the dropout out of tokenizer.json"
         )
     told = [name for name, rows in encoded.items() if any(map(np.any, rows))]
     more = sorted(set(told) - {"input_ids", "attention_mask"})
     if more:
         raise InputError(
-            f"--model reads token ids alone, and the tokenizer of {base.name} gives {', '.join(more)} besides: "
+            f"--model reads token ids alone, and the tokenizer of {pretrained.name} gives {', '.join(more)} besides: "
             "take another model"
         )
 
 
-def check_ids(base: BaseModel, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, TokenizedExamples]) -> None:
+def check_ids(
+    pretrained: PretrainedModel, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, TokenizedExamples]
+) -> None:
     """Raises InputError where the splits' tokens are none that the model can read right.
 
     That is where a text has no token, a token id lies beyond the model's table, texts hold the padding token elsewhere
@@ -98,26 +102,29 @@ def check_ids(base: BaseModel, tokenizer: PreTrainedTokenizerBase, splits: Mappi
     for name, split in splits.items():
         if len(split) and split.lengths.min() == 0:
             raise InputError(
-                f"every text has a token; the tokenizer of {base.name} makes none of {(split.lengths == 0).sum()} "
-                f"texts of {name}: leave them out, or take another --model"
+                f"every text has a token; the tokenizer of {pretrained.name} makes none of "
+                f"{(split.lengths == 0).sum()} texts of {name}: leave them out, or take another --model"
             )
     ids = np.unique(np.concatenate([split.flat_ids for split in splits.values()]))
-    rows = base.config.get("vocab_size")
+    rows = pretrained.config.get("vocab_size")
     pad_id = next(iter(splits.values())).pad_id
     if isinstance(rows, int) and len(ids) and max(ids[-1], pad_id) >= rows:
         raise InputError(
-            f"token ids are below the model's vocabulary size, {rows} for {base.name}, and its tokenizer gives "
+            f"token ids are below the model's vocabulary size, {rows} for {pretrained.name}, and its tokenizer gives "
             f"{max(ids[-1], pad_id)}: the two do not belong together, or the model's embeddings were never resized"
         )
     if pad_id in ids:
-        _check_padding(base, tokenizer, splits, pad_id)
-    end_id = base.config.get("eos_token_id")
-    if base.config.get("is_encoder_decoder") and isinstance(end_id, int):
-        _check_ends(base, end_id, splits)
+        _check_padding(pretrained, tokenizer, splits, pad_id)
+    end_id = pretrained.config.get("eos_token_id")
+    if pretrained.config.get("is_encoder_decoder") and isinstance(end_id, int):
+        _check_ends(pretrained, end_id, splits)
 
 
 def _check_padding(
-    base: BaseModel, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, TokenizedExamples], pad_id: int
+    pretrained: PretrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Mapping[str, TokenizedExamples],
+    pad_id: int,
 ) -> None:
     """Raises InputError where a text holds the padding token, but for one at the end of each, as with GPT-2's."""
     for name, split in splits.items():
@@ -127,14 +134,14 @@ def _check_padding(
         if len(odd):
             token = tokenizer.convert_ids_to_tokens(pad_id)
             raise InputError(
-                f"padding is a token that texts do not hold: a model takes it for no word; that of {base.name} is "
-                f"{token!r} (id {pad_id}; its tokenizer's is {tokenizer.pad_token!r}), and text {int(odd[0])} of "
+                f"padding is a token that texts do not hold: a model takes it for no word; that of {pretrained.name} "
+                f"is {token!r} (id {pad_id}; its tokenizer's is {tokenizer.pad_token!r}), and text {int(odd[0])} of "
                 f"{name} holds it, one of {len(odd)} there: give config.json and the tokenizer a pad_token of their "
                 "own, or take the token's spelling out of the texts"
             )
 
 
-def _check_ends(base: BaseModel, end_id: int, splits: Mapping[str, TokenizedExamples]) -> None:
+def _check_ends(pretrained: PretrainedModel, end_id: int, splits: Mapping[str, TokenizedExamples]) -> None:
     counts = {
         name: np.add.reduceat(split.flat_ids == end_id, split.offsets[:-1], dtype=np.int64)
         for name, split in splits.items()
@@ -146,13 +153,14 @@ def _check_ends(base: BaseModel, end_id: int, splits: Mapping[str, TokenizedExam
     ]
     if odd or usual == 0:
         raise InputError(
-            f"every text has as many end tokens (id {end_id}) as the others, since the classifier of {base.name} reads "
-            f"the last; most have {usual}, others {', '.join(odd) or 'too'}: take the token's spelling out of the texts"
+            f"every text has as many end tokens (id {end_id}) as the others, since the classifier of {pretrained.name} "
+            f"reads the last; most have {usual}, others {', '.join(odd) or 'too'}: take the token's spelling out of "
+            "the texts"
         )
 
 
 def check_words(
-    base: BaseModel,
+    pretrained: PretrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     splits: Splits,
     tokens: Mapping[str, TokenizedExamples],
@@ -164,7 +172,7 @@ def check_words(
     told = []
     for name, examples in splits.by_name().items():
         share = _unknown_share(tokenizer, examples.texts, tokens[name])
-        sentence = f"{share:.0%} of the {name} tokens are unknown to the tokenizer of {base.name}"
+        sentence = f"{share:.0%} of the {name} tokens are unknown to the tokenizer of {pretrained.name}"
         if share > MOST_UNKNOWN_SHARE and name == "train":
             raise InputError(
                 f"--model knows the words of the corpus, and {sentence} ({tokenizer.unk_token}): take a model of the "
@@ -191,31 +199,31 @@ def _unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tok
 
 
 def trim_vocabulary(
-    base: BaseModel, splits: Mapping[str, TokenizedExamples]
-) -> tuple[BaseModel, dict[str, TokenizedExamples]]:
+    pretrained: PretrainedModel, splits: Mapping[str, TokenizedExamples]
+) -> tuple[PretrainedModel, dict[str, TokenizedExamples]]:
     """The same model and token ids over only the vocabulary entries that the splits, or the special tokens, use.
 
     Exact for every prediction on these splits: an entry that no example uses has a zero gradient and is never read.
     It spares AdamW the rows that never change, half of a small BERT's parameters. The padding id keeps its place where
     the position table is laid out from it (RoBERTa).
     """
-    num_rows = base.config.get("vocab_size")
-    tables = _token_tables(base)
+    num_rows = pretrained.config.get("vocab_size")
+    tables = _token_tables(pretrained)
     if num_rows is None or not tables:  # none to be found by itself: leave the model whole rather than guess
-        return base, dict(splits)
+        return pretrained, dict(splits)
     pad_id = next(iter(splits.values())).pad_id
-    special = {key: value for key, value in base.config.items() if key.endswith("token_id")}
+    special = {key: value for key, value in pretrained.config.items() if key.endswith("token_id")}
     used = _used_ids(splits, [i for value in special.values() for i in _as_list(value) if 0 <= i < num_rows], pad_id)
     new_ids = np.zeros(num_rows, dtype=np.int32)
     new_ids[used] = np.arange(len(used), dtype=np.int32)
     moved = {key: _renumber(value, new_ids) for key, value in special.items()}
-    config = {**base.config, **moved, "vocab_size": len(used)}
-    weights = {**base.weights, **{table: base.weights[table][used] for table in tables}}
+    config = {**pretrained.config, **moved, "vocab_size": len(used)}
+    weights = {**pretrained.weights, **{table: pretrained.weights[table][used] for table in tables}}
     trimmed = {
         name: dataclasses.replace(split, flat_ids=new_ids[split.flat_ids], pad_id=int(new_ids[pad_id]))
         for name, split in splits.items()
     }
-    return dataclasses.replace(base, config=config, weights=weights), trimmed
+    return dataclasses.replace(pretrained, config=config, weights=weights), trimmed
 
 
 def _used_ids(splits: Mapping[str, TokenizedExamples], special: Sequence[int], pad_id: int) -> np.ndarray:
@@ -240,16 +248,16 @@ def _renumber(value: Any, new_ids: np.ndarray) -> Any:
     return int(new_ids[value]) if isinstance(value, int) and 0 <= value < len(new_ids) else value
 
 
-def _token_tables(base: BaseModel) -> list[str]:
+def _token_tables(pretrained: PretrainedModel) -> list[str]:
     """Names of the table of token embeddings, several where weights are tied; none where another has as many rows."""
-    num_rows = base.config.get("vocab_size")
+    num_rows = pretrained.config.get("vocab_size")
     try:
         with torch.device("meta"):  # shapes and ties alone
-            model = build_classifier(base, "meta")
+            model = build_classifier(pretrained, "meta")
         table = model.get_input_embeddings().weight
     except (NotImplementedError, AttributeError, RuntimeError):  # as transformers says that there is none
         return []
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    as_long = {name for name, value in base.weights.items() if value.shape[:1] == (num_rows,)}  # I-BERT has two
+    as_long = {name for name, value in pretrained.weights.items() if value.shape[:1] == (num_rows,)}  # I-BERT has two
     tables = [name for name, parameter in parameters.items() if parameter is table]
     return tables if as_long == set(tables) else []

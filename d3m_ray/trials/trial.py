@@ -19,7 +19,7 @@ from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import Fit, predict
-from d3m_ray.training.model import BaseModel, build_classifier
+from d3m_ray.training.model import PretrainedModel, build_classifier
 from d3m_ray.training.precision import device_name, device_of
 from d3m_ray.training.recipes import ERM, RECIPES, FitInputs
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
@@ -37,7 +37,7 @@ class TrialContext:
     store: Store
     splits: Splits
     tokens: Mapping[str, TokenizedExamples]
-    base: BaseModel
+    pretrained: PretrainedModel
     training: TrainingConfig
     """Its precision is float32 or bfloat16: what "auto" comes to is decided once, for all machines."""
     robust: RobustConfig
@@ -127,7 +127,7 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
     kept = np.delete(np.arange(len(context.splits.train)), spec.removed)
     inputs = FitInputs(
         model=model,
-        base=context.base,
+        pretrained=context.pretrained,
         train=context.tokens["train"],
         kept=kept,
         val=context.tokens["val"],
@@ -167,7 +167,7 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
         fit_key=fit_key,
         experiment=context.experiment,
         dataset=context.splits.name,
-        model=context.base.name,
+        model=context.pretrained.name,
         objective=trial.fit.recipe,
         num_removed=trial.num_removed,
         seed=trial.seed,
@@ -232,7 +232,7 @@ def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: 
 def _model_for(context: TrialContext) -> PreTrainedModel:
     if context.model_hash not in _models:
         _models.clear()
-        _models[context.model_hash] = build_classifier(context.base, device_of(context.device))
+        _models[context.model_hash] = build_classifier(context.pretrained, device_of(context.device))
     return _models[context.model_hash]
 
 
@@ -255,7 +255,7 @@ def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit
     return {
         "data_hash": context.data_hash,
         "model_hash": context.model_hash,
-        "model": context.base.name,
+        "model": context.pretrained.name,
         "dataset": context.splits.name,
         "label_names": list(context.splits.label_names),
         "training": asdict(context.training),

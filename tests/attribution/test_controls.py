@@ -16,9 +16,11 @@ from d3m_ray.training.model import build_classifier, load_weights
 def inputs(tiny_base, made_tokens) -> AttributionInputs:
     checkpoints = []
     for seed in (0, 1):
-        base = tiny_base("bert", seed=seed)
-        weights = base.weights | {"classifier.weight": base.weights["classifier.weight"] * 40}  # losses that differ
-        checkpoints.append(Checkpoint(f"controls {seed}", base, weights))
+        pretrained = tiny_base("bert", seed=seed)
+        weights = pretrained.weights | {
+            "classifier.weight": pretrained.weights["classifier.weight"] * 40
+        }  # losses that differ
+        checkpoints.append(Checkpoint(f"controls {seed}", pretrained, weights))
     return AttributionInputs(tuple(checkpoints), made_tokens("train", 40), made_tokens("val", 14, 3), 3, "float32")
 
 
@@ -26,7 +28,7 @@ def _losses(inputs: AttributionInputs) -> np.ndarray:
     """[N] by one-example passes in float64, the mean over the checkpoints."""
     losses = []
     for checkpoint in inputs.checkpoints:
-        model = build_classifier(checkpoint.base).eval().double()
+        model = build_classifier(checkpoint.pretrained).eval().double()
         load_weights(model, checkpoint.weights)
         for i in range(len(inputs.train)):
             row = inputs.train.batch(np.array([i]))
@@ -56,7 +58,7 @@ def test_a_worker_may_take_losses_and_embeddings_in_turn(inputs):
 def test_a_large_loss_is_exact(inputs):
     """log(1 + exp(-margin)) of a margin of some hundreds, where the probability of the label is 0 in float32."""
     sure = [
-        Checkpoint(f"{c.key} sure", c.base, c.weights | {"classifier.bias": np.array([400.0, 0.0], np.float32)})
+        Checkpoint(f"{c.key} sure", c.pretrained, c.weights | {"classifier.bias": np.array([400.0, 0.0], np.float32)})
         for c in inputs.checkpoints
     ]
     confident = dataclasses.replace(inputs, checkpoints=tuple(sure))

@@ -21,13 +21,15 @@ CONFIG = TrakConfig(projection_dim=64, projection_seed=1)
 @pytest.fixture
 def inputs(tiny_base, made_tokens) -> AttributionInputs:
     bases = [tiny_base("bert", seed=seed) for seed in (0, 1)]
-    checkpoints = tuple(Checkpoint(f"seed {seed}", base, base.weights) for seed, base in enumerate(bases))
+    checkpoints = tuple(
+        Checkpoint(f"seed {seed}", pretrained, pretrained.weights) for seed, pretrained in enumerate(bases)
+    )
     return AttributionInputs(checkpoints, made_tokens("train", 12), made_tokens("val", 9, 3), 3, "float64")
 
 
 def _units(checkpoint, tokens):
     """[n, d] features of length 1 and [n] margins, each example by itself."""
-    model = build_classifier(checkpoint.base)
+    model = build_classifier(checkpoint.pretrained)
     load_weights(model, checkpoint.weights)
     gradients_of = ProjectedGradients(model.double(), SignProjection(64, 1))
     singly = [gradients_of(tokens.batch(np.array([place]))) for place in range(len(tokens))]

@@ -12,9 +12,11 @@ from d3m_ray.pool import LocalPool
 
 @pytest.fixture
 def inputs(tiny_base, made_tokens) -> AttributionInputs:
-    base = tiny_base("bert")
+    pretrained = tiny_base("bert")
     queries = dataclasses.replace(made_tokens("val", 5, 2), groups=np.array([1, 0, 1, 1, 0]))
-    return AttributionInputs((Checkpoint("made", base, base.weights),), made_tokens("train", 4), queries, num_groups=2)
+    return AttributionInputs(
+        (Checkpoint("made", pretrained, pretrained.weights),), made_tokens("train", 4), queries, num_groups=2
+    )
 
 
 def sums(inputs, settings, pool):

@@ -36,7 +36,8 @@ def make_inputs(tiny_base, made_tokens):
     def make(architecture: str = "bert", precision: str = "float32", num_checkpoints: int = 2) -> AttributionInputs:
         bases = [tiny_base(architecture, seed=seed) for seed in range(num_checkpoints)]
         checkpoints = tuple(
-            Checkpoint(f"{architecture} similarity {seed}", base, base.weights) for seed, base in enumerate(bases)
+            Checkpoint(f"{architecture} similarity {seed}", pretrained, pretrained.weights)
+            for seed, pretrained in enumerate(bases)
         )
         return AttributionInputs(checkpoints, made_tokens("train", 40), made_tokens("val", 14, 3), 3, precision)
 
@@ -110,7 +111,7 @@ def test_a_text_of_nothing_else_scores_zero(worded):
 
 
 def test_bm25_travels_to_another_process(worded):
-    task = pickle.loads(pickle.dumps(similarity._bm25_task(worded, LocalPool())))
+    task = pickle.loads(pickle.dumps(similarity._bm25_step(worded, LocalPool())))
     scores = similarity.score_bm25_shard(task, np.array([2, 0]))
     np.testing.assert_array_equal(scores, similarity.bm25_queries(worded, None, LocalPool())[:, [2, 0]])
 
@@ -122,7 +123,7 @@ def by_definition(inputs: AttributionInputs) -> np.ndarray:
     """[N, Q] by one-example passes in float64, without padding."""
     matrices = []
     for checkpoint in inputs.checkpoints:
-        model = build_classifier(checkpoint.base).eval().double()
+        model = build_classifier(checkpoint.pretrained).eval().double()
         load_weights(model, checkpoint.weights)
         states = []
         for examples in (inputs.train, inputs.queries):
@@ -149,9 +150,9 @@ def test_embedding_scores_are_signed_cosines_of_the_first_token(make_inputs, arc
 
 @pytest.mark.parametrize(("architecture", "place"), [("gpt2", -1), ("llama", -1), ("bart", -1), ("albert", 0)])
 def test_embeddings_are_of_the_token_that_the_head_reads(architecture, place, tiny_base, made_tokens):
-    base, tokens = tiny_base(architecture), made_tokens(num_examples=5, end=2)
-    model = build_classifier(base).eval()
-    load_weights(model, base.weights)
+    pretrained, tokens = tiny_base(architecture), made_tokens(num_examples=5, end=2)
+    model = build_classifier(pretrained).eval()
+    load_weights(model, pretrained.weights)
     expected = []
     for i in range(5):
         row = tokens.batch(np.array([i]))
@@ -164,10 +165,10 @@ def test_embeddings_are_of_the_token_that_the_head_reads(architecture, place, ti
 
 
 def test_embeddings_are_means_where_the_head_takes_the_mean(tiny_base, made_tokens):
-    base, tokens = tiny_base("modernbert"), made_tokens(num_examples=5)
-    base = dataclasses.replace(base, config={**base.config, "classifier_pooling": "mean"})
-    model = build_classifier(base).eval()
-    load_weights(model, base.weights)
+    pretrained, tokens = tiny_base("modernbert"), made_tokens(num_examples=5)
+    pretrained = dataclasses.replace(pretrained, config={**pretrained.config, "classifier_pooling": "mean"})
+    model = build_classifier(pretrained).eval()
+    load_weights(model, pretrained.weights)
     states = HeadStates(model)(tokens.batch(np.arange(5)))
     for i in range(5):
         row = tokens.batch(np.array([i]))
@@ -179,7 +180,7 @@ def test_embeddings_are_means_where_the_head_takes_the_mean(tiny_base, made_toke
 def test_embeddings_have_length_one_in_the_precision_asked_for(make_inputs):
     inputs = make_inputs()
     for precision, dtype, rounding in (("float64", np.float64, 1e-12), ("bfloat16", np.float32, 1e-5)):
-        task = similarity.ForwardTask(inputs.checkpoints[0], inputs.train, precision)
+        task = similarity.ForwardStep(inputs.checkpoints[0], inputs.train, precision)
         states = similarity.embed_shard(task, np.arange(9))
         assert states.dtype == dtype
         np.testing.assert_allclose(np.linalg.norm(states, axis=1), 1, atol=rounding)

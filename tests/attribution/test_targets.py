@@ -40,9 +40,11 @@ def made_inputs(tiny_base, made_tokens):
     def make(num_labels: int = 2, num_checkpoints: int = 2) -> AttributionInputs:
         checkpoints = []
         for seed in range(num_checkpoints):
-            base = tiny_base("bert", seed=seed, num_labels=num_labels)
-            weights = base.weights | {"classifier.weight": base.weights["classifier.weight"] * 40}  # unlike margins
-            checkpoints.append(Checkpoint(f"targets {num_labels}-{seed}", base, weights))
+            pretrained = tiny_base("bert", seed=seed, num_labels=num_labels)
+            weights = pretrained.weights | {
+                "classifier.weight": pretrained.weights["classifier.weight"] * 40
+            }  # unlike margins
+            checkpoints.append(Checkpoint(f"targets {num_labels}-{seed}", pretrained, weights))
         examples = {"num_groups": 3, "num_labels": num_labels}
         train, queries = made_tokens("train", 40, **examples), made_tokens("val", 9, **examples)
         return AttributionInputs(tuple(checkpoints), train, queries, 3, "float64")
@@ -51,7 +53,7 @@ def made_inputs(tiny_base, made_tokens):
 
 
 def _model(checkpoint: Checkpoint):
-    model = build_classifier(checkpoint.base).double().eval()
+    model = build_classifier(checkpoint.pretrained).double().eval()
     load_weights(model, checkpoint.weights)
     return model
 

@@ -35,9 +35,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
 
 @pytest.mark.parametrize("method", WITH_MODEL)
 def test_no_pass_of_a_method_keeps_the_model_of_an_earlier_one(method, tiny_base, made_tokens, built):
-    base = tiny_base("bert")
+    pretrained = tiny_base("bert")
     train, queries = made_tokens("train", 12), made_tokens("val", 4)
-    inputs = AttributionInputs((Checkpoint("made", base, base.weights),), train, queries, 2, "float32")
+    inputs = AttributionInputs((Checkpoint("made", pretrained, pretrained.weights),), train, queries, 2, "float32")
     field = METHODS[method].settings
     settings = None if field is None else getattr(ExperimentConfig(Planted()), field)
     settings = dataclasses.replace(settings, projection_dim=16) if field == "trak" else settings
@@ -48,8 +48,8 @@ def test_no_pass_of_a_method_keeps_the_model_of_an_earlier_one(method, tiny_base
 
 
 def test_the_same_pass_keeps_its_model(tiny_base, built):
-    base = tiny_base("bert")
-    checkpoint = Checkpoint("kept", base, base.weights)
+    pretrained = tiny_base("bert")
+    checkpoint = Checkpoint("kept", pretrained, pretrained.weights)
     first = worker.loaded_model(checkpoint, "pass", "float32", lambda model: np.zeros(1))
     again = worker.loaded_model(checkpoint, "pass", "float32", lambda model: np.zeros(1))
     assert first[0] is again[0]

@@ -93,16 +93,16 @@ def pool(request, small_cluster) -> Iterator[RayPool]:
 @pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")
 @pytest.mark.parametrize("name", METHODS)
 def test_scores_are_those_of_the_local_pool(name, pool, tiny_base, made_tokens, monkeypatch):
-    base, train = tiny_base("bert"), made_tokens("train", 60)
+    pretrained, train = tiny_base("bert"), made_tokens("train", 60)
     training = TrainingConfig(num_epochs=1, batch_size=16, precision="float32", final_model="last")
-    model = build_classifier(base)
-    fine_tune(model, base, train, train, training, seed=0)
+    model = build_classifier(pretrained)
+    fine_tune(model, pretrained, train, train, training, seed=0)
     weights = {weight: tensor.numpy() for weight, tensor in model.state_dict().items()}
-    checkpoints = (Checkpoint("made", base, weights, TrainingRun(training, 0, 1, train, np.arange(60))),)
+    checkpoints = (Checkpoint("made", pretrained, weights, TrainingRun(training, 0, 1, train, np.arange(60))),)
     inputs = AttributionInputs(checkpoints, train, made_tokens("val", 14, 3), 3, "auto")
     monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 60)
     monkeypatch.setattr(kronfluence, "TRAIN_PER_QUERY_TOKENS", 1)
-    monkeypatch.setattr(traker, "GRADIENT_BYTES", 4 * 8 * sum(array.size for array in base.weights.values()))
+    monkeypatch.setattr(traker, "GRADIENT_BYTES", 4 * 8 * sum(array.size for array in pretrained.weights.values()))
     assert len(shards.make_shards(inputs.train)) > 5
     assert len(traker.make_batches(inputs.train, checkpoints[0], inputs.precision)) == 8
     known = {"trak": TrakConfig(projection_dim=128), "ekfac": EkfacConfig(), "metagradient": MetagradientConfig()}

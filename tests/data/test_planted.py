@@ -12,7 +12,7 @@ from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import Examples, Splits
 from d3m_ray.training.batching import tokenize
 from d3m_ray.training.fine_tuning import fine_tune, predict
-from d3m_ray.training.model import build_classifier, load_base_model
+from d3m_ray.training.model import build_classifier, load_pretrained
 from d3m_ray.training.settings import TrainingConfig
 
 
@@ -88,16 +88,16 @@ def test_a_folder_of_another_corpus_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_harmful_rows_make_their_group_the_worst_and_nothing_else_does() -> None:
     splits = make_planted(Planted())
-    base, tokenizer = load_base_model("tiny", splits.train.texts)
+    pretrained, tokenizer = load_pretrained("tiny", splits.train.texts)
     tokens = {split: tokenize(examples, tokenizer, 128) for split, examples in splits.by_name().items()}
     config = TrainingConfig(num_epochs=4, learning_rate=1e-3, final_model="last", precision="float32")
     harmful = np.flatnonzero(np.isin(splits.train.example_ids, list(splits.harmful_ids)))
     others = np.random.default_rng(0).choice(len(splits.train), len(harmful), replace=False)
 
     def accuracies(removed: np.ndarray) -> dict[str, float]:
-        model = build_classifier(base)
+        model = build_classifier(pretrained)
         kept = np.setdiff1d(np.arange(len(splits.train)), removed)
-        fine_tune(model, base, tokens["train"], tokens["val"], config, seed=0, kept=kept)
+        fine_tune(model, pretrained, tokens["train"], tokens["val"], config, seed=0, kept=kept)
         predictions = predict(model, tokens["test"], "float32")
         rows = group_metrics(predictions, splits.test, splits.group_names)
         return dict(zip(rows["group"], rows["accuracy"], strict=True))

@@ -64,7 +64,7 @@ def alignment_without(prepared: Prepared, removed: np.ndarray) -> tuple[np.ndarr
     kept = np.delete(np.arange(64), removed)
     key, val = context.fit_key(removed, 0), context.splits.val
     inputs = AttributionInputs(
-        checkpoints=(Checkpoint(key, context.base, store.read_checkpoint(key)),),
+        checkpoints=(Checkpoint(key, context.pretrained, store.read_checkpoint(key)),),
         train=context.tokens["train"].take(kept),
         queries=context.tokens["val"],
         num_groups=len(context.splits.group_names),

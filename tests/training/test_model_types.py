@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from d3m_ray.errors import InputError
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import BaseModel, build_classifier, load_weights, logits_of
+from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of
 from d3m_ray.training.preparation import try_model
 from d3m_ray.training.vocabulary import trim_vocabulary
 
@@ -171,7 +171,7 @@ def small_config(model_type: str) -> PretrainedConfig:
     return AutoConfig.for_model(model_type, **{**options, **BESIDES.get(model_type, {})}, num_labels=2)
 
 
-def small_model(model_type: str) -> tuple[PreTrainedModel, BaseModel]:
+def small_model(model_type: str) -> tuple[PreTrainedModel, PretrainedModel]:
     """transformers' own model, eager, and the same as a base model; every weight tells, but for those of padding."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -185,7 +185,7 @@ def small_model(model_type: str) -> tuple[PreTrainedModel, BaseModel]:
                 module.weight[module.padding_idx] = row
     config = {**stock.config.to_dict(), "model_type": stock.config.model_type}
     weights = {name: value.numpy().copy() for name, value in stock.state_dict().items()}
-    return stock.eval(), BaseModel(model_type, config, weights, ())
+    return stock.eval(), PretrainedModel(model_type, config, weights, ())
 
 
 def made_texts(lengths: Sequence[int] = (9, 5, 1)) -> TokenizedExamples:
@@ -230,9 +230,9 @@ class Differences:
 
 def differences(model_type: str) -> Differences:
     """What our model makes of the same texts padded, alone, over the vocabulary in use, and transformers' own."""
-    stock, base = small_model(model_type)
-    ours = build_classifier(base).eval()
-    load_weights(ours, base.weights)
+    stock, pretrained = small_model(model_type)
+    ours = build_classifier(pretrained).eval()
+    load_weights(ours, pretrained.weights)
     texts = made_texts()
     reference = _logits(stock, texts, together=False)
 
@@ -240,7 +240,7 @@ def differences(model_type: str) -> Differences:
         return float((left - right).abs().max() / reference.abs().max())
 
     alone = _logits(ours, texts, together=False)
-    trimmed_base, trimmed_texts = trim_vocabulary(base, {"train": texts})
+    trimmed_base, trimmed_texts = trim_vocabulary(pretrained, {"train": texts})
     trimmed = build_classifier(trimmed_base).eval()
     load_weights(trimmed, trimmed_base.weights)
     return Differences(
@@ -261,10 +261,10 @@ def _marked(model_type: str) -> Any:
 @pytest.mark.parametrize("model_type", [_marked(name) for name in TYPES])
 def test_margins_are_those_of_the_text_alone_in_transformers(model_type):
     if model_type in READS_NEIGHBOURS:
-        _, base = small_model(model_type)
+        _, pretrained = small_model(model_type)
         why = "draws at random" if "random" in READS_NEIGHBOURS[model_type] else "reads the padding"
         with pytest.raises(InputError, match=why):
-            try_model(base, {"train": made_texts()}, max_length=11)
+            try_model(pretrained, {"train": made_texts()}, max_length=11)
         return
     found = differences(model_type)
     assert max(dataclasses.astuple(found)[1:]) < ROUNDING, found
@@ -272,8 +272,8 @@ def test_margins_are_those_of_the_text_alone_in_transformers(model_type):
 
 
 def test_a_type_that_asks_for_more_than_text_is_refused_with_what_it_says():
-    _, base = small_model("xmod")
-    without = dataclasses.replace(base, config={**base.config, "default_language": None})
+    _, pretrained = small_model("xmod")
+    without = dataclasses.replace(pretrained, config={**pretrained.config, "default_language": None})
     with pytest.raises(InputError, match=r"xmod \(xmod\) does not: ValueError: Input language unknown"):
         try_model(without, {"train": made_texts()}, max_length=11)
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from d3m_ray.errors import InputError
 from d3m_ray.records import Examples, Splits
 from d3m_ray.training.batching import tokenize
-from d3m_ray.training.model import build_classifier, load_base_model, load_weights, logits_of
+from d3m_ray.training.model import build_classifier, load_pretrained, load_weights, logits_of
 from d3m_ray.training.preparation import prepare_model
 from d3m_ray.training.vocabulary import check_inputs, tokenizer_hash, trim_vocabulary
 
@@ -47,7 +47,7 @@ def set_config(folder, **options):
 def test_a_fitting_model_is_prepared_without_a_word(model_folder):
     prepared = prepare(model_folder("bert"))
     assert prepared.warnings == ()
-    assert prepared.base.config["vocab_size"] < 24
+    assert prepared.pretrained.config["vocab_size"] < 24
     assert prepared.tokens["train"].lengths.tolist() == [4, 5, 6, 4]
 
 
@@ -55,16 +55,16 @@ def test_a_fitting_model_is_prepared_without_a_word(model_folder):
 def test_prepared_logits_are_those_of_the_folder(architecture, model_folder):
     folder = model_folder(architecture, pad_token_id=0)
     prepared = prepare(folder)
-    loaded, tokenizer = load_base_model(str(folder), [])
+    loaded, tokenizer = load_pretrained(str(folder), [])
     pad_id = loaded.config["pad_token_id"]
     for name, examples in made_splits().by_name().items():
         logits = []
-        for base, tokens in (
-            (prepared.base, prepared.tokens[name]),
+        for pretrained, tokens in (
+            (prepared.pretrained, prepared.tokens[name]),
             (loaded, tokenize(examples, tokenizer, 32, pad_id)),
         ):
-            model = build_classifier(base).eval()
-            load_weights(model, base.weights)
+            model = build_classifier(pretrained).eval()
+            load_weights(model, pretrained.weights)
             with torch.no_grad():
                 logits.append(logits_of(model, tokens.batch(np.arange(len(examples)))))
         torch.testing.assert_close(*logits)
@@ -72,7 +72,7 @@ def test_prepared_logits_are_those_of_the_folder(architecture, model_folder):
 
 @pytest.mark.parametrize("name", ["tiny", "Tiny", "TINY"])
 def test_the_tiny_model_is_found_in_any_case(name):
-    assert prepare(name).base.name == "tiny"
+    assert prepare(name).pretrained.name == "tiny"
 
 
 def test_a_slow_tokenizer_works_and_is_told_apart(model_folder):
@@ -164,7 +164,7 @@ def test_a_head_and_a_pooler_may_be_new(model_folder):
     kept = {name: value for name, value in weights.items() if "pooler" not in name and "classifier" not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     prepared = prepare(folder)
-    assert prepared.base.new_modules == ("bert.pooler.dense", "classifier")
+    assert prepared.pretrained.new_modules == ("bert.pooler.dense", "classifier")
     assert prepared.warnings == ()
 
 
@@ -189,20 +189,20 @@ def test_code_of_its_own_is_refused_without_a_question(model_folder, monkeypatch
 def test_a_path_is_never_looked_for_on_the_hub(name, monkeypatch):
     monkeypatch.setattr("d3m_ray.training.model.AutoConfig", None)
     with pytest.raises(InputError, match="which is no folder"):
-        load_base_model(name, [])
+        load_pretrained(name, [])
 
 
 def test_a_folder_may_be_called_nearly_tiny(model_folder, monkeypatch, tmp_path):
     model_folder("bert").rename(tmp_path / "tiny1")
     monkeypatch.chdir(tmp_path)
-    assert prepare("tiny1").base.name.startswith("tiny1")
+    assert prepare("tiny1").pretrained.name.startswith("tiny1")
 
 
 @pytest.mark.parametrize("name", ["tinny", "Tin", "tiny1"])
 def test_a_name_near_tiny_is_asked_about_before_the_hub_is(name, monkeypatch):
     monkeypatch.setattr("d3m_ray.training.model.AutoConfig", None)
     with pytest.raises(InputError, match="did you mean 'tiny'"):
-        load_base_model(name, [])
+        load_pretrained(name, [])
 
 
 # --- tokenizers -------------------------------------------------------------------------------------------------------
@@ -272,9 +272,9 @@ def test_a_model_stored_in_low_precision_is_float32(model_folder):
     folder = model_folder("bert")
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    base = prepare(folder).base
-    assert build_classifier(base).dtype == torch.float32
-    assert {value.dtype for value in base.weights.values()} == {np.dtype(np.float32)}
+    pretrained = prepare(folder).pretrained
+    assert build_classifier(pretrained).dtype == torch.float32
+    assert {value.dtype for value in pretrained.weights.values()} == {np.dtype(np.float32)}
 
 
 # --- padding ----------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_a_model_stored_in_low_precision_is_float32(model_folder):
 
 def test_the_models_padding_comes_first(model_folder):
     folder = model_folder("gpt2", pad_token=None, pad_token_id=4)
-    assert prepare(folder).base.config["pad_token_id"] == prepare(folder).tokens["train"].pad_id
+    assert prepare(folder).pretrained.config["pad_token_id"] == prepare(folder).tokens["train"].pad_id
     agreeing, other = model_folder("gpt2", pad_token_id=0), model_folder("gpt2", pad_token_id=4)
     assert prepare(agreeing).tokens["train"].pad_id == 0
     assert prepare(other).tokens["train"].pad_id == 4
@@ -290,7 +290,7 @@ def test_the_models_padding_comes_first(model_folder):
 
 def test_a_model_without_padding_takes_the_tokenizers(model_folder):
     prepared = prepare(model_folder("gpt2", pad_token_id=None))
-    assert prepared.base.config["pad_token_id"] == prepared.tokens["train"].pad_id == 0
+    assert prepared.pretrained.config["pad_token_id"] == prepared.tokens["train"].pad_id == 0
 
 
 def test_no_padding_token_at_all_is_refused(model_folder):
@@ -336,14 +336,14 @@ def test_unknown_words_of_test_are_said_too(model_folder):
 
 
 def test_a_tokenizer_that_draws_is_refused(model_folder):
-    base, _ = load_base_model(str(model_folder("bert")), [])
+    pretrained, _ = load_pretrained(str(model_folder("bert")), [])
     ids = itertools.count()
 
     def drawing(texts, **_):
         return {"input_ids": [[next(ids)] for _ in texts]}
 
     with pytest.raises(InputError, match="draws them at random"):
-        check_inputs(base, drawing, ["red apple"], 8)
+        check_inputs(pretrained, drawing, ["red apple"], 8)
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------------
@@ -369,17 +369,19 @@ def test_rotary_positions_have_no_end(model_folder):
 
 
 def test_a_table_of_another_kind_with_as_many_rows_leaves_the_model_whole(tiny_base, made_tokens):
-    base = tiny_base("bert")
-    config = {**base.config, "type_vocab_size": base.config["vocab_size"]}
-    types = np.resize(base.weights["bert.embeddings.token_type_embeddings.weight"], (100, 16))
-    weights = {**base.weights, "bert.embeddings.token_type_embeddings.weight": types}
-    odd = type(base)(base.name, config, weights, base.new_modules)
+    pretrained = tiny_base("bert")
+    config = {**pretrained.config, "type_vocab_size": pretrained.config["vocab_size"]}
+    types = np.resize(pretrained.weights["bert.embeddings.token_type_embeddings.weight"], (100, 16))
+    weights = {**pretrained.weights, "bert.embeddings.token_type_embeddings.weight": types}
+    odd = type(pretrained)(pretrained.name, config, weights, pretrained.new_modules)
     assert trim_vocabulary(odd, {"train": made_tokens()})[0] is odd
 
 
 def test_a_list_of_special_tokens_is_renumbered(tiny_base, made_tokens):
-    base = tiny_base("llama")
-    several = type(base)(base.name, {**base.config, "eos_token_id": [2, 99]}, base.weights, base.new_modules)
+    pretrained = tiny_base("llama")
+    several = type(pretrained)(
+        pretrained.name, {**pretrained.config, "eos_token_id": [2, 99]}, pretrained.weights, pretrained.new_modules
+    )
     trimmed, _ = trim_vocabulary(several, {"train": made_tokens(num_examples=2)})
     assert trimmed.config["vocab_size"] < 100
     assert trimmed.config["eos_token_id"] == [2, trimmed.config["vocab_size"] - 1]
@@ -387,7 +389,7 @@ def test_a_list_of_special_tokens_is_renumbered(tiny_base, made_tokens):
 
 @pytest.mark.parametrize("architecture", ["bart", "t5"])
 def test_tied_tables_are_trimmed_together(architecture, tiny_base, made_tokens):
-    base, tokens = tiny_base(architecture), made_tokens(num_examples=2)
-    trimmed, _ = trim_vocabulary(base, {"train": tokens})
+    pretrained, tokens = tiny_base(architecture), made_tokens(num_examples=2)
+    trimmed, _ = trim_vocabulary(pretrained, {"train": tokens})
     assert trimmed.config["vocab_size"] < 100
     load_weights(build_classifier(trimmed), trimmed.weights)

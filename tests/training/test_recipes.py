@@ -20,9 +20,9 @@ CONFIG = TrainingConfig(num_epochs=2, learning_rate=1e-3, batch_size=4, precisio
 ROBUST = RobustConfig()
 
 
-def _trained(name, base, train, val, config=CONFIG, robust=ROBUST, seed=3):
-    model = build_classifier(base)
-    fit = RECIPES[name].fit(FitInputs(model, base, train, np.arange(len(train)), val, config, seed, robust))
+def _trained(name, pretrained, train, val, config=CONFIG, robust=ROBUST, seed=3):
+    model = build_classifier(pretrained)
+    fit = RECIPES[name].fit(FitInputs(model, pretrained, train, np.arange(len(train)), val, config, seed, robust))
     return model, fit
 
 
@@ -36,8 +36,8 @@ def test_every_arm_names_an_objective():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_seed_decides_the_model_to_the_bit(name, tiny_base, made_tokens):
-    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 12)
-    models = [_trained(name, base, train, val, seed=seed)[0] for seed in (3, 3, 4)]
+    pretrained, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 12)
+    models = [_trained(name, pretrained, train, val, seed=seed)[0] for seed in (3, 3, 4)]
     weights = [_weights(model) for model in models]
     assert weights[0] == weights[1] != weights[2]
     assert np.isfinite(predict(models[0], val, "float32").margins).all()
@@ -45,15 +45,15 @@ def test_a_seed_decides_the_model_to_the_bit(name, tiny_base, made_tokens):
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != ERM])
 def test_no_objective_is_the_plain_one(name, tiny_base, made_tokens):
-    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 12)
-    assert _weights(_trained(name, base, train, val)[0]) != _weights(_trained(ERM, base, train, val)[0])
+    pretrained, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 12)
+    assert _weights(_trained(name, pretrained, train, val)[0]) != _weights(_trained(ERM, pretrained, train, val)[0])
 
 
 def test_erm_is_plain_fine_tuning(tiny_base, made_tokens):
-    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
-    plain = build_classifier(base)
-    fine_tune(plain, base, train, val, CONFIG, seed=3)
-    assert _weights(_trained(ERM, base, train, val)[0]) == _weights(plain)
+    pretrained, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
+    plain = build_classifier(pretrained)
+    fine_tune(plain, pretrained, train, val, CONFIG, seed=3)
+    assert _weights(_trained(ERM, pretrained, train, val)[0]) == _weights(plain)
 
 
 def test_balanced_weights_give_every_cell_the_same_share():
@@ -116,22 +116,22 @@ def trained_on(monkeypatch):
     """The (train examples, configuration) of every call of fine_tune."""
     calls = []
 
-    def recording(model, base, train, val, config, *rest):
+    def recording(model, pretrained, train, val, config, *rest):
         calls.append((train, config))
-        return fine_tune(model, base, train, val, config, *rest)
+        return fine_tune(model, pretrained, train, val, config, *rest)
 
     monkeypatch.setattr(recipes, "fine_tune", recording)
     return calls
 
 
 def test_jtt_trains_again_on_errors_as_often_as_asked(tiny_base, made_tokens, trained_on):
-    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
+    pretrained, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
     config = dataclasses.replace(CONFIG, final_model="val_accuracy")
-    _, fit = _trained("jtt", base, train, val, config, RobustConfig(jtt_first_epochs=1, jtt_upweight=4))
+    _, fit = _trained("jtt", pretrained, train, val, config, RobustConfig(jtt_first_epochs=1, jtt_upweight=4))
 
-    first = build_classifier(base)
+    first = build_classifier(pretrained)
     identification = dataclasses.replace(config, num_epochs=1, final_model="last")
-    fine_tune(first, base, train, val, identification, 3)
+    fine_tune(first, pretrained, train, val, identification, 3)
     is_wrong = predict(first, train, "float32").margins <= 0
     assert 0 < is_wrong.sum() < 22
     (of_first, config_of_first), (of_second, config_of_second) = trained_on
@@ -145,9 +145,9 @@ def test_jtt_trains_again_on_errors_as_often_as_asked(tiny_base, made_tokens, tr
 
 
 def test_jtt_without_upweighting_is_the_plain_fit(tiny_base, made_tokens):
-    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
-    model, _ = _trained("jtt", base, train, val, robust=RobustConfig(jtt_upweight=1))
-    assert _weights(model) == _weights(_trained(ERM, base, train, val)[0])
+    pretrained, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 9)
+    model, _ = _trained("jtt", pretrained, train, val, robust=RobustConfig(jtt_upweight=1))
+    assert _weights(model) == _weights(_trained(ERM, pretrained, train, val)[0])
 
 
 # --- deep feature reweighting -----------------------------------------------------------------------------------------
@@ -155,9 +155,9 @@ def test_jtt_without_upweighting_is_the_plain_fit(tiny_base, made_tokens):
 
 @pytest.mark.parametrize("split", ["val", "train"])
 def test_dfr_changes_the_last_layer_alone(split, tiny_base, made_tokens, architecture):
-    base, train, val = tiny_base(architecture), made_tokens("train", 22), made_tokens("val", 12)
-    refitted, _ = _trained("dfr", base, train, val, robust=RobustConfig(dfr_data=split))
-    plain, _ = _trained(ERM, base, train, val)
+    pretrained, train, val = tiny_base(architecture), made_tokens("train", 22), made_tokens("val", 12)
+    refitted, _ = _trained("dfr", pretrained, train, val, robust=RobustConfig(dfr_data=split))
+    plain, _ = _trained(ERM, pretrained, train, val)
     moved = [name for name, value in plain.state_dict().items() if not torch.equal(value, refitted.state_dict()[name])]
     names = {id(module): name for name, module in plain.named_modules()}
     last = names[id(layer_to_refit(plain, val))]
@@ -165,9 +165,9 @@ def test_dfr_changes_the_last_layer_alone(split, tiny_base, made_tokens, archite
 
 
 def test_dfr_is_the_logistic_regression_of_balanced_cells(tiny_base, made_tokens, monkeypatch):
-    base, examples = tiny_base("bert"), made_tokens("val", 40)
-    model = build_classifier(base)
-    load_weights(model, base.weights)
+    pretrained, examples = tiny_base("bert"), made_tokens("val", 40)
+    model = build_classifier(pretrained)
+    load_weights(model, pretrained.weights)
     layer = layer_to_refit(model, examples)
     features = layer_inputs(model, layer, examples, "float32")
     removed = np.array([0, 1, 7])  # whatever the subset is
@@ -183,9 +183,9 @@ def test_dfr_is_the_logistic_regression_of_balanced_cells(tiny_base, made_tokens
 
 
 def test_dfr_of_three_labels_is_the_multinomial_regression(tiny_base, made_tokens, monkeypatch):
-    base, examples = tiny_base("bert", num_labels=3), made_tokens("val", 45, num_labels=3)
-    model = build_classifier(base)
-    load_weights(model, base.weights)
+    pretrained, examples = tiny_base("bert", num_labels=3), made_tokens("val", 45, num_labels=3)
+    model = build_classifier(pretrained)
+    load_weights(model, pretrained.weights)
     layer = layer_to_refit(model, examples)
     features = layer_inputs(model, layer, examples, "float32")
     monkeypatch.setattr(last_layer, "balancing", lambda cells, seed, stream: np.zeros(0, dtype=np.int64))
@@ -197,7 +197,7 @@ def test_dfr_of_three_labels_is_the_multinomial_regression(tiny_base, made_token
 
 
 def test_dfr_averages_over_balanced_subsets(tiny_base, made_tokens, monkeypatch):
-    base = tiny_base("bert")
+    pretrained = tiny_base("bert")
     examples = made_tokens("val", 40)
     skewed = examples.take(np.flatnonzero((examples.cells != 0) | (np.arange(40) % 3 == 0)))
     seen = []
@@ -208,7 +208,7 @@ def test_dfr_averages_over_balanced_subsets(tiny_base, made_tokens, monkeypatch)
         return real(cells, seed, stream)
 
     monkeypatch.setattr(last_layer, "balancing", recording)
-    model = build_classifier(base)
+    model = build_classifier(pretrained)
     refit_last_layer(model, layer_to_refit(model, skewed), skewed, "float32", seed=0, inverse_l2=1.0)
     assert len({subset.tobytes() for subset in seen}) == last_layer.NUM_SUBSETS
     for subset in seen:
@@ -216,7 +216,7 @@ def test_dfr_averages_over_balanced_subsets(tiny_base, made_tokens, monkeypatch)
 
 
 def test_dfr_takes_both_labels(tiny_base, made_tokens):
-    base, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 12)
+    pretrained, train, val = tiny_base("bert"), made_tokens("train", 22), made_tokens("val", 12)
     one_label = val.take(np.flatnonzero(val.labels == 1))
     with pytest.raises(ValueError, match=r"val has \[1\]: name the other of val and train by --dfr-data"):
-        _trained("dfr", base, train, one_label)
+        _trained("dfr", pretrained, train, one_label)

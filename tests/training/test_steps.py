@@ -10,7 +10,7 @@ from transformers import DebertaConfig, DebertaForSequenceClassification, get_li
 
 import d3m_ray.training.fine_tuning as training
 from d3m_ray.training.fine_tuning import fine_tune
-from d3m_ray.training.model import BaseModel, build_classifier, load_weights
+from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.training.steps import (
     Step,
@@ -105,10 +105,10 @@ def test_the_learning_rate_rises_and_falls_as_transformers_has_it(share):
 
 
 def test_what_stays_of_a_batch_gives_what_it_gives_in_the_whole_batch(architecture, tiny_base, made_tokens):
-    base = tiny_base(architecture, dropout=0.2)
-    train = dataclasses.replace(made_tokens("train", 9), pad_id=base.config["pad_token_id"])
-    model = build_classifier(base)
-    load_weights(model, base.weights)
+    pretrained = tiny_base(architecture, dropout=0.2)
+    train = dataclasses.replace(made_tokens("train", 9), pad_id=pretrained.config["pad_token_id"])
+    model = build_classifier(pretrained)
+    load_weights(model, pretrained.weights)
     cuts = can_cut(model, train)
     batch = np.array([8, 2, 5, 0, 3])
     seed_step(3, 1)
@@ -123,9 +123,9 @@ def test_what_stays_of_a_batch_gives_what_it_gives_in_the_whole_batch(architectu
 
 
 def test_a_model_whose_dropout_is_ours_is_cut_and_another_is_not(tiny_base, made_tokens):
-    train, base = made_tokens("train", 9), tiny_base("bert", dropout=0.2)
-    model = build_classifier(base)
-    load_weights(model, base.weights)
+    train, pretrained = made_tokens("train", 9), tiny_base("bert", dropout=0.2)
+    model = build_classifier(pretrained)
+    load_weights(model, pretrained.weights)
     assert can_cut(model, train)
     model.dropout = nn.Dropout(0.2)
     assert not can_cut(model, train)
@@ -141,9 +141,11 @@ def test_dropout_on_a_table_of_as_many_rows_as_a_part_has_examples_is_not_cut(ma
     with torch.random.fork_rng():
         torch.manual_seed(0)
         weights = DebertaForSequenceClassification(config).state_dict()
-    base = BaseModel("deberta", config.to_dict(), {name: value.numpy() for name, value in weights.items()}, ())
-    model = build_classifier(base)
-    load_weights(model, base.weights)
+    pretrained = PretrainedModel(
+        "deberta", config.to_dict(), {name: value.numpy() for name, value in weights.items()}, ()
+    )
+    model = build_classifier(pretrained)
+    load_weights(model, pretrained.weights)
     cuts, batch, kept = can_cut(model, train), np.array([8, 2, 5, 0, 3]), np.array([0, 2, 3, 4])
     seed_step(3, 1)
     expected, _ = step_logits(model, train, Step(1, batch, np.arange(5)), "float32", cuts)
@@ -153,9 +155,9 @@ def test_dropout_on_a_table_of_as_many_rows_as_a_part_has_examples_is_not_cut(ma
 
 
 def test_dropout_that_the_logits_do_not_show_is_not_cut(tiny_base, made_tokens):
-    train, base = made_tokens("train", 9), tiny_base("bert", dropout=0.2)
-    model = build_classifier(base)
-    load_weights(model, base.weights)
+    train, pretrained = made_tokens("train", 9), tiny_base("bert", dropout=0.2)
+    model = build_classifier(pretrained)
+    load_weights(model, pretrained.weights)
     model.dropout = nn.Dropout(0.2)
     nn.init.zeros_(model.classifier.weight)
     assert not can_cut(model, train)
@@ -164,8 +166,8 @@ def test_dropout_that_the_logits_do_not_show_is_not_cut(tiny_base, made_tokens):
 
 
 def test_only_what_is_kept_goes_through_a_model_that_can_be_cut(tiny_base, made_tokens):
-    train, base, sizes = made_tokens("train", 9), tiny_base("bert"), []
-    model = build_classifier(base)
+    train, pretrained, sizes = made_tokens("train", 9), tiny_base("bert"), []
+    model = build_classifier(pretrained)
     model.register_forward_pre_hook(lambda _, args, options: sizes.append(len(options["input_ids"])), with_kwargs=True)
     for cuts in (True, False):
         step_logits(model, train, Step(0, np.array([4, 2, 7]), np.array([1])), "float32", cuts)
@@ -176,11 +178,11 @@ def test_only_what_is_kept_goes_through_a_model_that_can_be_cut(tiny_base, made_
 
 
 def test_removing_nothing_is_the_full_splits_fit_to_the_bit(tiny_base, made_tokens):
-    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
+    pretrained, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
     fits = []
     for config, kept in ((COMMON, None), (COMMON, _without()), (INDEPENDENT, _without())):
-        model = build_classifier(base)
-        fine_tune(model, base, train, val, config, 3, kept)
+        model = build_classifier(pretrained)
+        fine_tune(model, pretrained, train, val, config, 3, kept)
         fits.append(_weights(model))
     assert fits[0] == fits[1] == fits[2]
 
@@ -189,46 +191,46 @@ def test_removing_nothing_is_the_full_splits_fit_to_the_bit(tiny_base, made_toke
 def test_removal_changes_no_update_before_the_batch_that_had_the_example(
     is_cut, tiny_base, made_tokens, after_each_step, monkeypatch
 ):
-    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
+    pretrained, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
     config = dataclasses.replace(COMMON, num_epochs=1)
     if not is_cut:
         monkeypatch.setattr(training, "can_cut", lambda *_: False)
     steps = training_steps(train.lengths, _without(), config, 3)
     fourth = [next(steps) for _ in range(4)][3]
     for removed in ((), fourth.batch[:1]):
-        fine_tune(build_classifier(base), base, train, val, config, 3, _without(*removed))
+        fine_tune(build_classifier(pretrained), pretrained, train, val, config, 3, _without(*removed))
     full, without = after_each_step[:6], after_each_step[6:]
     assert full[:3] == without[:3]
     assert full[3] != without[3]
 
 
 def test_both_ways_to_leave_examples_out_train_the_same(tiny_base, made_tokens, monkeypatch):
-    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
+    pretrained, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
     models = []
     for _ in range(2):
-        models.append(build_classifier(base))
-        fine_tune(models[-1], base, train, val, COMMON, 3, _without(2, 3, 11, 12, 20))
+        models.append(build_classifier(pretrained))
+        fine_tune(models[-1], pretrained, train, val, COMMON, 3, _without(2, 3, 11, 12, 20))
         monkeypatch.setattr(training, "can_cut", lambda *_: False)
     for name, weight in models[0].state_dict().items():
         torch.testing.assert_close(weight, models[1].state_dict()[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_a_batch_that_keeps_nothing_is_a_step_on_no_gradient(tiny_base, made_tokens, after_each_step):
-    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
+    pretrained, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 22), made_tokens("val", 9)
     steps = training_steps(train.lengths, _without(), COMMON, 3)
     second = [next(steps) for _ in range(2)][1]
-    fit = fine_tune(build_classifier(base), base, train, val, COMMON, 3, _without(*second.batch))
+    fit = fine_tune(build_classifier(pretrained), pretrained, train, val, COMMON, 3, _without(*second.batch))
     assert fit.num_steps == 12
     assert after_each_step[0] != after_each_step[1]  # momentum goes on
     assert np.isfinite(np.frombuffer(after_each_step[-1], np.float32)).mean() > 0.99  # ids among the buffers
 
 
 def test_fits_of_a_seed_are_closer_under_common_pairing(tiny_base, made_tokens):
-    base, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 60), made_tokens("val", 9)
+    pretrained, train, val = tiny_base("bert", dropout=0.1), made_tokens("train", 60), made_tokens("val", 9)
 
     def fitted(config, seed, kept=None):
-        model = build_classifier(base)
-        fine_tune(model, base, train, val, config, seed, kept)
+        model = build_classifier(pretrained)
+        fine_tune(model, pretrained, train, val, config, seed, kept)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     def moved(config):

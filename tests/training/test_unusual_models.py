@@ -17,7 +17,7 @@ from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
 from d3m_ray.experiment.studies import LdsConfig
 from d3m_ray.store.store import Store
-from d3m_ray.training.model import build_classifier, load_base_model, load_weights
+from d3m_ray.training.model import build_classifier, load_pretrained, load_weights
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import LocalEngine
 
@@ -69,9 +69,9 @@ def test_a_checkpoint_of_tied_weights_comes_back_whole(asked, tmp_path):
     tied = [name for name in weights if name.endswith(("embed_tokens.weight", "shared.weight"))]
     assert len(tied) == 3
     assert all(np.array_equal(weights[tied[0]], weights[name]) for name in tied)
-    base, _ = load_base_model(config.model, [])
-    trimmed = {**base.config, "vocab_size": len(weights[tied[0]])}
-    model = build_classifier(dataclasses.replace(base, config=trimmed))
+    pretrained, _ = load_pretrained(config.model, [])
+    trimmed = {**pretrained.config, "vocab_size": len(weights[tied[0]])}
+    model = build_classifier(dataclasses.replace(pretrained, config=trimmed))
     load_weights(model, weights)
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), weights[name])

@@ -48,7 +48,7 @@ class Curvature:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerTask:
+class LayerStep:
     """What a shard of a pass over the tracked layers needs besides its example positions."""
 
     checkpoint: Checkpoint
@@ -62,10 +62,10 @@ class LayerTask:
 
 
 @dataclass(frozen=True, eq=False)
-class FisherTask:
+class FisherStep:
     """A pass over gradients at drawn labels."""
 
-    layers: LayerTask
+    layers: LayerStep
     draws: np.ndarray
     """[N] of `fisher.uniform_draws`."""
 
@@ -78,17 +78,17 @@ def fit_curvature(
     Raises InputError where `config.modules` names no linear layer.
     """
 
-    def task(bases: Mapping[str, Bases]) -> FisherTask:
-        layers = LayerTask(checkpoint, inputs.train, config.modules, inputs.precision, bases)
-        return pool.put(FisherTask(layers, uniform_draws(len(inputs.train), config.label_seed)))
+    def step(bases: Mapping[str, Bases]) -> FisherStep:
+        layers = LayerStep(checkpoint, inputs.train, config.modules, inputs.precision, bases)
+        return pool.put(FisherStep(layers, uniform_draws(len(inputs.train), config.label_seed)))
 
     shards = make_shards(inputs.train, MAX_SHARDS)
-    covariances = summed(pool.map(f"ekfac covariances, {of}", covariances_of_shard, task({}), shards))
+    covariances = summed(pool.map(f"ekfac covariances, {of}", covariances_of_shard, step({}), shards))
     names = sorted({name for name, _ in covariances})
     names.sort(key=lambda name: -max(covariances[name, side].size for side in SIDES))  # the longest to solve first
     pairs = [tuple(covariances.pop((name, side)) for side in SIDES) for name in names]
     bases = dict(zip(names, pool.map(f"ekfac eigenbases, {of}", eigenbases_of_layer, None, pairs), strict=True))
-    squares = summed(pool.map(f"ekfac eigenvalues, {of}", squares_of_shard, task(bases), shards))
+    squares = summed(pool.map(f"ekfac eigenvalues, {of}", squares_of_shard, step(bases), shards))
     return Curvature(bases, {name: total / len(inputs.train) for name, total in squares.items()})
 
 
@@ -104,7 +104,7 @@ def summed(results: Iterable[Mapping[Any, np.ndarray]]) -> dict[Any, np.ndarray]
     return totals
 
 
-def covariances_of_shard(task: FisherTask, positions: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+def covariances_of_shard(step: FisherStep, positions: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
     """By layer, under "A" the [I, I] sum over unpadded tokens of a a^T, under "S" the [O, O] sum of g g^T."""
     totals: dict[tuple[str, str], torch.Tensor] = {}
 
@@ -112,8 +112,8 @@ def covariances_of_shard(task: FisherTask, positions: np.ndarray) -> dict[tuple[
         product = at_least_float32(rows.T @ rows)
         totals[key] = totals[key].add_(product) if key in totals else product
 
-    layers, _ = prepared(task.layers)
-    for batch, caught in _at_drawn_labels(task, positions, layers):
+    layers, _ = prepared(step.layers)
+    for batch, caught in _at_drawn_labels(step, positions, layers):
         for name, (inputs, gradients) in caught.items():
             add((name, "A"), _text_rows(inputs, batch))
             add((name, "S"), _text_rows(gradients, batch))
@@ -137,11 +137,11 @@ def eigenbases_of_layer(_: None, covariances: Bases) -> Bases:
     return output_basis.cpu().numpy().astype(dtype), input_basis.cpu().numpy().astype(dtype)
 
 
-def squares_of_shard(task: FisherTask, positions: np.ndarray) -> dict[str, np.ndarray]:
+def squares_of_shard(step: FisherStep, positions: np.ndarray) -> dict[str, np.ndarray]:
     """By layer the [O, I] sum over the examples of (U_S^T G U_A)^2."""
-    layers, bases = prepared(task.layers)
+    layers, bases = prepared(step.layers)
     totals: dict[str, torch.Tensor] = {}
-    for _, caught in _at_drawn_labels(task, positions, layers):
+    for _, caught in _at_drawn_labels(step, positions, layers):
         for name, (inputs, gradients) in caught.items():
             output_basis, input_basis = bases[name]
             for one_gradient, one_input in zip(gradients @ output_basis, inputs @ input_basis, strict=True):
@@ -153,12 +153,12 @@ def squares_of_shard(task: FisherTask, positions: np.ndarray) -> dict[str, np.nd
 
 
 def _at_drawn_labels(
-    task: FisherTask, positions: np.ndarray, layers: LinearGradients
+    step: FisherStep, positions: np.ndarray, layers: LinearGradients
 ) -> Iterator[tuple[Batch, Caught]]:
     """Batches, and what makes up the gradients of their losses at drawn labels."""
-    for rows, batch in batches_of(task.layers, positions, layers):
+    for rows, batch in batches_of(step.layers, positions, layers):
         probabilities = layers.forward(batch).double().softmax(dim=1)
-        drawn = drawn_labels(probabilities.cpu().numpy(), task.draws[positions[rows]])
+        drawn = drawn_labels(probabilities.cpu().numpy(), step.draws[positions[rows]])
         # The slope of the cross-entropy over the logits: the probabilities, less 1 at the drawn label.
         yield (
             batch,
@@ -166,24 +166,24 @@ def _at_drawn_labels(
         )
 
 
-def batches_of(task: LayerTask, positions: np.ndarray, layers: LinearGradients) -> Iterator[tuple[np.ndarray, Batch]]:
+def batches_of(step: LayerStep, positions: np.ndarray, layers: LinearGradients) -> Iterator[tuple[np.ndarray, Batch]]:
     """The examples at these positions in padded batches, each with the places that its examples have there."""
-    for rows in budget_batches(task.examples.lengths[positions], GRADIENT_TOKENS):
-        yield rows, task.examples.batch(positions[rows], layers.model.device)
+    for rows in budget_batches(step.examples.lengths[positions], GRADIENT_TOKENS):
+        yield rows, step.examples.batch(positions[rows], layers.model.device)
 
 
-def prepared(task: LayerTask) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, ...]]]:
+def prepared(step: LayerStep) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, ...]]]:
     """The hooked model, and the arrays on its device in the dtype in which it multiplies.
 
     Both are kept by the worker until another pass begins.
     """
 
     def prepare(model: PreTrainedModel) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, ...]]]:
-        dtype = product_dtype(model, task.precision)
+        dtype = product_dtype(model, step.precision)
         tensors = {
             name: tuple(torch.tensor(array, dtype=dtype, device=model.device) for array in arrays)
-            for name, arrays in task.arrays.items()
+            for name, arrays in step.arrays.items()
         }
-        return LinearGradients(model, tracked_linears(model, task.modules), task.precision), tensors
+        return LinearGradients(model, tracked_linears(model, step.modules), step.precision), tensors
 
-    return loaded_model(task.checkpoint, f"ekfac-{task.key}", task.precision, prepare)[1]
+    return loaded_model(step.checkpoint, f"ekfac-{step.key}", step.precision, prepare)[1]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
-from d3m_ray.attribution.ekfac.curvature import Curvature, LayerTask, batches_of, fit_curvature, prepared
+from d3m_ray.attribution.ekfac.curvature import Curvature, LayerStep, batches_of, fit_curvature, prepared
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.scorers import Scorers
@@ -64,10 +64,10 @@ def _score(
 
 
 @dataclass(frozen=True, eq=False)
-class DirectionTask:
+class DirectionStep:
     """A pass over queries, whose gradients are solved by the curvature."""
 
-    layers: LayerTask
+    layers: LayerStep
     """Its arrays are the eigenbases."""
     damped: Mapping[str, np.ndarray]
     """By layer [O, I]: E + damping."""
@@ -85,11 +85,11 @@ def _score_checkpoint(
 ) -> np.ndarray:
     """[N, targets] scores, a block of targets after another, so that their directions fit in memory."""
 
-    def over(examples: TokenizedExamples, arrays: Mapping[str, tuple[np.ndarray, ...]]) -> LayerTask:
-        return LayerTask(checkpoint, examples, config.modules, inputs.precision, arrays)
+    def over(examples: TokenizedExamples, arrays: Mapping[str, tuple[np.ndarray, ...]]) -> LayerStep:
+        return LayerStep(checkpoint, examples, config.modules, inputs.precision, arrays)
 
     damped = {name: values + config.damping * values.mean() for name, values in curvature.eigenvalues.items()}
-    solving = pool.put(DirectionTask(over(inputs.queries, curvature.bases), damped, inputs.query_target))
+    solving = pool.put(DirectionStep(over(inputs.queries, curvature.bases), damped, inputs.query_target))
     shards = make_shards(inputs.train)
     size = max(1, BLOCK_BYTES // sum(values.nbytes for values in damped.values()))
     blocks = []
@@ -102,20 +102,20 @@ def _score_checkpoint(
     return np.concatenate(blocks, axis=1)[np.argsort(np.concatenate(shards))]
 
 
-def direction_of_target(task: DirectionTask, target: np.ndarray) -> dict[str, np.ndarray]:
+def direction_of_target(step: DirectionStep, target: np.ndarray) -> dict[str, np.ndarray]:
     """By layer [O * I]: (F + damping)^-1 times the mean gradient of the targets of the queries at these positions."""
-    layers, bases = prepared(task.layers)
+    layers, bases = prepared(step.layers)
     totals: dict[str, torch.Tensor] = {}
-    for _, batch in batches_of(task.layers, target, layers):
+    for _, batch in batches_of(step.layers, target, layers):
         logits = layers.forward(batch)
-        weights = target_slopes(margins_of(logits, batch.labels), task.query_target)
+        weights = target_slopes(margins_of(logits, batch.labels), step.query_target)
         slopes = weights[:, None] * margin_slopes(logits, batch.labels) / len(target)
         for name, (inputs, gradients) in layers.backward(slopes).items():
             output_basis, input_basis = bases[name]
             rotated = (gradients @ output_basis).flatten(0, 1).T @ (inputs @ input_basis).flatten(0, 1)
             totals[name] = totals.get(name, 0) + at_least_float32(rotated)
     return {
-        name: _solve(total, torch.tensor(task.damped[name], device=total.device), *bases[name])
+        name: _solve(total, torch.tensor(step.damped[name], device=total.device), *bases[name])
         for name, total in totals.items()
     }
 
@@ -129,12 +129,12 @@ def _solve(
     return at_least_float32(output_basis @ solved @ input_basis.T).flatten().cpu().numpy()
 
 
-def score_shard(task: LayerTask, positions: np.ndarray) -> np.ndarray:
+def score_shard(step: LayerStep, positions: np.ndarray) -> np.ndarray:
     """[n, K] products of minus the gradients of the losses of the examples at these positions with the directions."""
-    layers, arrays = prepared(task)
-    num_targets, dtype = next((len(directions), directions.dtype) for (directions,) in task.arrays.values())
+    layers, arrays = prepared(step)
+    num_targets, dtype = next((len(directions), directions.dtype) for (directions,) in step.arrays.values())
     scores = np.zeros((len(positions), num_targets), dtype=dtype)
-    for rows, batch in batches_of(task, positions, layers):
+    for rows, batch in batches_of(step, positions, layers):
         logits = layers.forward(batch)
         # minus the slope of the cross-entropy over the logits: 1 at the label, less the probabilities
         slopes = one_hot(batch.labels, logits.shape[1]) - logits.softmax(dim=1)

@@ -31,8 +31,8 @@ from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.libraries.kronfluence_margin import BATCH_EXAMPLES, SortedExamples
 from d3m_ray.attribution.libraries.kronfluence_steps import (
     Factors,
-    FactorTask,
-    ScoreTask,
+    FactorStep,
+    ScoreStep,
     decompose_layer,
     fit_covariances,
     fit_lambdas,
@@ -87,15 +87,15 @@ def _score(
 
 def _begin(
     inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool, checkpoint: Checkpoint, of: str
-) -> FactorTask:
+) -> FactorStep:
     """A checkpoint's task before any factor: its layers, and the train examples with labels for the Fisher matrix."""
     with torch.device("meta"):  # names alone
-        layers = tracked_linears(build_classifier(checkpoint.base, "meta"), config.modules, KINDS)
+        layers = tracked_linears(build_classifier(checkpoint.pretrained, "meta"), config.modules, KINDS)
     logits = forward_pass(f"kronfluence labels, {of}", logits_of_shard, inputs, checkpoint, inputs.train, pool)
     drawn = drawn_labels(softmax(logits, axis=1), uniform_draws(len(inputs.train), config.label_seed))
     settings = {"precision": inputs.precision, "layers": layers, "damping": config.damping}
     contents = (inputs.train.flat_ids, inputs.train.offsets, inputs.train.labels, drawn)
-    return FactorTask(
+    return FactorStep(
         name=content_hash(checkpoint.key, settings, *(content.tobytes() for content in contents)),
         checkpoint=checkpoint,
         layers=tuple(layers),
@@ -106,7 +106,7 @@ def _begin(
     )
 
 
-def _fit_factors(task: FactorTask, damping: float, pool: WorkerPool, of: str) -> FactorTask:
+def _fit_factors(task: FactorStep, damping: float, pool: WorkerPool, of: str) -> FactorStep:
     """The task with eigenvectors and damped Lambda matrices."""
     partitions = range(task.num_partitions)
     covariances = _sum_factors(pool.map(f"kronfluence covariances, {of}", fit_covariances, pool.put(task), partitions))
@@ -151,7 +151,7 @@ def _damped(lambdas: Factors, damping: float) -> Factors:
 
 
 def _score_checkpoint(
-    fitted: FactorTask,
+    fitted: FactorStep,
     inputs: AttributionInputs,
     groups: Sequence[np.ndarray] | None,
     pool: WorkerPool,
@@ -167,7 +167,7 @@ def _score_checkpoint(
         blocks = [np.flatnonzero(np.isin(queries.order, group)) for group in groups]
     num_partitions = _num_scored(fitted, max(int(queries.examples.lengths[block].sum()) for block in blocks))
     of_step = query_batch if groups is None else None
-    task = pool.put(ScoreTask(fitted, queries, num_partitions, of_step, inputs.query_target))
+    task = pool.put(ScoreStep(fitted, queries, num_partitions, of_step, inputs.query_target))
     steps = zip(*itertools.product(blocks, range(num_partitions)), strict=True)
     parts = list(pool.map(f"kronfluence scores, {of}", score_partition, task, *steps))
     rows = [np.hstack(parts[start : start + num_partitions]) for start in range(0, len(parts), num_partitions)]
@@ -175,13 +175,13 @@ def _score_checkpoint(
     return scores[:, np.argsort(queries.order)] if groups is None else scores
 
 
-def _num_scored(fitted: FactorTask, query_tokens: int) -> int:
+def _num_scored(fitted: FactorStep, query_tokens: int) -> int:
     """Partitions to score: those of the factors, or fewer, so that the queries are little work beside each."""
     train_tokens = int(fitted.train.examples.lengths.sum())
     return max(1, min(fitted.num_partitions, train_tokens // (TRAIN_PER_QUERY_TOKENS * query_tokens)))
 
 
-def _query_batch(fitted: FactorTask) -> int:
+def _query_batch(fitted: FactorStep) -> int:
     """Queries whose gradients, over all layers, keep to `QUERY_BATCH_BYTES`."""
     num_entries = sum(matrix.size for matrix in fitted.factors[LAMBDA_MATRIX_NAME].values())
     return max(1, min(BATCH_EXAMPLES, QUERY_BATCH_BYTES // (num_entries * fitted.dtype.itemsize)))

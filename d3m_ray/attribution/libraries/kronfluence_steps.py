@@ -43,7 +43,7 @@ Factors = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
-class FactorTask:
+class FactorStep:
     """What a checkpoint's steps need besides the number of the partition."""
 
     name: str
@@ -63,10 +63,10 @@ class FactorTask:
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreTask:
+class ScoreStep:
     """What scoring a partition needs besides its number and the queries."""
 
-    fitted: FactorTask
+    fitted: FactorStep
     queries: SortedExamples
     num_partitions: int
     query_batch: int | None
@@ -74,7 +74,7 @@ class ScoreTask:
     query_target: QueryTarget
 
 
-def fit_covariances(task: FactorTask, partition: int) -> Factors:
+def fit_covariances(task: FactorStep, partition: int) -> Factors:
     """Sums over the partition's tokens of each layer's inputs' products [I, I], its gradients' [O, O], and counts."""
     with _analyzer(task) as analyzer:
         analyzer.fit_covariance_matrices(**_fitting(task, partition))
@@ -93,7 +93,7 @@ def decompose_layer(_: None, covariances: Factors) -> Factors:
     return _as_arrays(perform_eigendecomposition(tensors, named, State(), FactorArguments(), disable_tqdm=True))
 
 
-def fit_lambdas(task: FactorTask, partition: int) -> Factors:
+def fit_lambdas(task: FactorStep, partition: int) -> Factors:
     """Sums over the partition of each layer's squared gradients in its eigenbasis [O, I], and the examples' number."""
     with _analyzer(task) as analyzer:
         analyzer.fit_lambda_matrices(**_fitting(task, partition))
@@ -101,7 +101,7 @@ def fit_lambdas(task: FactorTask, partition: int) -> Factors:
         return _as_arrays(load_lambda_matrices(folder, _stored(partition, task.num_partitions)))
 
 
-def score_partition(task: ScoreTask, queries: np.ndarray, partition: int) -> np.ndarray:
+def score_partition(task: ScoreStep, queries: np.ndarray, partition: int) -> np.ndarray:
     """[q, n] scores of the partition for each of these queries, or [1, n] for the sum of them."""
     fitted = task.fitted
     name = content_hash(fitted.name, str(task.query_batch), task.query_target, queries.tobytes())
@@ -130,7 +130,7 @@ def score_partition(task: ScoreTask, queries: np.ndarray, partition: int) -> np.
 
 
 @contextlib.contextmanager
-def _analyzer(task: FactorTask, query_target: QueryTarget = "margin") -> Iterator[Analyzer]:
+def _analyzer(task: FactorStep, query_target: QueryTarget = "margin") -> Iterator[Analyzer]:
     """The library over the checkpoint's model and a new folder that holds the task's factors."""
     asked = MarginTask(task.layers, query_target)
     key = f"kronfluence-{content_hash(*task.layers)}"
@@ -159,7 +159,7 @@ def _garbage_is_new() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _write_factors(task: FactorTask, folder: Path) -> None:
+def _write_factors(task: FactorStep, folder: Path) -> None:
     """The task's factors and the arguments that they were fitted with, as the library stores them."""
     folder.mkdir()
     save_json(_factor_arguments(task).to_dict(), folder / f"{FACTOR_ARGUMENTS_NAME}_arguments.json")
@@ -167,7 +167,7 @@ def _write_factors(task: FactorTask, folder: Path) -> None:
         save_file(matrices, folder / f"{name}.safetensors")
 
 
-def _fitting(task: FactorTask, partition: int) -> dict[str, Any]:
+def _fitting(task: FactorStep, partition: int) -> dict[str, Any]:
     """The library's arguments for fitting factors to one partition."""
     return {
         "factors_name": task.name,
@@ -178,7 +178,7 @@ def _fitting(task: FactorTask, partition: int) -> dict[str, Any]:
     }
 
 
-def _factor_arguments(task: FactorTask) -> FactorArguments:
+def _factor_arguments(task: FactorStep) -> FactorArguments:
     return FactorArguments(
         strategy="ekfac",
         covariance_max_examples=None,
@@ -192,7 +192,7 @@ def _factor_arguments(task: FactorTask) -> FactorArguments:
     )
 
 
-def _train_batch(task: FactorTask, partition: int, num_partitions: int) -> int:
+def _train_batch(task: FactorStep, partition: int, num_partitions: int) -> int:
     return task.train.batch_size(np.arange(*make_indices_partition(len(task.train), num_partitions)[partition]))
 
 

@@ -56,7 +56,7 @@ ProjectorKind = Literal["kernel", "cuda", "cpu"]
 
 
 @dataclass(frozen=True, eq=False)
-class TrakerTask:
+class TrakerStep:
     """What a shard of gradients needs besides its example positions."""
 
     checkpoint: Checkpoint
@@ -108,15 +108,15 @@ def _score(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool, grou
     scores, out_to_loss = [], []
     for number, checkpoint in enumerate(inputs.checkpoints):
         of = f"checkpoint {number + 1} of {len(inputs.checkpoints)}"
-        task = TrakerTask(checkpoint, number, inputs.queries, config, inputs.precision, kind, inputs.query_target)
+        step = TrakerStep(checkpoint, number, inputs.queries, config, inputs.precision, kind, inputs.query_target)
         shards = make_batches(inputs.queries, checkpoint, inputs.precision)
-        features = pool.map(f"traker queries, {of}", featurize_shard, pool.put(task), shards)
+        features = pool.map(f"traker queries, {of}", featurize_shard, pool.put(step), shards)
         targets = _in_order([shard.gradients for shard in features], shards)
         if group_means:
             targets = group_scores(targets.T, inputs.queries.groups, inputs.num_groups).T
-        task = TrakerTask(checkpoint, number, inputs.train, config, inputs.precision, kind)
+        step = TrakerStep(checkpoint, number, inputs.train, config, inputs.precision, kind)
         shards = make_batches(inputs.train, checkpoint, inputs.precision)
-        kept = pool.map_kept(f"traker gradients, {of}", featurize_shard, pool.put(task), shards)
+        kept = pool.map_kept(f"traker gradients, {of}", featurize_shard, pool.put(step), shards)
         xtx = sum(pool.map(f"traker Gram matrix, {of}", xtx_of_shard, None, kept))
         solving = pool.put(Targets(xtx, ridge_of(xtx, config.damping), targets))
         results = list(pool.map(f"traker scores, {of}", score_shard, solving, kept))
@@ -181,44 +181,44 @@ def _dtype(precision: ScoringPrecision) -> torch.dtype:
 
 
 @torch.no_grad()  # or the library keeps what it would take to derive its gradients once more
-def featurize_shard(task: TrakerTask, batches: list[np.ndarray]) -> TrakerFeatures:
+def featurize_shard(step: TrakerStep, batches: list[np.ndarray]) -> TrakerFeatures:
     """What `TRAKer.featurize` stores of these examples, in their order."""
-    if (kind := projector_of_worker((task.config, task.precision), 0)) != task.projector:
+    if (kind := projector_of_worker((step.config, step.precision), 0)) != step.projector:
         raise InputError(
             "traker takes workers of one kind, since random numbers differ between CPU and GPU; received one that "
-            f"projects by {task.projector} and one by {kind}: give all attribution workers a GPU, or none"
+            f"projects by {step.projector} and one by {kind}: give all attribution workers a GPU, or none"
         )
-    key = f"traker-{task.config.projection_dim}-{task.config.projection_seed}-{task.number}-{task.query_target}"
+    key = f"traker-{step.config.projection_dim}-{step.config.projection_seed}-{step.number}-{step.query_target}"
     model, (gradients_of, projector) = loaded_model(
-        task.checkpoint,
+        step.checkpoint,
         key,
-        task.precision,
-        lambda model: (gradient_computer(model, task.query_target), make_projector(model, task)),
+        step.precision,
+        lambda model: (gradient_computer(model, step.query_target), make_projector(model, step)),
     )
     scale = get_num_params(model) ** 0.5  # the library divides by it instead of scaling the random matrix
     gradients, out_to_loss = [], []
     for positions in batches:
-        batch = columns(task.examples.batch(positions, model.device))
-        projected = projector.project(gradients_of.compute_per_sample_grad(batch), model_id=task.number)
+        batch = columns(step.examples.batch(positions, model.device))
+        projected = projector.project(gradients_of.compute_per_sample_grad(batch), model_id=step.number)
         gradients.append((projected / scale).cpu().numpy())
         out_to_loss.append(gradients_of.compute_loss_grad(batch).cpu().numpy())
     return TrakerFeatures(np.concatenate(gradients), np.concatenate(out_to_loss))
 
 
-def make_projector(model: PreTrainedModel, task: TrakerTask) -> AbstractProjector:
+def make_projector(model: PreTrainedModel, step: TrakerStep) -> AbstractProjector:
     """The projector that `TRAKer` chooses on such a device, its random matrix drawn in parts that fit in memory.
 
     With up to `BLOCK_DIMS` dimensions the plain projector draws its matrix once. `TRAKer.finalize_features` frees it
     and the library cannot draw it again (AttributeError on scoring); here nothing frees it.
     """
     num_parameters = get_num_params(model)
-    dim, seed = task.config.projection_dim, task.config.projection_seed
-    if task.projector == "kernel":
+    dim, seed = step.config.projection_dim, step.config.projection_seed
+    if step.projector == "kernel":
         return CudaProjector(num_parameters, dim, seed, ProjectionType.rademacher, model.device, max_batch_size=32)
-    distribution = ProjectionType.normal if task.projector == "cpu" else ProjectionType.rademacher
+    distribution = ProjectionType.normal if step.projector == "cpu" else ProjectionType.rademacher
     block = min(BLOCK_DIMS, max(1, BLOCK_BYTES // (num_parameters * model.dtype.itemsize)))
     return BasicProjector(
-        num_parameters, dim, seed, distribution, model.device, block, model.dtype, model_id=task.number
+        num_parameters, dim, seed, distribution, model.device, block, model.dtype, model_id=step.number
     )
 
 

@@ -18,12 +18,12 @@ from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.records import QueryTarget
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import begin_fit, build_optimizer, loss_of, seeded, set_learning_rate
-from d3m_ray.training.model import BaseModel, logits_of
+from d3m_ray.training.model import PretrainedModel, logits_of
 from d3m_ray.training.steps import Step, learning_rate_at, seed_step, step_logits, steps_per_epoch, training_steps
 
 
 @dataclass(frozen=True, eq=False)
-class ReplayTask:
+class Replay:
     """What every step of a replay shares: it travels to each machine once."""
 
     checkpoints: tuple[Checkpoint, ...]
@@ -76,9 +76,9 @@ def num_steps_to(checkpoint: Checkpoint) -> int:
 class Trainee:
     """A model that takes the steps of a run again. `parameters` are those that the run moves, matrices first."""
 
-    def __init__(self, model: PreTrainedModel, base: BaseModel, run: TrainingRun) -> None:
+    def __init__(self, model: PreTrainedModel, pretrained: PretrainedModel, run: TrainingRun) -> None:
         self.model = model.requires_grad_(True)
-        self.base, self.run = base, run
+        self.pretrained, self.run = pretrained, run
         self.precision = "float32" if model.dtype == torch.float64 else run.config.precision
         train = run.train
         per_epoch = steps_per_epoch(len(train), len(run.kept), run.config)
@@ -86,15 +86,15 @@ class Trainee:
         steps = training_steps(train.lengths, run.kept, run.config, run.seed)
         self.steps = list(itertools.islice(steps, self.num_steps))
         with seeded(run.seed, model.device):
-            self.cuts = begin_fit(model, base, train, run.kept, run.config)
+            self.cuts = begin_fit(model, pretrained, train, run.kept, run.config)
         moved = parameters_with_gradients(model, train)
         self.parameters = [p for p in moved if p.ndim >= 2] + [p for p in moved if p.ndim < 2]
         self.num_decayed = sum(p.numel() for p in self.parameters if p.ndim >= 2)
 
     def first_state(self) -> State:
-        """Before the first step: the base weights, with new modules from the run's seed."""
+        """Before the first step: the pretrained weights, with new modules from the run's seed."""
         with seeded(self.run.seed, self.model.device):
-            begin_fit(self.model, self.base, self.run.train, self.run.kept, self.run.config)
+            begin_fit(self.model, self.pretrained, self.run.train, self.run.kept, self.run.config)
         weights = self.weights()
         return State(0, weights, np.zeros_like(weights), np.zeros_like(weights))
 
@@ -167,16 +167,18 @@ class Trainee:
         return State(step.number + 1, self.weights(), first, second)
 
 
-def trainee_of(task: ReplayTask, index: int) -> Trainee:
+def trainee_of(task: Replay, index: int) -> Trainee:
     """The trainee of a checkpoint, kept by the worker from the last call for the same."""
     checkpoint = task.checkpoints[index]
     run = run_of(checkpoint)
-    _, trainee = loaded_model(checkpoint, "replay", task.precision, lambda model: Trainee(model, checkpoint.base, run))
+    _, trainee = loaded_model(
+        checkpoint, "replay", task.precision, lambda model: Trainee(model, checkpoint.pretrained, run)
+    )
     found: Trainee = trainee
     return found
 
 
-def replay_segment(task: ReplayTask, index: int, state: State | None, stop: int) -> State:
+def replay_segment(task: Replay, index: int, state: State | None, stop: int) -> State:
     """The state before step `stop` of a checkpoint's run, from an earlier one, or from the run's start."""
     trainee = trainee_of(task, index)
     state = trainee.first_state() if state is None else state

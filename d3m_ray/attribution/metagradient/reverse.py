@@ -23,7 +23,7 @@ import torch
 
 from d3m_ray.attribution.metagradient.differentials import BatchGradient, losses_along, mean_gradient
 from d3m_ray.attribution.metagradient.optimiser import Cotangent, clip_share, pull_clip, pull_update
-from d3m_ray.attribution.metagradient.replay import ReplayTask, State, Taken, Trainee, joined, replay_steps, trainee_of
+from d3m_ray.attribution.metagradient.replay import Replay, State, Taken, Trainee, joined, replay_steps, trainee_of
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.training.batching import budget_batches
 from d3m_ray.training.fine_tuning import seeded
@@ -50,7 +50,7 @@ class Traced:
     """[S]"""
 
 
-def begin_trace(task: ReplayTask, index: int, state: State) -> Traced:
+def begin_trace(task: Replay, index: int, state: State) -> Traced:
     """The gradient of each target at a run's last state, without dropout."""
     trainee = trainee_of(task, index)
     trainee.load(state)
@@ -61,7 +61,7 @@ def begin_trace(task: ReplayTask, index: int, state: State) -> Traced:
     return Traced(weights, zeros, zeros.copy(), slopes, np.ones(len(weights)), norms)
 
 
-def _target_gradient(task: ReplayTask, trainee: Trainee, query_weights: np.ndarray) -> np.ndarray:
+def _target_gradient(task: Replay, trainee: Trainee, query_weights: np.ndarray) -> np.ndarray:
     """[P] the gradient of sum_q weight_q f(m_q) over the queries [Q] of one target."""
     model = trainee.model.eval()
     model.zero_grad()
@@ -79,7 +79,7 @@ def _target_gradient(task: ReplayTask, trainee: Trainee, query_weights: np.ndarr
     return gradient
 
 
-def trace_segment(task: ReplayTask, index: int, state: State | None, stop: int, traced: Traced) -> Traced:
+def trace_segment(task: Replay, index: int, state: State | None, stop: int, traced: Traced) -> Traced:
     """The derivatives before step `stop` taken back to a state's, or to the run's start."""
     trainee = trainee_of(task, index)
     device = trainee.model.device

@@ -16,7 +16,7 @@ import numpy as np
 
 from d3m_ray.attribution.inputs import AttributionInputs
 from d3m_ray.attribution.metagradient.replay import (
-    ReplayTask,
+    Replay,
     State,
     distance_to,
     num_steps_to,
@@ -54,7 +54,7 @@ def _scores(method: str, inputs: AttributionInputs, pool: WorkerPool, of_groups:
     groups = inputs.queries.groups
     query_weights = of_groups[:, groups] / np.bincount(groups, minlength=inputs.num_groups)[groups]
     task = pool.put(
-        ReplayTask(
+        Replay(
             inputs.checkpoints, inputs.queries, inputs.precision, inputs.query_target, query_weights,
             has_hessian=method == METAGRADIENT,
         )
@@ -105,7 +105,7 @@ def _report(method: str, inputs: AttributionInputs, growths: list[float], change
 def _trace_runs(
     method: str, inputs: AttributionInputs, task: Any, numbers: Sequence[int], pool: WorkerPool
 ) -> list[Traced]:
-    """Each of these checkpoints' runs traced back to its start, side by side; `task` is a handle to the ReplayTask."""
+    """Each of these checkpoints' runs traced back to its start, side by side; `task` is a handle to the Replay."""
     ends = {n: segment_ends(num_steps_to(inputs.checkpoints[n])) for n in numbers}
     most = max(map(len, ends.values()))
     states: dict[int, list[Any]] = {n: [None] for n in numbers}  # handles; None is the start of a run
@@ -139,7 +139,7 @@ def segment_ends(num_steps: int) -> list[int]:
     return [min(start + length, num_steps) for start in range(0, num_steps, length)]
 
 
-def distance_of(task: ReplayTask, index: int, state: State) -> float:
+def distance_of(task: Replay, index: int, state: State) -> float:
     """As `distance_to`, of one of the task's checkpoints."""
     return distance_to(task.checkpoints[index], trainee_of(task, index), state)
 
@@ -149,7 +149,7 @@ def growth_of(_: None, traced: Traced) -> float:
     return float(traced.growth.max())
 
 
-def without_cotangents(task: ReplayTask, index: int, traced: Traced) -> Traced:
+def without_cotangents(task: Replay, index: int, traced: Traced) -> Traced:
     """What the driver reads of it, which is small: of the examples that the run had."""
     nothing = np.zeros((len(traced.growth), 0))
     slopes = traced.example_slopes[:, run_of(task.checkpoints[index]).kept]

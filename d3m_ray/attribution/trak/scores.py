@@ -34,7 +34,7 @@ GRADIENT_TOKENS = 2048  # padded tokens of a gradient batch: activations of a sm
 
 
 @dataclass(frozen=True, eq=False)
-class GradientTask:
+class GradientStep:
     """What a shard of gradients needs besides its example positions."""
 
     checkpoint: Checkpoint
@@ -75,8 +75,8 @@ def _score(inputs: AttributionInputs, config: TrakConfig, pool: WorkerPool, grou
         of = f"checkpoint {number} of {len(inputs.checkpoints)}"
         targets = _query_targets(inputs, checkpoint, config, pool, f"trak queries, {of}", group_vectors)
         shards = make_shards(inputs.train)
-        task = pool.put(GradientTask(checkpoint, inputs.train, config, inputs.precision))
-        kept = pool.map_kept(f"trak gradients, {of}", project_shard, task, shards)
+        step = pool.put(GradientStep(checkpoint, inputs.train, config, inputs.precision))
+        kept = pool.map_kept(f"trak gradients, {of}", project_shard, step, shards)
         gram = sum(pool.map(f"trak Gram matrix, {of}", gram_of_shard, None, kept))
         directions = pool.put(solve_gram(gram, targets.T, config.damping))
         results = list(pool.map(f"trak scores, {of}", score_shard, directions, kept))
@@ -96,38 +96,38 @@ def _query_targets(
 ) -> np.ndarray:
     """[G, d] mean features of each group's queries, or [Q, d] those of each query; float64."""
     shards = make_shards(inputs.queries)
-    task = pool.put(GradientTask(checkpoint, inputs.queries, config, inputs.precision, inputs.query_target))
+    step = pool.put(GradientStep(checkpoint, inputs.queries, config, inputs.precision, inputs.query_target))
     if not group_vectors:
         order = np.argsort(np.concatenate(shards))
-        features = [shard.gradients for shard in pool.map(label, project_shard, task, shards)]
+        features = [shard.gradients for shard in pool.map(label, project_shard, step, shards)]
         return np.concatenate(features)[order].astype(np.float64)
-    sums = sum(pool.map(label, sum_shard_by_group, task, shards))
+    sums = sum(pool.map(label, sum_shard_by_group, step, shards))
     return sums / np.bincount(inputs.queries.groups, minlength=inputs.num_groups)[:, None]
 
 
-def project_shard(task: GradientTask, positions: np.ndarray) -> Features:
+def project_shard(step: GradientStep, positions: np.ndarray) -> Features:
     """Features of the examples at these positions, in their order."""
-    projection = SignProjection(task.config.projection_dim, task.config.projection_seed)
-    key = f"trak-{task.config.projection_dim}-{task.config.projection_seed}"
+    projection = SignProjection(step.config.projection_dim, step.config.projection_seed)
+    key = f"trak-{step.config.projection_dim}-{step.config.projection_seed}"
     model, gradients_of = loaded_model(
-        task.checkpoint, key, task.precision, lambda model: ProjectedGradients(model, projection, task.precision)
+        step.checkpoint, key, step.precision, lambda model: ProjectedGradients(model, projection, step.precision)
     )
-    dtype = np.float64 if task.precision == "float64" else np.float32
+    dtype = np.float64 if step.precision == "float64" else np.float32
     gradients = np.zeros((len(positions), projection.dim), dtype=dtype)
     margins: np.ndarray = np.zeros(len(positions), dtype=dtype)
-    for batch in budget_batches(task.examples.lengths[positions], GRADIENT_TOKENS):
-        features, batch_margins = gradients_of(task.examples.batch(positions[batch], model.device))
-        weighed = features * target_slopes(batch_margins, task.query_target)[:, None]
+    for batch in budget_batches(step.examples.lengths[positions], GRADIENT_TOKENS):
+        features, batch_margins = gradients_of(step.examples.batch(positions[batch], model.device))
+        weighed = features * target_slopes(batch_margins, step.query_target)[:, None]
         gradients[batch] = weighed.cpu().numpy()
         margins[batch] = batch_margins.cpu().numpy()
     return Features(gradients, margins)
 
 
-def sum_shard_by_group(task: GradientTask, positions: np.ndarray) -> np.ndarray:
+def sum_shard_by_group(step: GradientStep, positions: np.ndarray) -> np.ndarray:
     """[G, d] float64 sums of the features of each group's examples."""
-    features = project_shard(task, positions)
-    groups = task.examples.groups[positions]
-    sums = np.zeros((int(task.examples.groups.max()) + 1, features.gradients.shape[1]))
+    features = project_shard(step, positions)
+    groups = step.examples.groups[positions]
+    sums = np.zeros((int(step.examples.groups.max()) + 1, features.gradients.shape[1]))
     np.add.at(sums, groups, features.gradients.astype(np.float64))
     return sums
 

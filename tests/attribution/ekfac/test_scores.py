@@ -19,20 +19,20 @@ from d3m_ray.attribution.libraries import kronfluence
 from d3m_ray.errors import InputError
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import BaseModel, build_classifier, load_weights, margins_of
+from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, margins_of
 
 CONFIG = EkfacConfig()
 
 
-def _telling(base: BaseModel) -> BaseModel:
+def _telling(pretrained: PretrainedModel) -> PretrainedModel:
     """The same model with every weight moved: biases that are all zero tell no bug."""
     rng = np.random.default_rng(0)
     moved = {
         name: (value + 0.1 * rng.standard_normal(value.shape)).astype(np.float32)
-        for name, value in base.weights.items()
+        for name, value in pretrained.weights.items()
         if np.issubdtype(value.dtype, np.floating)
     }
-    return dataclasses.replace(base, weights={**base.weights, **moved})
+    return dataclasses.replace(pretrained, weights={**pretrained.weights, **moved})
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def made_inputs(tiny_base, made_tokens):
 
 
 def _model(checkpoint: Checkpoint):
-    model = build_classifier(checkpoint.base).double().eval()
+    model = build_classifier(checkpoint.pretrained).double().eval()
     load_weights(model, checkpoint.weights)
     return model
 
@@ -235,8 +235,8 @@ def test_labels_are_drawn_from_the_models_probabilities(probabilities):
 def test_a_layer_in_several_places_is_refused(tiny_base, made_inputs, monkeypatch):
     inputs = made_inputs()
 
-    def build_shared(base, device="cpu"):
-        model = build_classifier(base, device)
+    def build_shared(pretrained, device="cpu"):
+        model = build_classifier(pretrained, device)
         model.bert.encoder.layer[1] = model.bert.encoder.layer[0]
         model.load_state_dict = lambda weights: None
         return model

@@ -29,13 +29,13 @@ def inputs(tiny_base, made_tokens) -> AttributionInputs:
     return _inputs(tiny_base("bert"), made_tokens)
 
 
-def _inputs(base, made_tokens) -> AttributionInputs:
-    checkpoints = (Checkpoint(base.config["model_type"], base, base.weights),)
+def _inputs(pretrained, made_tokens) -> AttributionInputs:
+    checkpoints = (Checkpoint(pretrained.config["model_type"], pretrained, pretrained.weights),)
     return AttributionInputs(checkpoints, made_tokens("train", 40), made_tokens("val", 11, 3), 3, "float64")
 
 
 def _model(checkpoint):
-    model = build_classifier(checkpoint.base).eval()
+    model = build_classifier(checkpoint.pretrained).eval()
     load_weights(model, checkpoint.weights)
     return model.double()
 
@@ -196,8 +196,8 @@ def test_float32_is_near_float64(inputs):
 
 
 def test_scores_are_the_mean_over_checkpoints(inputs, tiny_base):
-    base = tiny_base("bert", seed=1)
-    other = Checkpoint("another", base, base.weights)
+    pretrained = tiny_base("bert", seed=1)
+    other = Checkpoint("another", pretrained, pretrained.weights)
     separate = [
         kronfluence.score_groups(dataclasses.replace(inputs, checkpoints=(one,)), EkfacConfig(), LocalPool())
         for one in (*inputs.checkpoints, other)

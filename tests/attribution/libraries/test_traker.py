@@ -26,12 +26,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:traker projects without its CUDA
 @pytest.fixture
 def inputs(tiny_base, made_tokens) -> AttributionInputs:
     bases = [tiny_base("bert", seed=seed) for seed in (0, 1)]
-    checkpoints = tuple(Checkpoint(f"seed {seed}", base, base.weights) for seed, base in enumerate(bases))
+    checkpoints = tuple(
+        Checkpoint(f"seed {seed}", pretrained, pretrained.weights) for seed, pretrained in enumerate(bases)
+    )
     return AttributionInputs(checkpoints, made_tokens("train", 60), made_tokens("val", 14, 3), 3, "float32")
 
 
 def _model(checkpoint: Checkpoint):
-    model = build_classifier(checkpoint.base).eval()
+    model = build_classifier(checkpoint.pretrained).eval()
     load_weights(model, checkpoint.weights)
     return model
 
@@ -61,7 +63,7 @@ def _by_the_library(inputs: AttributionInputs, config: TrakConfig, folder, lambd
 
 def _features(inputs: AttributionInputs, config: TrakConfig) -> np.ndarray:
     """[N, d] the library's features of the first checkpoint's train examples, float64."""
-    task = traker.TrakerTask(inputs.checkpoints[0], 0, inputs.train, config, inputs.precision, "cpu")
+    task = traker.TrakerStep(inputs.checkpoints[0], 0, inputs.train, config, inputs.precision, "cpu")
     return traker.featurize_shard(task, [np.arange(len(inputs.train))]).gradients.astype(np.float64)
 
 
@@ -150,7 +152,7 @@ def test_the_matrix_is_drawn_in_parts_that_fit(inputs, monkeypatch):
     ]
     monkeypatch.setattr(traker, "BLOCK_BYTES", 4 * 7 * num_parameters)
     config = TrakConfig(60, projection_seed=5)
-    task = traker.TrakerTask(inputs.checkpoints[1], 1, inputs.train, config, "float32", "cpu")
+    task = traker.TrakerStep(inputs.checkpoints[1], 1, inputs.train, config, "float32", "cpu")
     found = traker.featurize_shard(task, [np.arange(len(inputs.train))]).gradients
     _assert_close(found, (torch.cat(parts, dim=1)[:, :60] / num_parameters**0.5).numpy(), 1e-5)
 
@@ -160,7 +162,7 @@ def test_float64_is_double_but_for_the_inverse(inputs):
     scores = traker.score_queries(inputs, CONFIG, LocalPool())
     assert scores.dtype == np.float32
     _assert_close(scores, _by_hand(inputs, CONFIG), 1e-5)
-    task = traker.TrakerTask(inputs.checkpoints[0], 0, inputs.train, CONFIG, "float64", "cpu")
+    task = traker.TrakerStep(inputs.checkpoints[0], 0, inputs.train, CONFIG, "float64", "cpu")
     features = traker.featurize_shard(task, [np.arange(3)])
     assert features.gradients.dtype == features.out_to_loss.dtype == np.float64
 
@@ -168,7 +170,7 @@ def test_float64_is_double_but_for_the_inverse(inputs):
 def test_seeds_and_checkpoints_project_differently(inputs):
     first = _features(inputs, CONFIG)
     other_seed = _features(inputs, dataclasses.replace(CONFIG, projection_seed=1))
-    task = traker.TrakerTask(inputs.checkpoints[0], 1, inputs.train, CONFIG, "float32", "cpu")
+    task = traker.TrakerStep(inputs.checkpoints[0], 1, inputs.train, CONFIG, "float32", "cpu")
     other_number = traker.featurize_shard(task, [np.arange(60)]).gradients
     np.testing.assert_array_equal(first, _features(inputs, CONFIG))
     assert np.abs(first - other_seed).max() > 0.1 * np.abs(first).max()
@@ -176,9 +178,9 @@ def test_seeds_and_checkpoints_project_differently(inputs):
 
 
 def test_gradients_are_those_of_one_example_at_a_time(architecture, tiny_base, made_tokens):
-    base = tiny_base(architecture)
+    pretrained = tiny_base(architecture)
     tokens = made_tokens("train", 8)
-    model = _model(Checkpoint("made", base, base.weights))
+    model = _model(Checkpoint("made", pretrained, pretrained.weights))
     expected = []
     for row in range(len(tokens)):
         batch = tokens.batch(np.array([row]))
@@ -202,6 +204,6 @@ def test_the_slow_projector_is_warned_of_once(inputs):
 
 
 def test_workers_of_two_kinds_are_refused(inputs):
-    task = traker.TrakerTask(inputs.checkpoints[0], 0, inputs.train, CONFIG, "float32", "cuda")
+    task = traker.TrakerStep(inputs.checkpoints[0], 0, inputs.train, CONFIG, "float32", "cuda")
     with pytest.raises(InputError, match="one that projects by cuda and one by cpu"):
         traker.featurize_shard(task, [np.arange(3)])

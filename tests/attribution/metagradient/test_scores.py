@@ -9,7 +9,7 @@ import torch
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
 from d3m_ray.attribution.metagradient import replay, reverse, scores
-from d3m_ray.attribution.metagradient.replay import ReplayTask, replay_steps, trainee_of
+from d3m_ray.attribution.metagradient.replay import Replay, replay_steps, trainee_of
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.targets import target_values
@@ -27,24 +27,24 @@ PLAIN = dataclasses.replace(CONFIG, adam_eps_root=0, warmup_share=0)
 SEED, GROUP_WEIGHTS = 3, np.array([0.7, 0.3])
 
 
-def trained(base, train, config, dtype=torch.float64, example_weights=None, kept=None):
+def trained(pretrained, train, config, dtype=torch.float64, example_weights=None, kept=None):
     """A model fine-tuned with these example weights [N], the loss of a batch their weighed mean."""
-    model = build_classifier(base).to(dtype)
+    model = build_classifier(pretrained).to(dtype)
     objective = Objective()
     if example_weights is not None:
         weights = torch.from_numpy(example_weights).to(dtype)
         objective = Objective(batch_loss=lambda losses, at: (weights[at] * losses).sum() / weights[at].sum())
-    fine_tune(model, base, train, train, config, SEED, kept, objective)
+    fine_tune(model, pretrained, train, train, config, SEED, kept, objective)
     return model
 
 
-def checkpoint_of(base, train, config, dtype=torch.float64, kept=None):
+def checkpoint_of(pretrained, train, config, dtype=torch.float64, kept=None):
     """The checkpoint of a fit, as the store would give it."""
     kept = np.arange(len(train)) if kept is None else kept
-    model = trained(base, train, config, dtype, kept=kept)
+    model = trained(pretrained, train, config, dtype, kept=kept)
     weights = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     key = f"{config} {dtype} {kept} {len(train)}"  # a checkpoint's key names its content
-    return Checkpoint(key, base, weights, TrainingRun(config, SEED, config.num_epochs, train, kept))
+    return Checkpoint(key, pretrained, weights, TrainingRun(config, SEED, config.num_epochs, train, kept))
 
 
 def target_of(model, queries, of="margin"):
@@ -72,8 +72,8 @@ def exact(made):
     """Makes what scores are made from in float64."""
 
     def make(config=CONFIG, of="margin", kept=None):
-        base, train, queries = made()
-        checkpoint = checkpoint_of(base, train, config, kept=kept)
+        pretrained, train, queries = made()
+        checkpoint = checkpoint_of(pretrained, train, config, kept=kept)
         return AttributionInputs((checkpoint,), train.take(checkpoint.run.kept), queries, 2, "float64", query_target=of)
 
     return make
@@ -86,7 +86,7 @@ def difference(inputs, example, of="margin", size=1e-5, kept=None):
         weights = np.ones(22)
         weights[example] += move * size
         model = trained(
-            checkpoint.base, checkpoint.run.train, checkpoint.run.config, example_weights=weights, kept=kept
+            checkpoint.pretrained, checkpoint.run.train, checkpoint.run.config, example_weights=weights, kept=kept
         )
         values.append(target_of(model, inputs.queries, of))
     near, far = (values[0] - values[1]) / (2 * size), (values[2] - values[3]) / (4 * size)
@@ -121,18 +121,18 @@ def test_the_slope_of_a_run_without_some_examples_is_that_among_what_it_had(exac
 
 
 def test_a_weight_of_zero_is_the_fit_without_the_example(made):
-    base, train, queries = made()
+    pretrained, train, queries = made()
     weights = np.ones(22)
     weights[5] = 0
-    without = trained(base, train, CONFIG, kept=np.delete(np.arange(22), 5))
-    assert target_of(trained(base, train, CONFIG, example_weights=weights), queries) == pytest.approx(
+    without = trained(pretrained, train, CONFIG, kept=np.delete(np.arange(22), 5))
+    assert target_of(trained(pretrained, train, CONFIG, example_weights=weights), queries) == pytest.approx(
         target_of(without, queries), rel=1e-9
     )
 
 
 def _trainee(inputs):
     targets = inputs.queries, inputs.precision, inputs.query_target, np.ones((1, len(inputs.queries)))
-    return trainee_of(ReplayTask(inputs.checkpoints, *targets, has_hessian=True), 0)
+    return trainee_of(Replay(inputs.checkpoints, *targets, has_hessian=True), 0)
 
 
 def _taken(inputs):
@@ -183,9 +183,9 @@ def test_tracin_is_the_slope_with_the_gradients_taken_as_given(exact):
 
 @pytest.mark.parametrize("method", ["metagradient", "tracin"])
 def test_neither_segments_nor_workers_change_a_bit(method, made, monkeypatch):
-    base, train, queries = made()
+    pretrained, train, queries = made()
     configs = [dataclasses.replace(PLAIN, num_epochs=number) for number in (1, 2)]
-    runs = [checkpoint_of(base, train, config, torch.float32) for config in configs]
+    runs = [checkpoint_of(pretrained, train, config, torch.float32) for config in configs]
     inputs = AttributionInputs(tuple(runs), train, queries, 2, "float32")
     whole = aligned(inputs, method)
 
@@ -200,8 +200,8 @@ def test_neither_segments_nor_workers_change_a_bit(method, made, monkeypatch):
 
 
 def test_what_is_kept_at_once_is_two_square_roots_of_the_steps_and_one_trace(made, monkeypatch):
-    base, train, queries = made(16)
-    checkpoint = checkpoint_of(base, train, dataclasses.replace(PLAIN, num_epochs=4), torch.float32)
+    pretrained, train, queries = made(16)
+    checkpoint = checkpoint_of(pretrained, train, dataclasses.replace(PLAIN, num_epochs=4), torch.float32)
     states, all_traced, counts = WeakSet(), WeakSet(), []
 
     def listed(kind, among):
@@ -231,11 +231,11 @@ def test_segments_are_as_many_as_steps_in_one():
 
 
 def test_bfloat16_gives_the_scores_of_float32_nearly(made):
-    base, train, queries = made(24)
+    pretrained, train, queries = made(24)
     found = {}
     for precision in ("float32", "bfloat16"):
         config = dataclasses.replace(PLAIN, precision=precision, learning_rate=3e-4)
-        checkpoint = checkpoint_of(base, train, config, torch.float32)
+        checkpoint = checkpoint_of(pretrained, train, config, torch.float32)
         found[precision] = aligned(AttributionInputs((checkpoint,), train, queries, 2, precision))
     assert np.corrcoef(found["float32"], found["bfloat16"])[0, 1] > 0.95
 
@@ -246,10 +246,10 @@ def test_bfloat16_gives_the_scores_of_float32_nearly(made):
 @pytest.mark.parametrize("config", [PLAIN, CONFIG])
 @pytest.mark.parametrize("kept", [None, np.delete(np.arange(22), [2, 3, 11])])
 def test_a_replay_ends_at_the_checkpoint_to_the_bit(config, kept, made):
-    base, train, queries = made()
-    checkpoint = checkpoint_of(base, train, config, torch.float32, kept)
+    pretrained, train, queries = made()
+    checkpoint = checkpoint_of(pretrained, train, config, torch.float32, kept)
     *_, last = _taken(AttributionInputs((checkpoint,), train, queries, 2, "float32"))
-    model = build_classifier(base)
+    model = build_classifier(pretrained)
     load_weights(model, checkpoint.weights)
     parameters = list(model.parameters())
     expected = [p for p in parameters if p.ndim >= 2] + [p for p in parameters if p.ndim < 2]
@@ -257,15 +257,15 @@ def test_a_replay_ends_at_the_checkpoint_to_the_bit(config, kept, made):
 
 
 def test_a_run_stops_at_the_epoch_that_was_chosen(made):
-    base, train, _ = made()
-    checkpoint = checkpoint_of(base, train, dataclasses.replace(PLAIN, num_epochs=2), torch.float32)
+    pretrained, train, _ = made()
+    checkpoint = checkpoint_of(pretrained, train, dataclasses.replace(PLAIN, num_epochs=2), torch.float32)
     first = dataclasses.replace(checkpoint, run=dataclasses.replace(checkpoint.run, chosen_epoch=1))
     assert [scores.num_steps_to(c) for c in (checkpoint, first)] == [12, 6]
 
 
 def test_a_checkpoint_of_another_run_is_refused(made):
-    base, train, queries = made()
-    checkpoint = checkpoint_of(base, train, PLAIN, torch.float32)
+    pretrained, train, queries = made()
+    checkpoint = checkpoint_of(pretrained, train, PLAIN, torch.float32)
     inputs = AttributionInputs((checkpoint,), train, queries, 2, "float32")
     other = dataclasses.replace(checkpoint, key="other", run=dataclasses.replace(checkpoint.run, seed=4))
     with pytest.raises(ValueError, match="of the way away from it: run it where the base models were trained"):
@@ -275,8 +275,8 @@ def test_a_checkpoint_of_another_run_is_refused(made):
 
 
 def test_a_replay_that_rounds_otherwise_is_said(made):
-    base, train, queries = made()
-    checkpoint = checkpoint_of(base, train, PLAIN, torch.float32)
+    pretrained, train, queries = made()
+    checkpoint = checkpoint_of(pretrained, train, PLAIN, torch.float32)
     moved = {name: value + np.float32(1e-6) * (value.ndim == 2) for name, value in checkpoint.weights.items()}
     said = []
     near = dataclasses.replace(checkpoint, key="near", weights=moved)
@@ -285,8 +285,8 @@ def test_a_replay_that_rounds_otherwise_is_said(made):
 
 
 def test_growth_is_recorded_warned_of_and_refused(made, monkeypatch):
-    base, train, queries = made()
-    checkpoint = checkpoint_of(base, train, dataclasses.replace(PLAIN, learning_rate=1e-2), torch.float32)
+    pretrained, train, queries = made()
+    checkpoint = checkpoint_of(pretrained, train, dataclasses.replace(PLAIN, learning_rate=1e-2), torch.float32)
     said, findings = [], {}
     inputs = AttributionInputs(
         (checkpoint,), train, queries, 2, "float32", say=said.append, record=findings.__setitem__
@@ -312,8 +312,8 @@ def test_growth_is_recorded_warned_of_and_refused(made, monkeypatch):
 
 
 def test_what_is_not_a_number_is_refused_in_whichever_run_it_is(made):
-    base, train, queries = made()
-    checkpoint = checkpoint_of(base, train, PLAIN, torch.float32)
+    pretrained, train, queries = made()
+    checkpoint = checkpoint_of(pretrained, train, PLAIN, torch.float32)
     inputs = AttributionInputs((checkpoint, checkpoint), train, queries, 2, "float32")
     with pytest.raises(FloatingPointError, match="changes the target by nan"):
         scores._report("tracin", inputs, [1.0, 1.0], [0.1, np.nan])
@@ -322,8 +322,8 @@ def test_what_is_not_a_number_is_refused_in_whichever_run_it_is(made):
 
 
 def test_derivatives_that_are_lost_in_the_second_of_two_runs_are_refused(made, monkeypatch):
-    base, train, queries = made()
-    one = checkpoint_of(base, train, PLAIN, torch.float32)
+    pretrained, train, queries = made()
+    one = checkpoint_of(pretrained, train, PLAIN, torch.float32)
     two = dataclasses.replace(one, key=f"{one.key} again")
     trace = scores.trace_segment
 
@@ -347,8 +347,8 @@ def test_the_foretold_change_is_that_of_leaving_out_a_tenth_at_random():
 
 
 def test_dropout_that_is_drawn_otherwise_where_it_is_differentiated_twice_is_refused(made, monkeypatch):
-    base, train, queries = made()
-    checkpoint = checkpoint_of(base, train, PLAIN, torch.float32)
+    pretrained, train, queries = made()
+    checkpoint = checkpoint_of(pretrained, train, PLAIN, torch.float32)
     inputs = AttributionInputs((checkpoint,), train, queries, 2, "float32")
 
     class AnotherMask(reverse.BatchGradient):
@@ -380,17 +380,19 @@ def _telling(tokens, share_wrong=0.0):
 
 @pytest.mark.slow
 def test_it_foretells_retraining_without_a_tenth_under_the_same_seed(tiny_base, made_tokens):
-    base, queries = tiny_base("bert", dropout=0.1), _telling(made_tokens("val", 100, seed=1))
+    pretrained, queries = tiny_base("bert", dropout=0.1), _telling(made_tokens("val", 100, seed=1))
     single = {"precision": "float32", "final_model": "last"}
     pretraining = TrainingConfig(num_epochs=4, learning_rate=3e-3, **single)
-    pretrained = trained(base, _telling(made_tokens("train", 600, seed=2)), pretraining, torch.float32)
-    base = dataclasses.replace(base, weights={n: v.numpy().copy() for n, v in pretrained.state_dict().items()})
+    pretrained = trained(pretrained, _telling(made_tokens("train", 600, seed=2)), pretraining, torch.float32)
+    pretrained = dataclasses.replace(
+        pretrained, weights={n: v.numpy().copy() for n, v in pretrained.state_dict().items()}
+    )
     train = _telling(made_tokens("train", 160, seed=3), share_wrong=0.2)
     config = TrainingConfig(num_epochs=2, learning_rate=5e-4, batch_size=16, adam_eps_root=1e-8, **single)
-    inputs = AttributionInputs((checkpoint_of(base, train, config, torch.float32),), train, queries, 2, "float32")
+    inputs = AttributionInputs((checkpoint_of(pretrained, train, config, torch.float32),), train, queries, 2, "float32")
     kept = np.ones((20, 160), dtype=bool)
     for number, row in enumerate(kept):
         row[np.random.default_rng(number).choice(160, 16, replace=False)] = False
-    retrained = [trained(base, train, config, torch.float32, kept=np.flatnonzero(row)) for row in kept]
+    retrained = [trained(pretrained, train, config, torch.float32, kept=np.flatnonzero(row)) for row in kept]
     outputs = np.array([target_of(model, queries) for model in retrained])
     assert linear_datamodeling_scores(aligned(inputs)[:, None], kept, outputs[:, None]).mean > 0.8

@@ -15,9 +15,9 @@ from d3m_ray.training.model import build_classifier, load_weights, margins_of
 PROJECTION = SignProjection(36, seed=1)
 
 
-def _float64_model(base):
-    model = build_classifier(base).double().eval()
-    load_weights(model, base.weights)
+def _float64_model(pretrained):
+    model = build_classifier(pretrained).double().eval()
+    load_weights(model, pretrained.weights)
     with torch.no_grad():  # biases and norms start at 0 and 1: make every parameter tell
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).double())
@@ -64,10 +64,10 @@ def _one_example_gradients(model, tokens) -> torch.Tensor:
     "architecture", ["bert", "roberta", "distilbert", "modernbert", "albert", "bart", "gpt2", "llama", "gemma"]
 )
 def test_hooked_gradients_are_one_example_gradients(architecture, tiny_base, made_tokens):
-    base = tiny_base(architecture)
-    model = _float64_model(base)
-    tokens = made_tokens(num_examples=6, end=base.config["eos_token_id"])
-    tokens = dataclasses.replace(tokens, pad_id=base.config["pad_token_id"])
+    pretrained = tiny_base(architecture)
+    model = _float64_model(pretrained)
+    tokens = made_tokens(num_examples=6, end=pretrained.config["eos_token_id"])
+    tokens = dataclasses.replace(tokens, pad_id=pretrained.config["pad_token_id"])
     expected = _one_example_gradients(model, tokens)
     features, margins = ProjectedGradients(model, PROJECTION)(tokens.batch(np.arange(6)))
     rounding = 1e-9 if model.config.model_type not in ("llama", "gemma") else 1e-5  # whose norms compute in float32
@@ -77,11 +77,11 @@ def test_hooked_gradients_are_one_example_gradients(architecture, tiny_base, mad
 
 
 def test_gradients_do_not_depend_on_the_batch(architecture, tiny_base, made_tokens):
-    base = tiny_base(architecture)
-    model = build_classifier(base)
-    load_weights(model, base.weights)
+    pretrained = tiny_base(architecture)
+    model = build_classifier(pretrained)
+    load_weights(model, pretrained.weights)
     gradients_of = ProjectedGradients(model, PROJECTION)
-    tokens = dataclasses.replace(made_tokens(num_examples=6), pad_id=base.config["pad_token_id"])
+    tokens = dataclasses.replace(made_tokens(num_examples=6), pad_id=pretrained.config["pad_token_id"])
     whole, _ = gradients_of(tokens.batch(np.arange(6)))
     alone = torch.cat([gradients_of(tokens.batch(np.array([index])))[0] for index in range(6)])
     torch.testing.assert_close(whole, alone, rtol=1e-3, atol=1e-5 * float(alone.abs().max()))
@@ -94,11 +94,11 @@ def test_weights_stay_frozen_and_without_gradients(tiny_base, made_tokens):
 
 
 def test_bfloat16_gradients_point_the_same_way(tiny_base, made_tokens):
-    base, batch = tiny_base("bert"), made_tokens(num_examples=8).batch(np.arange(8))
+    pretrained, batch = tiny_base("bert"), made_tokens(num_examples=8).batch(np.arange(8))
     features = []
     for precision in ("float32", "bfloat16"):
-        model = build_classifier(base)
-        load_weights(model, base.weights)
+        model = build_classifier(pretrained)
+        load_weights(model, pretrained.weights)
         features.append(ProjectedGradients(model, PROJECTION, precision)(batch)[0])
     assert features[1].dtype == torch.float32
     assert torch.cosine_similarity(*features, dim=1).min() > 0.995

@@ -24,13 +24,13 @@ CONFIG = TrakConfig(projection_dim=16)
 def inputs(tiny_base, made_tokens) -> AttributionInputs:
     checkpoints = []
     for seed in (0, 1):
-        base = tiny_base("bert", seed=seed)
-        checkpoints.append(Checkpoint(f"seed {seed}", base, base.weights))
+        pretrained = tiny_base("bert", seed=seed)
+        checkpoints.append(Checkpoint(f"seed {seed}", pretrained, pretrained.weights))
     return AttributionInputs(tuple(checkpoints), made_tokens("train", 60), made_tokens("val", 14, 3), 3, "float32")
 
 
 def _model(checkpoint):
-    model = build_classifier(checkpoint.base)
+    model = build_classifier(checkpoint.pretrained)
     load_weights(model, checkpoint.weights)
     return model
 
