@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -20,6 +20,7 @@ from d3m_ray.trials.settings import is_address
 
 if TYPE_CHECKING:
     from d3m_ray.analysis.results import Results
+    from d3m_ray.experiment.plan import Prepared
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.trials.engine import Engine
 
@@ -122,6 +123,11 @@ class Plan:
     num_stored: int
     """Of the trials, how many are stored."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether every trial is stored and no fit is wanted besides."""
+        return self.num_stored == len(self.trials) and self.num_fits == 0
+
     def __repr__(self) -> str:
         counts = self.trials.groupby(["method", "state"], sort=False).size().unstack(fill_value=0)
         waiting = int((self.trials["state"] == WAITING).sum())
@@ -149,7 +155,7 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
     with Progress() as progress:
         _tell_of_broken_plugins(progress)
         prepared = prepare(config, opened, progress)
-        with engine_of(config, opened, progress) as running:
+        with engine_of(config, opened, progress, wanted=not plan_of(prepared).is_done) as running:
             outcome = run_experiment(prepared, running, progress)
     return Result(config.store, outcome.experiment, tuple(told(outcome.failed, outcome.unscored)))
 
@@ -161,18 +167,23 @@ def plan(config: ExperimentConfig, store: str | Path | None = None) -> Plan:
 
 def planned(config: ExperimentConfig, numbers_chosen: bool) -> Plan:
     """As `plan`; where nobody chose the numbers removed, without those that a command leaves out."""
-    from d3m_ray.experiment.keys import checkpoint_keys
-    from d3m_ray.experiment.plan import asked_trials, plan_trials, reads_base_models
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.experiment.story import prepare
-    from d3m_ray.selection.arms import Evidence
 
     opened = Store(config.store)
     with Progress() as progress:
         _tell_of_broken_plugins(progress)
-        prepared = prepare(config, opened, progress, numbers_chosen)
+        return plan_of(prepare(config, opened, progress, numbers_chosen))
+
+
+def plan_of(prepared: "Prepared") -> Plan:
+    """What is stored already of an experiment that was prepared, and what is not."""
+    from d3m_ray.experiment.keys import checkpoint_keys
+    from d3m_ray.experiment.plan import asked_trials, plan_trials, reads_base_models
+    from d3m_ray.selection.arms import Evidence
+
     config, context = prepared.config, prepared.context
-    train = context.splits.train
+    train, opened = context.splits.train, context.store
     known = Evidence(train.labels, train.groups, context.splits.num_labels, train=train)
     ready = plan_trials(config, context, known)
     stored, fits = opened.keys("trials"), opened.keys("fits")
@@ -213,8 +224,11 @@ def placed(config: ExperimentConfig, store: str | Path | None, engine: str | Non
 
 
 @contextmanager
-def engine_of(config: ExperimentConfig, store: Store, progress: "Progress") -> "Iterator[Engine]":
-    """What the configuration runs on, left again at the end of the block; Ray is imported where it is asked for."""
+def engine_of(config: ExperimentConfig, store: Store, progress: "Progress", wanted: bool = True) -> "Iterator[Engine]":
+    """What the configuration runs on, left again at the end of the block; Ray is imported where it is asked for.
+
+    Where all is stored, so that it is not `wanted`, a cluster is joined only if a damaged file is to be made again.
+    """
     if config.execution.engine == LOCAL:
         import torch
 
@@ -227,10 +241,15 @@ def engine_of(config: ExperimentConfig, store: Store, progress: "Progress") -> "
         finally:
             torch.set_num_threads(threads)
         return
-    from d3m_ray.cluster.engine import connected
+    from d3m_ray.trials.engine import EngineOnDemand
 
-    with connected(config.execution, store, progress.stage) as engine:
-        yield engine
+    def join() -> "Engine":
+        from d3m_ray.cluster.engine import connected
+
+        return joined.enter_context(connected(config.execution, store, progress.stage))
+
+    with ExitStack() as joined:
+        yield join() if wanted else EngineOnDemand(join)
 
 
 def _tell_of_broken_plugins(progress: "Progress") -> None:

@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol
 
 from d3m_ray.pool import LocalPool, OnProgress, WorkerPool
@@ -79,6 +80,19 @@ class LocalEngine:
             else:
                 on_fit(FitEvent("done", len(planned.trials), val_wga))
         return failed
+
+
+class EngineOnDemand:
+    """An engine that is joined when the first thing is asked of it: to repeat a finished experiment starts nothing."""
+
+    def __init__(self, join: Callable[[], Engine]) -> None:
+        self._engine = cache(join)
+
+    def pool(self, on_progress: OnProgress) -> AbstractContextManager[WorkerPool]:
+        return self._engine().pool(on_progress)
+
+    def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
+        return self._engine().run_fits(context, fits, on_fit) if fits else []
 
 
 def reason(error: BaseException) -> str:

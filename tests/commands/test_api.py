@@ -1,6 +1,7 @@
 """`run` and `plan` from Python: what they return and show, what they leave alone, and where they run."""
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,35 @@ def test_a_plan_of_what_is_done_has_nothing_to_train(ran: Ran) -> None:
     after = ran.after
     assert (after.num_stored, after.num_fits, set(after.trials["state"])) == (NUM_TRIALS, 0, {"stored"})
     assert after.experiment == ran.before.experiment == ran.result.experiment
+
+
+def test_what_is_done_is_repeated_without_a_cluster(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cluster_engine, "connected", lambda *_: pytest.fail("nothing is to be trained"))
+    again = d3m.run(CONFIG, ran.result.store, engine="ray")
+    assert again.trials.equals(ran.result.trials)
+    assert f"{NUM_TRIALS} of them stored before; 0 fits to train" in capsys.readouterr().err
+
+
+def test_what_is_done_and_damaged_is_made_again_on_a_cluster_that_is_joined_then(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(ran.result.store, tmp_path / "store"))
+    fit = next(iter(sorted((store / "fits").rglob("*.parquet"))))
+    fit.write_bytes(fit.read_bytes()[:-9])
+    joined = []
+
+    @contextmanager
+    def connected(*_: object) -> Iterator[LocalEngine]:
+        joined.append(True)
+        yield LocalEngine()
+
+    monkeypatch.setattr(cluster_engine, "connected", connected)
+    assert not d3m.run(CONFIG, store, engine="ray").failed
+    assert joined == [True]
+    monkeypatch.setattr(cluster_engine, "connected", lambda *_: pytest.fail("nothing is to be trained"))
+    d3m.run(CONFIG, store, engine="ray")
 
 
 def test_more_seeds_are_planned_beside_what_is_stored(ran: Ran) -> None:
