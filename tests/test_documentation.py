@@ -81,6 +81,14 @@ def test_the_method_the_arm_and_the_corpus_of_the_page_run(
 
     assert not (d3m_ray.plan(names["config"], store).trials["state"] != "stored").any()
 
+    why = code_of("store.md")[1]
+    for shown, meant in (("results/demo", str(store)), ("'trak'", "'length'"), ("== 30", "== 6")):
+        assert shown in why
+        why = why.replace(shown, meant)
+    exec(why, names)
+    assert names["shared"]["method"].tolist() == ["length"]
+    assert names["made_from"]["seed"] == 0
+
     command = "plan notes --data notes --model tiny --store results/notes --methods length --num-removed 0 10%"
     trained = "--num-epochs 1 --learning-rate 1e-3"
     for power, stored in ((1, 6), (2, 0)):  # three seeds, of nothing and of length; other settings, other experiment
