@@ -46,7 +46,7 @@ from d3m_ray.selection.arms import ARMS, Arm, Evidence
 
 ROUNDING = 1e-5  # of the largest score: what float64 sums in another order, kept as float32, may differ by
 WEIGHTS = np.array([0.5, 0.3, 0.2])  # of the groups
-SMALL_LIMITS = {"d3m_ray.attribution.shards.MIN_SHARD_TOKENS": 40, "d3m_ray.attribution.forward.FORWARD_TOKENS": 30}
+SMALL_LIMITS = {"d3m_ray.attribution.shards.MIN_SHARD_TOKENS": 60, "d3m_ray.attribution.forward.FORWARD_TOKENS": 30}
 
 Scores = Mapping[str, np.ndarray]
 """By what a column stands for: `group` [N, G], and `query` [N, Q] or, where the cost is per target, `weighed sum`."""
