@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from d3m_ray import entry_points
+from d3m_ray.__main__ import main
 from d3m_ray.commands import terminal
+from d3m_ray.commands.api import plan
+from d3m_ray.data.planted import Planted
 from d3m_ray.entry_points import GROUP, load_plugins
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.selection.arms import ARMS
@@ -64,3 +67,20 @@ def test_commands_warn_once(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
     assert lines[0] == "warning: the plug-in broken (plug_broken) is left out: RuntimeError: no licence found"
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_command_warns_before_it_says_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "plantet"])
+    assert ended.value.code == 2
+    *warnings, error = capsys.readouterr().err.splitlines()
+    assert warnings == [f"warning: {line}" for line in load_plugins()]
+    assert error.startswith("error: the corpus is one of")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_call_from_python_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ExperimentConfig(Planted(48, 24, 24), model="tiny", methods=("brought",), num_removed=(0, 6))
+    assert set(plan(config, tmp_path).trials["method"]) == {"brought"}
+    assert capsys.readouterr().err.startswith(f"warning: {load_plugins()[0]}\n")

@@ -320,6 +320,7 @@ def test_all_three_go_the_whole_way(tmp_path: Path) -> None:
 
     settings = {"length": LengthConfig(sharpness=3.0)}
     given = d3m.ExperimentConfig("towns", methods=("length", "length_auto", "longest"), plugins=settings, **SMALL_RUN)
+    assert d3m.plan(given, tmp_path).num_fits == 2 + 2, "all of train, and without the longest, by two seeds"
     result = d3m.run(given, tmp_path, engine="local")
     assert result.failed == ()
     assert set(result.trials["method"]) == {"length", "length_auto", "longest"}
@@ -331,3 +332,24 @@ def test_all_three_go_the_whole_way(tmp_path: Path) -> None:
     made_with = store.read_metadata("query_scores", key, "length")["configuration"]
     assert made_with["settings"] == {"sharpness": 3.0, "kinds": ["words"]}
     assert made_with["version"].endswith("test_plugins 1")
+
+
+def test_an_arm_by_an_alignment_goes_in_rounds(tmp_path: Path) -> None:
+    register_length()
+    d3m.corpus("towns")(make_towns)
+    left = []
+
+    @d3m.arm("longest", alignment="length")
+    def longest(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:
+        assert evidence.train is not None
+        left.append((len(evidence.train), num_removed))
+        alignment = evidence.alignments["length"]
+        order = np.argsort(alignment, kind="stable")
+        return order[evidence.may_go(alignment)[order]][:num_removed]
+
+    rounds = d3m.SelectionConfig(rounds=2)
+    given = d3m.ExperimentConfig("towns", methods=("longest",), selection=rounds, **SMALL_RUN)
+    result = d3m.run(given, tmp_path, engine="local")
+    assert result.failed == ()
+    assert set(left) == {(48, 3), (45, 3)}
+    assert d3m.read_removals(tmp_path, experiment=result.experiment).groupby("seed").size().tolist() == [6, 6]
