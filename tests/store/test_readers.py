@@ -21,8 +21,6 @@ from d3m_ray.store.tables import TABLES
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import LocalEngine
 
-README = Path(__file__).resolve().parents[2] / "README.md"
-
 duckdb = pytest.importorskip("duckdb", reason="duckdb, of the extra `dev`, is not installed")
 polars = pytest.importorskip("polars", reason="polars, of the extra `dev`, is not installed")
 
