@@ -30,6 +30,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
         return model
 
     monkeypatch.setattr(worker, "build_classifier", building)
+    monkeypatch.setattr(worker, "MAX_BYTES_LET_GO", 0)
     return models
 
 
@@ -45,6 +46,20 @@ def test_no_pass_of_a_method_keeps_the_model_of_an_earlier_one(method, tiny_base
     assert built
     worker.loaded_model(dataclasses.replace(inputs.checkpoints[0], key="another"), "", "float32", lambda model: None)
     assert [model() for model in built[:-1]] == [None] * (len(built) - 1)
+
+
+def test_small_models_are_collected_once_they_are_many(tiny_base, built, monkeypatch):
+    pretrained = tiny_base("bert")
+    size = sum(weights.nbytes for weights in pretrained.weights.values())
+    monkeypatch.setattr(worker, "_num_bytes_let_go", 0)
+    monkeypatch.setattr(worker, "MAX_BYTES_LET_GO", 2.5 * size)
+    collected = []
+    monkeypatch.setattr(worker, "give_memory_back", lambda: collected.append(len(built)))
+    worker._kept.clear()
+    for number in range(8):
+        checkpoint = Checkpoint(f"number {number}", pretrained, pretrained.weights)
+        worker.loaded_model(checkpoint, "pass", "float32", lambda model: None)
+    assert collected == [3, 6]
 
 
 def test_the_same_pass_keeps_its_model(tiny_base, built):
