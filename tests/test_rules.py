@@ -18,6 +18,13 @@ LAYERS = (
 )
 """The folders and files at the top, from the ground up: each imports what stands before it, and no later one."""
 NAMES_OF_METHODS = "attribution.registry"  # which anyone may know, since it loads none of them
+BANNED_NOUNS = {
+    "BaseModel": "PretrainedModel, or a checkpoint",
+    "Helper": "what it does",
+    "Manager": "what it does",
+    "Task": "Step: what a pass over shards shares",
+}
+"""Words of a class's name, and what stands in their place. A subclass of a library's class may bear the library's."""
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "process"}
 MAX_MODULE_LINES = 330
 MAX_SWEEP_LINES = 60
@@ -35,6 +42,8 @@ class Module:
     is_package: bool
     has_code: bool
     """Whether anything stands in it besides its docstring."""
+    classes: Mapping[str, tuple[str, ...]]
+    """By the name of a class that it defines, the names of what that is derived from."""
 
     def within(self, *names: str) -> bool:
         return any(self.name == name or self.name.startswith(f"{name}.") for name in names)
@@ -107,7 +116,10 @@ def read_package(root: Path) -> dict[str, Module]:
         imports = frozenset(_resolve(names, set(paths))) - {f".{name}"}
         docstring, is_package = ast.get_docstring(tree), path.name == "__init__.py"
         has_code = len(tree.body) > (docstring is not None)
-        modules[name] = Module(name, imports, docstring, len(text.splitlines()), is_package, has_code)
+        classes = {
+            node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)
+        }
+        modules[name] = Module(name, imports, docstring, len(text.splitlines()), is_package, has_code, classes)
     return modules
 
 
@@ -215,6 +227,24 @@ def names_say_something(modules: Modules) -> list[str]:
     return [name for name in modules if NAMES_THAT_SAY_NOTHING & set(name.split("."))]
 
 
+def classes_have_the_projects_nouns(modules: Modules) -> list[str]:
+    return [
+        f"{module.name} has {name}: say {instead}"
+        for module in modules.values()
+        for name, parents in module.classes.items()
+        for noun, instead in BANNED_NOUNS.items()
+        if name.endswith(noun) and noun not in parents
+    ]
+
+
+def a_class_is_defined_once(modules: Modules) -> list[str]:
+    places: dict[str, list[str]] = {}
+    for module in modules.values():
+        for name in module.classes:
+            places.setdefault(name, []).append(module.name)
+    return [f"{name} is in {' and '.join(found)}" for name, found in places.items() if len(found) > 1]
+
+
 RULES: tuple[Rule, ...] = (
     only_cluster_imports_ray,
     only_analysis_imports_matplotlib,
@@ -229,6 +259,8 @@ RULES: tuple[Rule, ...] = (
     modules_are_short,
     modules_have_docstrings,
     names_say_something,
+    classes_have_the_projects_nouns,
+    a_class_is_defined_once,
 )
 
 # --- the tests --------------------------------------------------------------------------------------------------------
@@ -307,6 +339,8 @@ UNLAWFUL = [
     (modules_have_docstrings, {"cluster/__init__.py": ""}),
     (names_say_something, {"analysis/utils.py": "'d'"}),
     (names_say_something, {"common/__init__.py": "'d'"}),
+    (classes_have_the_projects_nouns, {"attribution/trak.py": "'d'\nclass GradientTask: ..."}),
+    (a_class_is_defined_once, {"keys.py": "'d'\nclass Key: ...", "version.py": "'d'\nclass Key: ..."}),
 ]
 
 

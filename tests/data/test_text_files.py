@@ -3,7 +3,10 @@
 import gzip
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from d3m_ray.data.checks import DataError
 from d3m_ray.data.text_files import read_csv, read_json_lines
@@ -103,3 +106,16 @@ def test_a_field_may_be_as_long_as_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"text,label\n{'walk ' * 4_000_000},no\n")
     assert len(read_csv(path, ("text", "label")).frame["text"][0]) == 20_000_000
+
+
+# No line ends alone and no lone surrogates, which no file of UTF-8 holds; quotes, blanks, tabs and commas at will.
+FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff"), max_size=12)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(FIELDS, FIELDS.map(lambda text: text + "."), FIELDS), min_size=1, max_size=6))
+def test_what_pandas_writes_as_csv_comes_back_to_the_letter(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
+    path = tmp_path / "written.csv"
+    written = pd.DataFrame(rows, columns=["a", "b", "c"])
+    path.write_bytes(written.to_csv(index=False, lineterminator="\r\n", quoting=1).encode())
+    assert read_csv(path, ("a", "b", "c")).frame.to_dict("list") == written.to_dict("list")

@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow import fs
 from safetensors import safe_open
 
@@ -53,6 +55,28 @@ def assert_same_weights(found: dict[str, np.ndarray], expected: dict[str, np.nda
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(ANY_TEXT, ANY_TEXT, ANY_TEXT, st.integers(0, 2**62)), min_size=1, max_size=5),
+    scores=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=6, max_size=6),
+)
+def test_any_text_and_number_comes_back_as_written(store: Store, rows: list[tuple], scores: list[float]) -> None:
+    frame = make_frame("examples", "k1", len(rows))
+    for place, column in enumerate(("example_id", "text", "group", "label")):
+        frame[column] = [row[place] for row in rows]
+    store.write("examples", "k1", frame, {})
+    found = store.read("examples", "k1")
+    for column in ("example_id", "text", "group", "label"):
+        assert found[column].tolist() == frame[column].tolist()
+    matrix = np.array(scores, dtype=np.float32).reshape(3, 2)
+    names = [f"{number} {row[0]}" for number, row in enumerate(rows * 3)][:3]
+    store.write_scores("scores", "k1", matrix, names, ["a", "b"], {}, "trak")
+    np.testing.assert_array_equal(store.read_scores("scores", "k1", names, ["a", "b"], "trak"), matrix)
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from d3m_ray.training.batching import budget_batches, training_batches
 
@@ -31,6 +33,21 @@ def test_budget_batches_hold_every_example_once_within_the_budget(lengths):
     batches = list(budget_batches(lengths, 256))
     assert sorted(np.concatenate(batches)) == list(range(1013))
     assert max(len(batch) * lengths[batch].max() for batch in batches) <= 256
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200))
+def test_whatever_the_lengths_no_batch_of_several_is_over_the_budget(lengths, max_tokens):
+    of = np.array(lengths, dtype=np.int64)
+    batches = list(budget_batches(of, max_tokens))
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * of[batch].max() <= max_tokens for batch in batches)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=200), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_whatever_the_lengths_an_epoch_holds_every_example_once_and_one_batch_is_short(lengths, batch_size, seed):
+    batches = list(training_batches(np.array(lengths), batch_size, np.random.default_rng(seed)))
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    assert sum(len(batch) < batch_size for batch in batches) <= 1
 
 
 def test_an_example_over_the_budget_stands_alone():

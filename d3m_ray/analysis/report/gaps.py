@@ -14,7 +14,7 @@ BY_RULE = "by rule"
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrialCounts:
     """How many of the planned trials are in each state."""
 
     num_done: int
@@ -31,10 +31,10 @@ def states_of(results: Results) -> pd.DataFrame:
     return trial_states(results.record.plan, results.fits, results.failures)
 
 
-def progress_of(states: pd.DataFrame) -> Progress:
+def progress_of(states: pd.DataFrame) -> TrialCounts:
     """The counts of the states."""
     counts = states["state"].value_counts().reindex(STATES, fill_value=0)
-    return Progress(*(int(counts[state]) for state in STATES))
+    return TrialCounts(*(int(counts[state]) for state in STATES))
 
 
 def failed_by_reason(states: pd.DataFrame) -> pd.DataFrame:

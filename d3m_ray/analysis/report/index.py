@@ -8,7 +8,7 @@ import pandas as pd
 
 from d3m_ray.analysis.report.answer import answer_of
 from d3m_ray.analysis.report.cells import Column, TableView, table_view
-from d3m_ray.analysis.report.gaps import Progress, progress_of, states_of
+from d3m_ray.analysis.report.gaps import TrialCounts, progress_of, states_of
 from d3m_ray.analysis.report.rendering import render
 from d3m_ray.analysis.report.setting import written
 from d3m_ray.analysis.results import Results
@@ -26,7 +26,7 @@ class Entry:
     model: str
     begun: str
     headline: str
-    progress: Progress
+    progress: TrialCounts
 
 
 def index_page(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from d3m_ray.analysis.report.answer import Answer, answer_of
-from d3m_ray.analysis.report.gaps import Progress, progress_of, states_of
+from d3m_ray.analysis.report.gaps import TrialCounts, progress_of, states_of
 from d3m_ray.analysis.report.rendering import render
 from d3m_ray.analysis.report.sections import (
     Section,
@@ -20,7 +20,7 @@ from d3m_ray.version import __version__
 
 
 @dataclass(frozen=True)
-class Page:
+class ReportPage:
     """What the template is filled with."""
 
     name: str
@@ -28,7 +28,7 @@ class Page:
     model: str
     question: str
     answer: Answer
-    progress: Progress
+    progress: TrialCounts
     sections: Sequence[Section]
     has_gaps: bool
     index_href: str | None
@@ -63,7 +63,7 @@ def report_page(
         costs_section(results),
         gaps_section(results, states, list(damaged)),
     ]
-    page = Page(
+    page = ReportPage(
         name=results.name,
         dataset=str(results.configuration["dataset"]),
         model=str(results.configuration["model"]),
