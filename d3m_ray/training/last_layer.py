@@ -5,8 +5,6 @@ Shapes: N examples, B examples of a batch, H inputs of the last layer.
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -57,6 +55,9 @@ def refit_last_layer(
     1 / `inverse_l2`. Of two labels, the logits are minus and plus half of the regression's decision function, so that
     the margin is all of it; of more, they are the multinomial regression's.
     """
+    from sklearn.linear_model import LogisticRegression  # half a second, which no other recipe waits for
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler()
     features = scaler.fit_transform(layer_inputs(model, layer, examples, precision).astype(np.float64))
     weights, biases = [], []

@@ -383,10 +383,9 @@ def test_it_foretells_retraining_without_a_tenth_under_the_same_seed(tiny_base, 
     pretrained, queries = tiny_base("bert", dropout=0.1), _telling(made_tokens("val", 100, seed=1))
     single = {"precision": "float32", "final_model": "last"}
     pretraining = TrainingConfig(num_epochs=4, learning_rate=3e-3, **single)
-    pretrained = trained(pretrained, _telling(made_tokens("train", 600, seed=2)), pretraining, torch.float32)
-    pretrained = dataclasses.replace(
-        pretrained, weights={n: v.numpy().copy() for n, v in pretrained.state_dict().items()}
-    )
+    model = trained(pretrained, _telling(made_tokens("train", 600, seed=2)), pretraining, torch.float32)
+    weights = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    pretrained = dataclasses.replace(pretrained, weights=weights)
     train = _telling(made_tokens("train", 160, seed=3), share_wrong=0.2)
     config = TrainingConfig(num_epochs=2, learning_rate=5e-4, batch_size=16, adam_eps_root=1e-8, **single)
     inputs = AttributionInputs((checkpoint_of(pretrained, train, config, torch.float32),), train, queries, 2, "float32")
