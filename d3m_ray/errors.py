@@ -2,7 +2,7 @@
 
 
 class InputError(Exception):
-    """What the user gave breaks a rule; the message states the rule, what was received, and the mend."""
+    """What the user gave breaks a rule; the message states the rule, what was received, and the fix."""
 
 
 class RunError(Exception):

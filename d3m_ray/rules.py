@@ -1,4 +1,4 @@
-"""The rules that settings keep, raised as InputError: what the rule is, what was received, and the mend."""
+"""The rules that settings keep, raised as InputError: what the rule is, what was received, and the fix."""
 
 import difflib
 import math
@@ -26,14 +26,14 @@ def check_methods(methods: Sequence[str], known: Collection[str], kind: str) -> 
     if unknown is None:
         return
     if "," in unknown:
-        mend = f"separate names by blanks: --methods {' '.join(unknown.replace(',', ' ').split())}"
+        fix = f"separate names by blanks: --methods {' '.join(unknown.replace(',', ' ').split())}"
     elif close := difflib.get_close_matches(unknown.lower(), known, n=3):
-        mend = f"did you mean {' or '.join(close)}?"
+        fix = f"did you mean {' or '.join(close)}?"
     elif len(known) <= MAX_LISTED:
-        mend = f"they are {', '.join(known)}"
+        fix = f"they are {', '.join(known)}"
     else:
-        mend = "the README lists them all, trak, ekfac and random among them"
-    raise InputError(f"each of --methods is the name of an {kind}, received {unknown!r}; {mend}")
+        fix = "the README lists them all, trak, ekfac and random among them"
+    raise InputError(f"each of --methods is the name of an {kind}, received {unknown!r}; {fix}")
 
 
 def check_known(flag: str, received: str, known: Collection[str]) -> None:

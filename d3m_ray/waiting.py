@@ -39,10 +39,10 @@ def announced(what: str, say: Say = say_plainly) -> Iterator[None]:
 
 
 class Patience:
-    """What a loop waits for, and how long at most. Call `spend` in each round in vain, `renew` after any other."""
+    """What a loop waits for, and how long at most. Call `spend` in each round without effect, `renew` after any other."""
 
-    def __init__(self, what: str, mend: str, max_seconds: float, say: Say = say_plainly) -> None:
-        self._what, self._mend, self._max_seconds, self._say = what, mend, max_seconds, say
+    def __init__(self, what: str, fix: str, max_seconds: float, say: Say = say_plainly) -> None:
+        self._what, self._fix, self._max_seconds, self._say = what, fix, max_seconds, say
         self.renew()
 
     def renew(self) -> None:
@@ -54,9 +54,7 @@ class Patience:
         """Say what is waited for, every ten seconds. Raises RunError when the time is over."""
         seconds = time.monotonic() - self._start
         if seconds > self._max_seconds:
-            raise RunError(f"waited {seconds:.0f} s (--max-wait-seconds) for {self._what}; {self._mend}")
+            raise RunError(f"waited {seconds:.0f} s (--max-wait-seconds) for {self._what}; {self._fix}")
         if seconds >= self._next_notice:
             self._next_notice = seconds + NOTICE_SECONDS
-            self._say(
-                f"waiting for {self._what}, {seconds:.0f} s so far, {self._max_seconds:.0f} at most; {self._mend}"
-            )
+            self._say(f"waiting for {self._what}, {seconds:.0f} s so far, {self._max_seconds:.0f} at most; {self._fix}")

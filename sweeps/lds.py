@@ -1,4 +1,4 @@
-"""How well does each attribution method foretell retraining? The linear datamodeling score on HateXplain."""
+"""How well does each attribution method predict retraining? The linear datamodeling score on HateXplain."""
 
 from d3m_ray.commands.sweeps import run_lds_sweep
 from d3m_ray.data.hatexplain import Hatexplain
@@ -7,7 +7,7 @@ from d3m_ray.experiment.studies import LdsConfig
 
 if __name__ == "__main__":
     run_lds_sweep(
-        "Retrain on random subsets of train and rank the methods by how well their scores foretell what comes of it.",
+        "Retrain on random subsets of train and rank the methods by how well their scores predict what comes of it.",
         LdsConfig(
             ExperimentConfig(
                 corpus=Hatexplain(),

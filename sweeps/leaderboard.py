@@ -8,7 +8,7 @@ from d3m_ray.training.settings import TrainingConfig
 
 if __name__ == "__main__":
     run_leaderboard_sweep(
-        "Rank attribution methods by how well they foretell retraining, by what removal by them does, and by seconds.",
+        "Rank attribution methods by how well they predict retraining, by what removal by them does, and by seconds.",
         LeaderboardConfig(
             ExperimentConfig(
                 corpus=Hatexplain(),

@@ -38,7 +38,7 @@ class Simulated:
     noise: float = 0.5
     """Of what is of one fit and one example. Difficulties have a standard deviation of 1."""
     fixed: float = 0.0
-    """Of what is of one example and one arm under every seed, and of random removal anew under each: no effect in the
+    """Of what is of one example and one arm under every seed, and of random removal, drawn under each: no effect in the
     population of examples, but one on those of the test set."""
     gains: Mapping[tuple[str, int], float] | None = None
     """By arm, what it adds to the worst group's accuracy, about."""

@@ -1,6 +1,7 @@
 """The boundaries between the layers, held by parsing every import, those inside functions included."""
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ BANNED_NOUNS = {
     "Task": "Step: what a pass over shards shares",
 }
 """Words of a class's name, and what stands in their place. A subclass of a library's class may bear the library's."""
+HOMELY = re.compile(r"\b(anew|foretell|foretells|foretold|in vain|mend|mends|mended|mending)\b", re.IGNORECASE)
+"""Words for which a reader of English as a second language needs a dictionary: again, predict, to no effect, fix."""
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "process"}
 MAX_MODULE_LINES = 330
 MAX_SWEEP_LINES = 60
@@ -391,3 +394,12 @@ def test_sweeps_are_declarations() -> None:
     lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "sweeps").glob("*.py")}
     assert "demo.py" in lines
     assert [name for name, count in lines.items() if count > MAX_SWEEP_LINES] == []
+
+
+def test_words_are_the_standard_ones() -> None:
+    sources = [
+        *ROOT.glob("docs/**/*.md"),
+        *(path for folder in ("d3m_ray", "sweeps") for path in ROOT.glob(f"{folder}/**/*.py")),
+    ]
+    found = {path.name: HOMELY.findall(path.read_text(encoding="utf-8")) for path in [ROOT / "README.md", *sources]}
+    assert {name: words for name, words in found.items() if words} == {}

@@ -4,7 +4,7 @@ A fit that is lucky is lucky on val and on test, so the number of highest val ac
 is too high even where no number differs from random removal. Of 20,000 simulated arms without any effect (6 seeds, a
 fit's val and test accuracies correlated by 1), Student's two-sided t at 5% claimed a gain in 5.7% (3 numbers to choose
 among) and in 10.2% (8 numbers). The p below is two-sided: at 5% it claims something in 5%, and since the choice moves
-means upwards only, nearly all of that is gains. To leave each seed out of its own choice does not mend it,
+means upwards only, nearly all of that is gains. To leave each seed out of its own choice does not fix it,
 since the seeds' choices hang together: 8.6% and 10.6% claimed something.
 """
 

@@ -304,6 +304,6 @@ def _of_pairs(trials: pd.DataFrame) -> list[Caveat]:
         return []
     sentence = (
         f"These share fewer than {MIN_VALUES} of their seeds with random removal of as many: {'; '.join(few)}. The "
-        "difference is over those alone, and is not that of the two means; the same --seeds for both mend it."
+        "difference is over those alone, and is not that of the two means; the same --seeds for both solve it."
     )
     return [Caveat("pairs", sentence)]

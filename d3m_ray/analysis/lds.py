@@ -1,4 +1,4 @@
-"""Linear datamodeling scores: how well each method's scores foretell retraining, and how well any could."""
+"""Linear datamodeling scores: how well each method's scores predict retraining, and how well any could."""
 
 from collections.abc import Hashable, Iterator, Mapping
 from itertools import combinations
@@ -146,12 +146,12 @@ def _of_ceiling(rows: pd.DataFrame, seeds: str, is_common: bool) -> str:
     at_most = f", {row['ceiling_high']:.2f} at most" if has_bounds else ""
     if pd.isna(row["ceiling"]) and seeds == "base":
         return (
-            f"{common}: the seeds show nothing in common, and a method that reads them may foretell them all the same."
+            f"{common}: the seeds show nothing in common, and a method that reads them may predict them all the same."
         )
     if pd.isna(row["ceiling"]):
         return (
-            f"{common}: nothing that could be foretold shows above the noise of retraining{at_most}. More fits of each "
-            "subset, or subsets that lack more, would tell."
+            f"{common}: nothing that could be predicted shows above the noise of retraining{at_most}. More fits of "
+            "each subset, or subsets that lack more, would tell."
         )
     told = f"{common}, so a perfect method would reach about {row['ceiling']:.2f}{at_most}."
     if seeds == "base":

@@ -14,7 +14,7 @@ def render_lds(table: pd.DataFrame, title: str | None = None) -> Table:
     """The means of `lds_table`: of each study its methods, best first, and the ceiling of all of them."""
     rendered = Table(
         title=title,
-        caption="Spearman correlation of foretold and retrained outcomes, mean and 95% bootstrap interval over "
+        caption="Spearman correlation of predicted and retrained outcomes, mean and 95% bootstrap interval over "
         "subsets; the ceiling is what a perfect method would reach, or with base seeds one that does not read them",
         box=SIMPLE_HEAD,
     )

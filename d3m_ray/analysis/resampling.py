@@ -35,7 +35,7 @@ class Resampled:
 def resample_test_set(
     examples: pd.DataFrame, is_correct: Mapping[str, np.ndarray], num_resamples: int = NUM_RESAMPLES
 ) -> Resampled:
-    """The accuracies of fits on test sets whose examples are drawn anew, with replacement, within each cell.
+    """The accuracies of fits on test sets whose examples are drawn again, with replacement, within each cell.
 
     `examples` has Q rows with `group` and `label`; `is_correct` is [Q] bool by fit key. A resample is the same for
     every fit, since all answer the same examples; cells keep their sizes. A post that stands in two groups is two

@@ -197,7 +197,7 @@ class Results:
     def lds(self) -> pd.DataFrame:
         """The rows of `lds`; empty but for an experiment of sweeps/lds.py. Earlier ones are of one fit of each half.
 
-        Without those of an alignment that was made anew since, as by a later version of a method.
+        Without those of an alignment that was made again since, as by a later version of a method.
         """
         rows = self.store.read_all("lds", filters=[("experiment", "==", self.name)], say=self.say)
         rows = rows[~rows["lds_key"].isin(self._outdated_lds(rows))]

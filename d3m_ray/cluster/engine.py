@@ -78,8 +78,8 @@ def _join(address: str, say: Say) -> bool:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        mend = "see RAY_TMPDIR, the folder of its files" if address == "local" else f"see what listens at {address}"
-        raise ConnectionError(f"gave up waiting for {what}: {reason}; {mend}") from error
+        fix = "see RAY_TMPDIR, the folder of its files" if address == "local" else f"see what listens at {address}"
+        raise ConnectionError(f"gave up waiting for {what}: {reason}; {fix}") from error
     return address == "local"
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from d3m_ray.store.files import StoreError, expanded, refused
 
 
-def checked_file(out: str, mend: str = "name another, or leave it out for the standard output") -> Path:
+def checked_file(out: str, fix: str = "name another, or leave it out for the standard output") -> Path:
     """The path, where a file can be put in its place. Raises StoreError where something else lies there."""
     path = expanded(Path(out), "--out").absolute()
     with refused(f"--out {path}", "reached"):
         is_other = path.exists() and not path.is_file()
         path = path.resolve()
     if is_other:
-        raise StoreError(f"--out is a file, and {path} is none; {mend}")
+        raise StoreError(f"--out is a file, and {path} is none; {fix}")
     return path

@@ -1,4 +1,4 @@
-"""The checks at the edge: rows, groups and labels; each error names the place and the mend."""
+"""The checks at the edge: rows, groups and labels; each error names the place and the fix."""
 
 import itertools
 import re
@@ -25,7 +25,7 @@ NOT_SEEN = re.compile(  # zero-width and format characters, variation selectors,
 
 
 class DataError(InputError):
-    """A corpus breaks a rule; the message names the file, the row where there is one, and the mend."""
+    """A corpus breaks a rule; the message names the file, the row where there is one, and the fix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +49,14 @@ class Table:
             row -= len(part.frame)
         return f"{self.source}, line {self.lines[row]}" if len(self.lines) else f"{self.source}, row {row}"
 
-    def refuse(self, wrong: pd.Series, rule: str, mend: str, values: pd.Series | None = None) -> None:
+    def refuse(self, wrong: pd.Series, rule: str, fix: str, values: pd.Series | None = None) -> None:
         """Raise DataError at the first row marked wrong, with its value where given; nothing where none is."""
         rows = wrong.index[wrong.to_numpy(dtype=bool)]
         if not len(rows):
             return
         received = "" if values is None else f", received {shown(values.loc[rows[0]])}"
         more = f" ({len(rows) - 1:,} more rows like it)" if len(rows) > 1 else ""
-        raise DataError(f"{self.place(int(rows[0]))}: {rule}{received}{more}; {mend}")
+        raise DataError(f"{self.place(int(rows[0]))}: {rule}{received}{more}; {fix}")
 
 
 def join_tables(tables: Sequence[Table]) -> Table:

@@ -81,14 +81,14 @@ def load_splits(options: Any, source: Path | None = None) -> Splits:
 
     `source` is a folder of train.csv, val.csv and test.csv, taken as they are, or of the corpus in its original format,
     or None: ToxiGen and HateXplain then come from the hub, planted is made. An own corpus is a folder or a file. Raises
-    DataError where the source breaks a rule, naming the file, the row and the mend, InputError where an option does not
+    DataError where the source breaks a rule, naming the file, the row and the fix, InputError where an option does not
     apply to it.
     """
     corpus = corpus_of(options)
     if not corpus.reads_itself:
         if source is not None and not source.is_dir():
-            mend = "sweeps/own.py reads a single file" if source.exists() else "leave it out to use the hub"
-            raise DataError(f"--data is a folder, received {str(source)!r}, which is none; {mend}")
+            fix = "sweeps/own.py reads a single file" if source.exists() else "leave it out to use the hub"
+            raise DataError(f"--data is a folder, received {str(source)!r}, which is none; {fix}")
         if source is not None and is_csv_folder(source):
             _refuse_options(options, source)
             return load_csv_folder(source, corpus.name)

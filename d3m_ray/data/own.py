@@ -170,8 +170,8 @@ def _without_repeats(rows: Frames, tables: Tables, options: Own, sieve: Sieve) -
         if sieve.drops:
             differs = by_text.transform("nunique") > 1
         rule = f"a text has one label per group; another row gives the same text and group another label ({ASIDE})"
-        mend, reason = "correct one of the two, or leave both out", f"{split} row of a text with two labels"
-        single = sieve.without(tables[split], of_split, differs, rule, mend, reason)
+        fix, reason = "correct one of the two, or leave both out", f"{split} row of a text with two labels"
+        single = sieve.without(tables[split], of_split, differs, rule, fix, reason)
         frames[split] = drop_repeats(single, per_group=True)
         sieve.num_dropped[f"{split} row repeats another"] += len(single) - len(frames[split])
     if sieve.drops:

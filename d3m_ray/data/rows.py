@@ -29,11 +29,11 @@ class Sieve:
     num_dropped: Counter[str] = field(default_factory=Counter)
 
     def without(
-        self, table: Table, rows: pd.DataFrame, bad: pd.Series, rule: str, mend: str, reason: str
+        self, table: Table, rows: pd.DataFrame, bad: pd.Series, rule: str, fix: str, reason: str
     ) -> pd.DataFrame:
         """The rows that are not bad, the others counted under the reason; or DataError at the first."""
         if not self.drops:
-            table.refuse(bad, rule, f"{mend} (sweeps/own.py --bad-rows drop leaves such rows out)")
+            table.refuse(bad, rule, f"{fix} (sweeps/own.py --bad-rows drop leaves such rows out)")
         self.num_dropped[reason] += int(bad.sum())
         return rows[~bad]
 
@@ -55,8 +55,8 @@ def parse_rows(table: Table, options: Own, sieve: Sieve) -> pd.DataFrame:
     for column, noun in (("text", "text"), ("label", "label"), ("groups", "group")):
         if column == "groups" and options.identity_columns:
             continue
-        rule, mend = f"an example has a {noun}, this one is blank", "fill it in or leave out the row"
-        rows = sieve.without(table, rows, rows[column].isna(), rule, mend, f"row without {noun}")
+        rule, fix = f"an example has a {noun}, this one is blank", "fill it in or leave out the row"
+        rows = sieve.without(table, rows, rows[column].isna(), rule, fix, f"row without {noun}")
     return _with_identities(rows, options, sieve) if options.identity_columns else rows
 
 
@@ -87,8 +87,8 @@ def label_indices(table: Table, rows: pd.DataFrame, names: Sequence[str]) -> pd.
     """The rows with each label as its place among the names. Raises DataError at a label that is none of them."""
     indices = rows["label"].map({name: index for index, name in enumerate(names)})
     rule = f"a label is {' or '.join(names)}"
-    mend = "correct it or leave out the row; sweeps/own.py --labels takes other labels"
-    table.refuse(indices.isna(), rule, mend, rows["label"])
+    fix = "correct it or leave out the row; sweeps/own.py --labels takes other labels"
+    table.refuse(indices.isna(), rule, fix, rows["label"])
     return rows.assign(label=indices.astype("int64"))
 
 
@@ -103,10 +103,10 @@ def rows_by_split(table: Table, rows: pd.DataFrame, options: Own, sieve: Sieve) 
     splits = words.map(meant) if meant else words.str.lower().map(SPLIT_STEMS)
     names = ", ".join(meant or SPLIT_STEMS)
     found = listed({word for word in words if word is not None})
-    mend = f"the column holds {found}: say with --split-values which are train, val and test"
-    table.refuse(splits.isna() & words.notna(), f"{options.split_column} is one of {names}", mend, words)
-    rule, mend = f"an example has a split, its {options.split_column} is blank", "fill it in or leave out the row"
-    rows = sieve.without(table, rows, splits[rows.index].isna(), rule, mend, "row without split")
+    fix = f"the column holds {found}: say with --split-values which are train, val and test"
+    table.refuse(splits.isna() & words.notna(), f"{options.split_column} is one of {names}", fix, words)
+    rule, fix = f"an example has a split, its {options.split_column} is blank", "fill it in or leave out the row"
+    rows = sieve.without(table, rows, splits[rows.index].isna(), rule, fix, "row without split")
     if rows.empty:
         raise DataError(f"{table.source}: {options.split_column} is blank in every row; name another --split-column")
     return {split: rows[splits[rows.index] == split] for split in SPLIT_NAMES if (splits[rows.index] == split).any()}

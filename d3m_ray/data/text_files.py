@@ -52,7 +52,7 @@ def read_csv(path: Path, columns: Sequence[str], separator: str = ",") -> Table:
         line = _line_of_last_quote(content, begins, reader.line_num, separator)
         raise DataError(
             f'{path}, line {line}: a CSV file quotes a whole field with " and doubles it inside; the field that begins '
-            f"here does not end so ({error}); mend the quotes, or write the file with pandas.DataFrame.to_csv"
+            f"here does not end so ({error}); fix the quotes, or write the file with pandas.DataFrame.to_csv"
         ) from error
     finally:
         csv.field_size_limit(before)
@@ -81,13 +81,13 @@ def read_json_lines(path: Path, columns: Sequence[str]) -> Table:
     return Table(str(path), pd.DataFrame(values, dtype=object), np.array(lines))
 
 
-def check_columns(where: str, header: Sequence[str], columns: Sequence[str], mend: str) -> None:
+def check_columns(where: str, header: Sequence[str], columns: Sequence[str], fix: str) -> None:
     """Raises DataError where a column is missing, or stands twice so that nobody knows which is meant."""
     missing = [column for column in columns if column not in header]
     if missing:
         raise DataError(
             f"{where}: the columns are {', '.join(columns)}; {', '.join(missing)} missing, "
-            f"received {', '.join(map(str, header))}; rename or add ({mend}), or name yours by the flags of "
+            f"received {', '.join(map(str, header))}; rename or add ({fix}), or name yours by the flags of "
             "sweeps/own.py (--text-columns, --label-column, --group-columns)"
         )
     twice = sorted({column for column in columns if list(header).count(column) > 1})

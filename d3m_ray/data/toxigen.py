@@ -138,10 +138,8 @@ def generated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
         }
     )
     complete = _complete(raw)
-    mend = "the hub's configuration train has the right file"
-    table.refuse(
-        ~complete["label"].isin(range(NUM_LABELS)), "prompt_label is 0 or 1", mend, table.frame["prompt_label"]
-    )
+    fix = "the hub's configuration train has the right file"
+    table.refuse(~complete["label"].isin(range(NUM_LABELS)), "prompt_label is 0 or 1", fix, table.frame["prompt_label"])
     rows = complete.assign(
         example_id=[f"generated/{row}" for row in complete.index],
         label=complete["label"].astype("int64"),
@@ -164,8 +162,8 @@ def annotated_rows(table: Table, num_dropped: dict[str, int]) -> pd.DataFrame:
     )
     complete = _complete(raw)
     toxicity = complete["toxicity"]
-    mend = "the hub's configuration annotated has the right file"
-    table.refuse(~toxicity.between(1, 5), "toxicity_human is from 1 to 5", mend, table.frame["toxicity_human"])
+    fix = "the hub's configuration annotated has the right file"
+    table.refuse(~toxicity.between(1, 5), "toxicity_human is from 1 to 5", fix, table.frame["toxicity_human"])
     rows = pd.DataFrame(
         {
             "example_id": [f"annotated/{row}" for row in complete.index],

@@ -31,14 +31,14 @@ def words_of(table: Table, column: str) -> pd.Series:
 
     Raises DataError at a value that is neither a word, of one line, nor a finite number.
     """
-    rule, mend = f"{column} holds words of one line or finite numbers", "write it as one, or leave the row out"
-    return _converted(table, column, _as_word, rule, mend)
+    rule, fix = f"{column} holds words of one line or finite numbers", "write it as one, or leave the row out"
+    return _converted(table, column, _as_word, rule, fix)
 
 
 def numbers_of(table: Table, column: str) -> pd.Series:
     """The column as float64, true and false as 1 and 0, NaN where blank. Raises DataError at what is no number."""
-    rule, mend = f"{column} holds finite numbers", "write it as one, or leave it blank"
-    return _converted(table, column, _as_number, rule, mend).astype("float64")
+    rule, fix = f"{column} holds finite numbers", "write it as one, or leave it blank"
+    return _converted(table, column, _as_number, rule, fix).astype("float64")
 
 
 def canonical(word: str) -> str:
@@ -60,7 +60,7 @@ def is_number(word: str) -> bool:
     return NUMBER.fullmatch(word) is not None
 
 
-def _converted(table: Table, column: str, convert: Callable[[Any], Any], rule: str, mend: str) -> pd.Series:
+def _converted(table: Table, column: str, convert: Callable[[Any], Any], rule: str, fix: str) -> pd.Series:
     """Each value converted; a ValueError means that it is refused."""
     values = pd.Series(_scalars(table.frame[column]), index=table.frame.index, dtype=object)
     converted: list[Any] = []
@@ -71,7 +71,7 @@ def _converted(table: Table, column: str, convert: Callable[[Any], Any], rule: s
         except ValueError:
             wrong[row] = True
             converted.append(None)
-    table.refuse(pd.Series(wrong, index=values.index), rule, mend, values)
+    table.refuse(pd.Series(wrong, index=values.index), rule, fix, values)
     return pd.Series(converted, index=values.index, dtype=object)
 
 

@@ -1,4 +1,4 @@
-"""How well each method's scores foretell retraining: the linear datamodeling score over random subsets of train.
+"""How well each method's scores predict retraining: the linear datamodeling score over random subsets of train.
 
 Shapes: M subsets, F fits of each, N train examples, Q val examples, G groups, T targets of one kind. Kinds: `query`,
 the target of each val example; `group`, its mean over each group; `alignment`, the sum of these means with the weights

@@ -63,7 +63,7 @@ class Progress:
         self._live.update(Text(f"{label}: {num_done} of {num_shards} shards, {left} left"))
 
     def begin_fits(self, num_fits: int) -> None:
-        """Start counting fits anew; the best val WGA stays."""
+        """Start counting fits from zero; the best val WGA stays."""
         self._num_fits, self._start = num_fits, time.monotonic()
         self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
 

@@ -1,7 +1,7 @@
 """Removal in rounds: how far each arm and number is, by the alignments that the store has of its rounds.
 
 Round t removes its share by the alignment of what the rounds before left, made with models that are trained without
-what these removed. The rounds so far are found anew from the store each time: it alone says where they stand.
+what these removed. The rounds so far are found again from the store each time: it alone says where they stand.
 """
 
 from collections.abc import Collection, Iterator, Sequence

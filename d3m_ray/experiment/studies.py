@@ -23,7 +23,7 @@ FITS_ACROSS_SEEDS = 2  # of each subset: two tell what a perfect method would re
 
 @dataclass(frozen=True)
 class LdsConfig:
-    """An experiment whose --methods are attribution methods, judged by how well they foretell retraining."""
+    """An experiment whose --methods are attribution methods, judged by how well they predict retraining."""
 
     experiment: ExperimentConfig
     """The corpus, the model and the methods; --num-removed and --seeds do not apply."""

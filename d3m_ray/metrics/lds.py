@@ -1,4 +1,4 @@
-"""The linear datamodeling score: how well attribution scores foretell retrained models, and how well any could.
+"""The linear datamodeling score: how well attribution scores predict retrained models, and how well any could.
 
 Shapes: M subsets of train that a model was retrained on, F fits of each, N train examples, T targets (queries, groups,
 or one weighed sum of them), R resamples.
@@ -52,7 +52,7 @@ def linear_datamodeling_scores(
     not fit, values are not finite, or M is below 3.
     """
     _check(scores, kept, outputs)
-    predicted = _foretold(kept.astype(np.float64), scores.astype(np.float64))
+    predicted = _predicted(kept.astype(np.float64), scores.astype(np.float64))
     counts = _counts(len(kept), num_resamples, seed)
     pairs = zip(predicted.T, outputs.T, strict=True)
     return _summary(np.stack([rank_correlations(*pair, counts) for pair in pairs], axis=1), len(kept))
@@ -95,7 +95,7 @@ def ceiling_bound(bound: np.ndarray, num_fits: int) -> np.ndarray:
     return np.where(bound <= 0, 0.0, ceiling(bound, num_fits))
 
 
-def _foretold(kept: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _predicted(kept: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """[M, T] sums of the scores [N, T] that each subset keeps, as the order of the subsets: equal ones are one number.
 
     What floating point makes of one sum in two orders would else be ranked, of constant scores too.

@@ -15,10 +15,10 @@ def check_removals(numbers: Sequence[int | str]) -> None:
     for number in numbers:
         if not is_removal(number):
             blanks = " ".join(str(number).replace(",", " ").split())
-            mend = f"; a list is separated by blanks, not commas: {blanks}" if "," in str(number) else ""
+            fix = f"; a list is separated by blanks, not commas: {blanks}" if "," in str(number) else ""
             if re.fullmatch(r"0?\.\d+", str(number)):
-                mend = f"; did you mean {100 * float(number):g}%?"
-            raise InputError(f"{rule}, received {number!r}{mend}")
+                fix = f"; did you mean {100 * float(number):g}%?"
+            raise InputError(f"{rule}, received {number!r}{fix}")
 
 
 SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")

@@ -51,9 +51,9 @@ class AlignmentConfig:
                 rule = f"--beta is for --group-weights softmax, and this is {self.group_weights}"
                 without_effect["beta"] = rule, "--group-weights softmax"
         defaults = {field.name: field.default for field in fields(self)}
-        for name, (rule, mend) in without_effect.items():
+        for name, (rule, fix) in without_effect.items():
             if (value := getattr(self, name)) != defaults[name]:
-                raise InputError(f"{rule}; received --{name.replace('_', '-')} {value}: leave it out, or take {mend}")
+                raise InputError(f"{rule}; received --{name.replace('_', '-')} {value}: leave it out, or take {fix}")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ Parsed = TypeVar("Parsed")
 
 
 class StoreError(Exception):
-    """The store, or a file of it, cannot be used as asked; the message says which and what mends it."""
+    """The store, or a file of it, cannot be used as asked; the message says which and what fixes it."""
 
 
 class DamagedError(StoreError):

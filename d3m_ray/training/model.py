@@ -53,7 +53,7 @@ class PretrainedModel:
     weights: Mapping[str, np.ndarray]
     """State dictionary, float32 numpy arrays."""
     new_modules: tuple[str, ...]
-    """Modules that the pretrained weights lack (the head): drawn anew from the seed of each fit."""
+    """Modules that the pretrained weights lack (the head): drawn again from the seed of each fit."""
     warnings: tuple[str, ...] = ()
     """What a person should know of how it was loaded, a sentence each; enters no hash."""
 
@@ -129,7 +129,7 @@ def _is_path(name_or_dir: str) -> bool:
 
 
 def _why_not_loaded(name_or_dir: str, error: Exception) -> str:
-    """One line: the rule, what was received, and the mend."""
+    """One line: the rule, what was received, and the fix."""
     reason = " ".join(str(error).split()) or type(error).__name__
     if "trust_remote_code" in reason:
         return (

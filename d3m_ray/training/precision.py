@@ -17,12 +17,12 @@ def device_of(kind: DeviceKind) -> torch.device:
     """The device of this kind. Raises RunError where this process was given one of another, whose bits are others."""
     device = default_device()
     if device.type != kind:
-        mend = (
+        fix = (
             "give it one (--gpus-per-trial, --gpus-per-worker)"
             if kind == "cuda"
             else "take --gpus-per-trial 1 and --gpus-per-worker 1, or hide the GPU by CUDA_VISIBLE_DEVICES="
         )
-        raise RunError(f"what is planned for {kind} runs on no other device; this process has {device.type}: {mend}")
+        raise RunError(f"what is planned for {kind} runs on no other device; this process has {device.type}: {fix}")
     return device
 
 

@@ -174,17 +174,17 @@ def test_where_there_is_room_nothing_is_said_of_it(store: Store) -> None:
     assert remark(store, ceiling=0.95, ceiling_high=0.98).endswith("about 0.95, 0.98 at most.")
 
 
-def test_fits_that_do_not_agree_leave_nothing_to_foretell(store: Store) -> None:
+def test_fits_that_do_not_agree_leave_nothing_to_predict(store: Store) -> None:
     unknown = {"ceiling": np.nan, "ceiling_low": 0.0, "ceiling_high": 0.3}
     said = remark(store, fit_correlation=-0.1, fit_correlation_low=-0.3, fit_correlation_high=0.05, **unknown)
-    assert "two fits of one subset correlate -0.10 [-0.30, 0.05]: nothing that could be foretold shows above" in said
+    assert "two fits of one subset correlate -0.10 [-0.30, 0.05]: nothing that could be predicted shows above" in said
     assert "0.30 at most" in said
     of_base = remark(store, subset_seeds="base", fit_correlation=-0.1, **unknown)
-    assert "a method that reads them may foretell them all the same" in of_base
+    assert "a method that reads them may predict them all the same" in of_base
     assert "at most" not in of_base
 
 
-def test_outcomes_that_do_not_vary_are_not_mended_by_a_second_fit(store: Store) -> None:
+def test_outcomes_that_do_not_vary_are_not_fixed_by_a_second_fit(store: Store) -> None:
     said = remark(store, fit_correlation=np.nan, ceiling=np.nan)
     assert "no ceiling is known of outcomes that do not vary." in said
     assert "--fits-per-subset" not in said

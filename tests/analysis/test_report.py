@@ -238,7 +238,7 @@ def test_an_lds_has_its_own_question_answer_and_table(tmp_path: Path) -> None:
         store.write("lds", method, frame, {}, method)
     (results,) = read_results(store)
     text = Document(report_page(results, {})).text
-    assert "Which attribution method's scores foretell what retraining does?" in text
+    assert "Which attribution method's scores predict what retraining does?" in text
     assert "per val example, highest first" in text
     assert "20 subsets that keep 50% of train: ekfac 0.50 (0.45 to 0.55); trak 0.25 (0.20 to 0.30)." in text
     assert "two fits of one subset correlate 0.40 [0.10, 0.60], so a perfect method would reach about 0.76" in text

@@ -1,6 +1,6 @@
 """Which methods serve which architectures, held against docs/models.md, and that a wrong gradient is found.
 
-`D3M_RAY_REWRITE_DOCS=1 python -m pytest tests/attribution/test_support.py` writes the page's table anew.
+`D3M_RAY_REWRITE_DOCS=1 python -m pytest tests/attribution/test_support.py` writes the page's table again.
 """
 
 import dataclasses

@@ -85,7 +85,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "parts"), BAD.values(), ids=BAD)
-def test_an_error_names_file_row_and_mend(
+def test_an_error_names_file_row_and_fix(
     write_csv_folder: WriteFolder, content: str | bytes | None, parts: list[str]
 ) -> None:
     with pytest.raises(DataError) as caught:

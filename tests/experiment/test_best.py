@@ -60,7 +60,7 @@ def selection_of(store: Store, method: str) -> dict:
 
 @pytest.mark.parametrize("method", ARMS)
 def test_the_gains_are_of_the_val_target_and_paired_by_seed(store: Store, method: str) -> None:
-    """Computed anew from the stored margins of val alone."""
+    """Computed again from the stored margins of val alone."""
     fits = store.read_all("fits").query("split == 'val'").assign(value=lambda f: -np.log1p(np.exp(-f["margin"])))
     (record,) = store.read_experiments().values()
     name = "trak_auto" if "auto" in method else "trak"

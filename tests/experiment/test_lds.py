@@ -76,7 +76,7 @@ def test_removal_by_each_method_stands_beside_random_removal(measured):
     assert set(removed) == set(alignment["alignment"].nsmallest(16).index)
 
 
-def test_the_score_is_the_rank_correlation_of_foretold_and_retrained_margins(measured):
+def test_the_score_is_the_rank_correlation_of_predicted_and_retrained_margins(measured):
     splits = load_splits(SMALL.experiment.corpus)
     of_trak = measured.read_all("query_scores").query("method == 'trak'")
     scores = of_trak.pivot(index="example_id", columns="query_id", values="score")
@@ -117,7 +117,7 @@ def test_the_score_is_the_rank_correlation_of_foretold_and_retrained_margins(mea
     assert found["query", "mean"] == pytest.approx(found["query"].drop("mean").mean())
 
 
-def test_the_alignment_foretells_the_weighed_sum_of_the_groups(measured):
+def test_the_alignment_predicts_the_weighed_sum_of_the_groups(measured):
     splits = load_splits(SMALL.experiment.corpus)
     (row,) = measured.read_all("lds").query("method == 'trak' and kind == 'alignment'").to_dict("records")
     configuration = measured.read_metadata("lds", row["lds_key"], "trak")["configuration"]
@@ -159,7 +159,7 @@ def test_a_subset_of_which_a_fit_is_lost_does_not_count(measured):
     assert rest.trials == (*subsets.trials[:2], *subsets.trials[3:])
 
 
-def test_another_target_is_foretold_and_measured(measured):
+def test_another_target_is_predicted_and_measured(measured):
     """Of retrained models minus the loss, whose scores are weighed; the fits are those of the margin's LDS."""
     splits, stored = load_splits(SMALL.experiment.corpus), measured.keys("fits")
     experiment = dataclasses.replace(SMALL.experiment, methods=("embedding",), alignment=AlignmentConfig(target="loss"))
@@ -248,11 +248,11 @@ def test_what_is_no_attribution_method_is_refused():
 
 
 @pytest.mark.slow
-def test_scores_of_gradients_foretell_retraining_better_than_chance(tmp_path):
+def test_scores_of_gradients_predict_retraining_better_than_chance(tmp_path):
     """On planted text, of TRAK and of EK-FAC: an interval above zero, and a score well above that of chance."""
     options = Planted(seed=11)
     # A model of random weights, trained at a high rate for as many steps as the full split has, is past what gradients
-    # of its end foretell: two fits of one subset do not correlate then, so there is nothing to foretell.
+    # of its end predict: two fits of one subset do not correlate then, so there is nothing to predict.
     training = TrainingConfig(num_epochs=3, learning_rate=1e-3, final_model="last", pairing="independent")
     experiment = dataclasses.replace(
         SMALL.experiment,

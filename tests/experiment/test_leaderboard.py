@@ -72,16 +72,16 @@ def test_the_same_seed_score_is_that_of_a_loop_over_the_stored_fits(results):
     made = store.read_metadata("alignments", results.record.keys["alignments"]["tracin"], "tracin")["configuration"]
     weights = dict(zip(made["group_names"], made["group_weights"], strict=True))
     fits = store.read_metadata("lds", row["lds_key"], "tracin")["configuration"]["fits"]
-    foretold, retrained = [], []
+    predicted, retrained = [], []
     trials = results.all_trials.query("seed >= 1_000_000_000").drop_duplicates("trial_key").set_index("fit_key")
     assert set(trials.index) == set(fits)
     for fit_key in fits:
         removed = store.read("removals", trials.loc[fit_key, "trial_key"], "random")["example_id"]
-        foretold.append(alignment.drop(removed).sum())
+        predicted.append(alignment.drop(removed).sum())
         of_val = store.read("fits", fit_key).query("split == 'val'")
         values = of_val["margin"] if results.target == "margin" else -np.log1p(np.exp(-of_val["margin"]))
         retrained.append(sum(weights[group] * mean for group, mean in values.groupby(of_val["group"]).mean().items()))
-    assert row["lds"] == pytest.approx(spearmanr(foretold, retrained).statistic)
+    assert row["lds"] == pytest.approx(spearmanr(predicted, retrained).statistic)
 
 
 def test_subsets_are_trials_and_no_arm(results):

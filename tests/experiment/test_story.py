@@ -323,7 +323,7 @@ def test_other_weights_of_the_groups_reuse_the_stored_scores(every_arm, monkeypa
         np.testing.assert_allclose(found[expected.index], expected, rtol=1e-12)
 
 
-def test_a_method_is_scored_anew_for_its_own_settings_only(every_arm, tmp_path, monkeypatch):
+def test_a_method_is_scored_again_for_its_own_settings_only(every_arm, tmp_path, monkeypatch):
     methods = ("trak_helpful", "ekfac")
     config = dataclasses.replace(SMALL, methods=methods, num_removed=(10,), seeds=(0,), ekfac=EkfacConfig(damping=0.2))
     run(config, every_arm)

@@ -105,7 +105,7 @@ def test_what_rounding_makes_of_equal_sums_is_not_ranked():
     tenths = rng.integers(1, 4, size=3333)
     scores = np.stack([np.full(3333, 0.7), np.full(3333, 0.77), np.full(3333, 0.1), tenths / 10], axis=1)
     result = linear_datamodeling_scores(scores, kept, outputs, num_resamples=10)
-    assert np.isnan(result.values[:3]).all(), "scores that are all alike foretell nothing"
+    assert np.isnan(result.values[:3]).all(), "scores that are all alike predict nothing"
     assert result.values[3] == pytest.approx(spearmanr(kept @ tenths, outputs[:, 3]).statistic)
 
 

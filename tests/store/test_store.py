@@ -287,7 +287,7 @@ def test_tables_and_methods_go_together(store: Store) -> None:
         store.keys("trial")
 
 
-def test_a_truncated_file_is_named_with_its_mend(store: Store) -> None:
+def test_a_truncated_file_is_named_with_its_fix(store: Store) -> None:
     for key in ("k1", "k2"):
         store.write("fits", key, make_frame("fits", key, num_rows=100), {})
     path = Path(f"{store}/fits/k2.parquet")

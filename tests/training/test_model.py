@@ -93,7 +93,7 @@ def test_the_hash_sees_weights_and_configuration(tiny_base):
     assert tiny_base("bert").content_hash() != tiny_base("bert", dropout=0.1).content_hash()
 
 
-def test_a_model_that_is_not_there_is_said_with_the_mend(tmp_path):
+def test_a_model_that_is_not_there_is_said_with_the_fix(tmp_path):
     with pytest.raises(InputError, match=r"(?s)--model is a transformers folder, a hub name or 'tiny'.*download"):
         load_pretrained(str(tmp_path / "absent"), [])
 

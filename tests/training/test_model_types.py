@@ -150,7 +150,7 @@ READS_NEIGHBOURS = {
     "convbert": "its convolution over tokens does not stop at a text's end",
     "fnet": "its Fourier transform has no mask",
     "nystromformer": "its landmarks are means over padding too",
-    "reformer": "its hashes are drawn at random, and anew each time",
+    "reformer": "its hashes are drawn at random, others each time",
     "t5gemma": "its classifier reads one place further where there is padding",
     "xlnet": "its classifier reads the last place, padded or not",
     "yoso": "its convolution multiplies by a mask that is made to be added",

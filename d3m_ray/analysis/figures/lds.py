@@ -22,7 +22,7 @@ def lds_figure(results: Results, means: pd.DataFrame) -> Figure:
     with house_style():
         methods = method_order(means["method"])
         names = shortened(methods)
-        page = Page("Linear datamodeling score: how well scores foretell retraining", results)
+        page = Page("Linear datamodeling score: how well scores predict retraining", results)
         kinds = [kind for kind in KINDS if kind in set(means["kind"])]
         studies = list(means.groupby(STUDY, sort=True))
         left = max(map(text_inches, names.values())) + 0.12
@@ -39,7 +39,7 @@ def lds_figure(results: Results, means: pd.DataFrame) -> Figure:
                 axes.set_yticks(range(len(methods)), names.values() if axes is panels[0] else [""] * len(methods))
                 of_share = f"{as_percent(share)} kept{', base seeds' if seeds == 'base' else ''}, "
                 head(axes, (of_share if len(studies) > 1 else "") + KINDS[kind])
-        page.label_axes(rows, across="mean rank correlation of foretold and retrained outcomes")
+        page.label_axes(rows, across="mean rank correlation of predicted and retrained outcomes")
         return page.finish([_caption(means)], key_lines(names))
 
 

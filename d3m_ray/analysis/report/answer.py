@@ -27,7 +27,7 @@ class Answer:
 
 
 def answer_of(results: Results) -> Answer:
-    """The headline of an experiment, or, of an LDS, which method foretells retraining best."""
+    """The headline of an experiment, or, of an LDS, which method predicts retraining best."""
     if is_lds(results):
         return Answer(_lds_sentence(results), lds_remarks(results), warnings(results), "lds")
     found = headline(results)

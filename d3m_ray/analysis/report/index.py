@@ -38,7 +38,7 @@ def index_page(
     """The experiments of a store beside each other: headline, a link to each page, settings in which they differ.
 
     `hrefs` are the relative addresses of the pages by the experiments' names. `damaged` are the sentences about damaged
-    files. `headlines` are by name what is known of them; the others are found anew.
+    files. `headlines` are by name what is known of them; the others are found again.
     """
     known = headlines or {}
     entries = [_entry(results, hrefs[results.name], known.get(results.name)) for results in experiments]

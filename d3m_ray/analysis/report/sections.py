@@ -51,7 +51,7 @@ def figures_section(figures: Mapping[str, str], files: Mapping[str, Sequence[str
 def result_sections(results: Results) -> list[Section]:
     """What the experiment found: of an LDS its scores, else differences, groups, and what the methods say."""
     if len(results.lds):
-        return [Section("lds", "Which scores foretell retraining", tables=lds_tables(results))]
+        return [Section("lds", "Which scores predict retraining", tables=lds_tables(results))]
     return [
         Section("differences", "What the arms change", tables=difference_tables(results)),
         Section("accuracies-of-groups", "Groups", tables=group_tables(results)),

@@ -46,7 +46,7 @@ def question(results: Results) -> str:
     dataset, model = results.configuration["dataset"], results.configuration["model"]
     if is_lds(results):
         return (
-            f"Which attribution method's scores foretell what retraining does? {model} was trained again on random "
+            f"Which attribution method's scores predict what retraining does? {model} was trained again on random "
             f"subsets of the train examples of {dataset}; each method is judged by how well its scores order what "
             "comes of those models: the linear datamodeling score (LDS), a Spearman correlation."
         )

@@ -179,7 +179,7 @@ def example_tables(results: Results) -> list[TableView]:
 
 
 def lds_tables(results: Results) -> list[TableView]:
-    """How well each method's scores foretell retraining: over all, and by group; none for other experiments."""
+    """How well each method's scores predict retraining: over all, and by group; none for other experiments."""
     if results.lds.empty:
         return []
     study = ("keep_share", "subset_seeds", "kind")

@@ -48,7 +48,7 @@ KINDS = (nn.Linear,)  # of the layers that the library can track; GPT-2's Conv1D
 MAX_PARTITIONS = 32  # each leaves factors of about twice the size of the layers
 QUERY_BATCH_BYTES = 1 << 30  # of the gradients, over all layers, of the queries that one pass over train scores
 QUERY_BATCHES = 4  # of a step that scores single queries: writing and reading the factors is small beside them
-TRAIN_PER_QUERY_TOKENS = 4  # of a scoring step at least: every step takes the gradients of its queries anew
+TRAIN_PER_QUERY_TOKENS = 4  # of a scoring step at least: every step takes the gradients of its queries again
 
 
 def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:

@@ -140,7 +140,7 @@ def _cost(inputs: AttributionInputs, config: TrakConfig) -> str:
     )
     draws = _num_parameters(checkpoint) * config.projection_dim / 1e9
     return (
-        "traker projects without its CUDA kernel (fast_jl, on a GPU) here: it draws its random matrix anew for every "
+        "traker projects without its CUDA kernel (fast_jl, on a GPU) here: it draws its random matrix again for every "
         f"batch, {draws:.3g} billion numbers in each of {num_batches} batches, and a CPU core draws about 0.28 billion "
         "a second. The method trak scores by the same equation without such a matrix."
     )
@@ -160,7 +160,7 @@ def make_batches(
 ) -> list[list[np.ndarray]]:
     """Shards, each a list of batches of positions, longest first: every example once, the same for any pool.
 
-    A batch is as large as memory allows: the random matrix is drawn anew for each, whatever its size.
+    A batch is as large as memory allows: the random matrix is drawn again for each, whatever its size.
     """
     most = max(1, GRADIENT_BYTES // (_num_parameters(checkpoint) * _dtype(precision).itemsize))
     batches = [

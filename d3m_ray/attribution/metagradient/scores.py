@@ -65,11 +65,11 @@ def _scores(method: str, inputs: AttributionInputs, pool: WorkerPool, of_groups:
         traced = _trace_runs(method, inputs, task, numbers[start : start + pool.num_workers], pool)
         slopes += [of_run.example_slopes.T for of_run in traced]
         growths += [float(of_run.growth.max()) for of_run in traced]
-    _report(method, inputs, growths, [foretold_change(of_run) for of_run in slopes])
+    _report(method, inputs, growths, [predicted_change(of_run) for of_run in slopes])
     return np.mean(slopes, axis=0).astype(np.float32)
 
 
-def foretold_change(slopes: np.ndarray) -> float:
+def predicted_change(slopes: np.ndarray) -> float:
     """By how much, one standard deviation, slopes [N, S] say that a random tenth of train less changes a target.
 
     The largest of the targets'. It stands to be compared with what retraining does.
@@ -82,7 +82,7 @@ def foretold_change(slopes: np.ndarray) -> float:
 def _report(method: str, inputs: AttributionInputs, growths: list[float], changes: list[float]) -> None:
     """Record and say how far a method's slopes may be trusted. Raises FloatingPointError where they are absurd."""
     inputs.record("cotangent_growth", growths)
-    inputs.record("foretold_change", changes)
+    inputs.record("predicted_change", changes)
     growth, change = float(np.max(growths)), float(np.max(changes))  # max() passes over NaN that is not first
     if not change <= REFUSED_CHANGE:
         raise FloatingPointError(
@@ -162,7 +162,7 @@ def _check_replays(method: str, inputs: AttributionInputs, distances: list[float
     if not worst <= REFUSED_DISTANCE:
         raise ValueError(
             f"{method} replays the run that a checkpoint came from, and a replay here ends {worst:.2g} of the way away "
-            "from it: run it where the base models were trained, or let it train them anew, in another --store"
+            "from it: run it where the base models were trained, or let it train them again, in another --store"
         )
     if worst > 0:
         inputs.say(

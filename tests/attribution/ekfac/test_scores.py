@@ -266,7 +266,7 @@ def _head_features(checkpoint: Checkpoint, examples: TokenizedExamples) -> np.nd
     return np.concatenate([c["classifier"].rows for _, c in _one_by_one(model, _linears(model), examples)])
 
 
-def test_scores_foretell_exact_leave_one_out_of_a_logistic_regression(made_inputs):
+def test_scores_predict_exact_leave_one_out_of_a_logistic_regression(made_inputs):
     l2 = 0.05
     inputs = made_inputs(num_train=80, num_queries=10)
     checkpoint = inputs.checkpoints[0]

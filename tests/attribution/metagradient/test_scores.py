@@ -292,7 +292,7 @@ def test_growth_is_recorded_warned_of_and_refused(made, monkeypatch):
         (checkpoint,), train, queries, 2, "float32", say=said.append, record=findings.__setitem__
     )
     aligned(inputs)
-    (growth,), (change,) = findings["cotangent_growth"], findings["foretold_change"]
+    (growth,), (change,) = findings["cotangent_growth"], findings["predicted_change"]
     assert growth > 1
     assert said[0].startswith(f"metagradient: going back through training, the derivatives grew {growth:.3g} times; ")
     assert said[0].endswith(f"changes the target by {change:.2g}, one standard deviation")
@@ -339,11 +339,11 @@ def test_derivatives_that_are_lost_in_the_second_of_two_runs_are_refused(made, m
         aligned(AttributionInputs((one, two), train, queries, 2, "float32"), "tracin", TwoWorkers())
 
 
-def test_the_foretold_change_is_that_of_leaving_out_a_tenth_at_random():
+def test_the_predicted_change_is_that_of_leaving_out_a_tenth_at_random():
     rng = np.random.default_rng(0)
     slopes = rng.normal(size=(200, 2)) * [1, 3]
     drawn = [slopes[rng.choice(200, 20, replace=False), 1].sum() for _ in range(4000)]
-    assert scores.foretold_change(slopes) == pytest.approx(np.std(drawn), rel=0.05)
+    assert scores.predicted_change(slopes) == pytest.approx(np.std(drawn), rel=0.05)
 
 
 def test_dropout_that_is_drawn_otherwise_where_it_is_differentiated_twice_is_refused(made, monkeypatch):
@@ -379,7 +379,7 @@ def _telling(tokens, share_wrong=0.0):
 
 
 @pytest.mark.slow
-def test_it_foretells_retraining_without_a_tenth_under_the_same_seed(tiny_base, made_tokens):
+def test_it_predicts_retraining_without_a_tenth_under_the_same_seed(tiny_base, made_tokens):
     pretrained, queries = tiny_base("bert", dropout=0.1), _telling(made_tokens("val", 100, seed=1))
     single = {"precision": "float32", "final_model": "last"}
     pretraining = TrainingConfig(num_epochs=4, learning_rate=3e-3, **single)
