@@ -39,7 +39,7 @@ def announced(what: str, say: Say = say_plainly) -> Iterator[None]:
 
 
 class Patience:
-    """What a loop waits for, and how long at most. Call `spend` in each round without effect, `renew` after any other."""
+    """What a loop waits for, and how long at most. Call `spend` after a round without news, `renew` after others."""
 
     def __init__(self, what: str, fix: str, max_seconds: float, say: Say = say_plainly) -> None:
         self._what, self._fix, self._max_seconds, self._say = what, fix, max_seconds, say
