@@ -16,6 +16,7 @@ from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.scorers import Score
 from d3m_ray.attribution.support import coverage
+from d3m_ray.attribution.worker import forget_models
 from d3m_ray.experiment.keys import (
     alignment_key,
     attribution_method,
@@ -184,8 +185,12 @@ def attribute(
     settings = config.settings_of(method)
     score = _score_of(method, run, each_query)
     start = time.perf_counter()
-    with run.engine.pool(run.progress.shards) as pool:
-        scores = score(inputs, settings, pool)
+    try:
+        with run.engine.pool(run.progress.shards) as pool:
+            scores = score(inputs, settings, pool)
+    except BaseException:  # Ctrl-C too: a notebook's process goes on
+        forget_models()
+        raise
     return scores, time.perf_counter() - start
 
 

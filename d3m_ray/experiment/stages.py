@@ -114,6 +114,8 @@ def forget_superseded(run: Run, trials: Sequence[TrialSpec]) -> None:
     An experiment's settings stay, but what an arm selects changes with its code, or with a method's version, and may
     change back. Where the arm decides the number, those of every other number go. Fits stay.
     """
+    if not trials:
+        return
     store = run.context.store
 
     def place(method: str, num_removed: int, seed: int) -> tuple[str, int | None, int]:

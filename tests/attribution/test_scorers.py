@@ -1,6 +1,7 @@
 """Scorers of one function over query sets: the sets that it is asked for, and the shape that it gives."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -62,3 +63,14 @@ def test_no_method_changes_what_the_fits_after_it_are_trained_on(inputs):
     for array in (examples.flat_ids, examples.offsets, examples.labels, examples.groups, *shared.values()):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
+
+
+def test_inputs_travel_without_those_who_are_told_of_them(inputs):
+    told = []
+    listening = dataclasses.replace(inputs, say=told.append, record=lambda name, value: told.append(name))
+    there = pickle.loads(pickle.dumps(listening))
+    there.say("at a worker")
+    there.record("at a worker", 1)
+    listening.say("at the driver")
+    assert told == ["at the driver"]
+    assert there.train.flat_ids.tolist() == inputs.train.flat_ids.tolist()
