@@ -184,6 +184,7 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
     """
     from d3m_ray.experiment.keys import checkpoint_keys
     from d3m_ray.experiment.plan import asked_trials, plan_trials, reads_base_models
+    from d3m_ray.experiment.scoring import lacks_scores
     from d3m_ray.selection.arms import Evidence
 
     config, context = prepared.config, prepared.context
@@ -205,10 +206,13 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
         is_there = (trial.method, trial.seed) in decided if trial.num_removed is None else key in there
         rows.append((*key, state.get(key) or (STORED if is_there else WAITING)))
     trials = pd.DataFrame(rows, columns=["method", "num_removed", "seed", "state"]).astype({"num_removed": "Int64"})
-    wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored}
+    wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored} - fits
     if reads_base_models(config):
-        wanted |= {*checkpoint_keys(config, context)}
-    return Plan(context.experiment, trials, len(wanted - fits), int((trials["state"] == STORED).sum()))
+        base_models = checkpoint_keys(config, context)
+        wanted |= {key for key in base_models if key not in fits}
+        if lacks_scores(config, context):  # which are made with the weights, and these may have been deleted
+            wanted |= {key for key in base_models if not opened.has_checkpoint(key)}
+    return Plan(context.experiment, trials, len(wanted), int((trials["state"] == STORED).sum()))
 
 
 def placed(config: ExperimentConfig, store: str | Path | None, engine: str | None) -> ExperimentConfig:

@@ -117,6 +117,17 @@ def test_a_damaged_trial_is_planned_and_recorded_again(
     assert d3m.plan(CONFIG, store).is_done
 
 
+def test_base_models_whose_weights_were_deleted_are_planned_where_scores_are_missing(ran: Ran, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(ran.result.store, tmp_path / "store"))
+    more = dataclasses.replace(CONFIG, methods=(*CONFIG.methods, "embedding"))
+    assert d3m.plan(more, store).num_fits == 0
+    shutil.rmtree(store / "checkpoints")
+    assert d3m.plan(CONFIG, store).is_done
+    assert d3m.plan(more, store).num_fits == 1
+    shutil.rmtree(store / "scores")
+    assert d3m.plan(CONFIG, store).num_fits == 1
+
+
 def test_more_seeds_are_planned_beside_what_is_stored(ran: Ran) -> None:
     more = d3m.plan(dataclasses.replace(CONFIG, seeds=(0, 1, 2)), ran.result.store)
     assert (more.num_stored, more.num_fits) == (NUM_TRIALS, 2)
