@@ -209,7 +209,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     def work() -> int:
         if given[:1] == ["--version"]:
-            print(f"d3m-ray {__version__}")
+            with on_standard_output():
+                print(f"d3m-ray {__version__}")
             return 0
         if given and given[0] in runs.COMMANDS:
             runs.start(given[0], given[1:])

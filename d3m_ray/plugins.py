@@ -4,6 +4,7 @@ A package names its module under the entry point group `d3m_ray`; a module that 
 imported before the name is used.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields, is_dataclass, make_dataclass, replace
@@ -17,8 +18,9 @@ from d3m_ray.data.checks import DataError, check_splits
 from d3m_ray.data.corpora import CORPORA, Corpus
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
+from d3m_ray.keys import content_hash
 from d3m_ray.records import Splits
-from d3m_ray.rules import flags_of
+from d3m_ray.rules import check_storable, flags_of
 from d3m_ray.selection.arms import ARM_SUFFIXES, ARMS, Arm, Evidence, arms_of_method
 
 if TYPE_CHECKING:
@@ -37,9 +39,10 @@ def method(
 
     Column s says how much each train example raises the mean target of the queries `inputs.query_sets[s]`. `settings`
     is a frozen dataclass; its fields become the flags `--NAME-FIELD` and enter the keys of the scores, and so do the
-    module's name and `version`: raise it when the same settings give other scores. `reads_queries=False` says that no
-    query changes them. The method gives the arms NAME, NAME_heuristic, NAME_helpful, NAME_best, and where it reads
-    queries NAME_auto and its like. Raises InputError where a name or a flag is taken, or breaks a rule.
+    module's name (of a script or notebook, its text) and `version`: raise it when the same settings give other scores.
+    `reads_queries=False` says that no query changes them. The method gives the arms NAME, NAME_heuristic, NAME_helpful,
+    NAME_best, and where it reads queries NAME_auto and its like. Raises InputError where a name or a flag is taken, or
+    breaks a rule.
     """
     _check_name(name, METHODS, "an attribution method")
     defaults = None if settings is None else _defaults(settings, f"the settings of {name}")
@@ -59,7 +62,7 @@ def method(
             defaults=defaults,
             reads=() if defaults is None else tuple(field.name for field in fields(defaults)),
             reads_queries=reads_queries,
-            version=f"{score.__module__} {version}",
+            version=f"{_origin(score)} {version}",
         )
         arms = arms_of_method(added)
         for arm_name in arms:
@@ -182,6 +185,7 @@ def _defaults(settings: type, what: str) -> Any:
     nested = [field.name for field in fields(made) if is_dataclass(getattr(made, field.name))]
     if nested:
         raise InputError(f"{what} are numbers, words and lists of them; {', '.join(nested)} holds settings of its own")
+    check_storable(made, what)
     return made
 
 
@@ -205,6 +209,19 @@ def _check_floors(name: str, selected: np.ndarray, evidence: Evidence) -> None:
             f"the arm {name} goes by an alignment and leaves each cell its --cell-floor; its selection cuts deeper: "
             "choose among `evidence.may_go(alignment)`, or take --cell-floor 0"
         )
+
+
+def _origin(function: Callable[..., Any]) -> str:
+    """What tells a function from others of its name: its module, or its text where that is any script or notebook."""
+    module: str = function.__module__
+    if module != "__main__":
+        return module
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt: what it was compiled to
+        code = getattr(function, "__code__", None)
+        text = "" if code is None else f"{code.co_code.hex()} {code.co_names} {code.co_consts}"
+    return f"{module} {content_hash(text)}"
 
 
 def _first_line(function: Callable[..., Any]) -> str:

@@ -28,6 +28,13 @@ def _frozen(values: Any, dtype: Any) -> np.ndarray:
     return array
 
 
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The same memory, not to be written to: what several stages share, none may change for the others."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
 @dataclass(frozen=True, eq=False)
 class Examples:
     """One split, or a part of one. Arrays are read-only.

@@ -1,10 +1,13 @@
 """The rules that settings keep, raised as InputError: what the rule is, what was received, and the fix."""
 
 import difflib
+import json
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from numbers import Integral, Number, Real
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from d3m_ray.errors import InputError
 
@@ -61,18 +64,32 @@ def _flag(field: str, hint: Any, prefix: str = "") -> str:
     return f"--{prefix}{next(named, field.replace('_', '-'))}"
 
 
+def check_storable(settings: Any, what: str) -> None:
+    """Raises InputError where settings hold what is no JSON value: records and keys are made of them."""
+    for field in fields(settings):
+        try:
+            json.dumps(getattr(settings, field.name), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            received = f"{field.name} {getattr(settings, field.name)!r}"
+            raise InputError(f"{what} are finite numbers, words and lists of them, received {received}") from error
+
+
 def check_values(config: Any, prefix: str = "") -> None:
     """The rules for every value of these settings and of those within.
 
     Numbers are finite, and no larger than generators take; words are of those that the type names, which a command line
-    sees to, and Python does not.
+    sees to, and Python does not. A whole number that stands for a float becomes one, or 1 and 1.0 would have two keys.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value, hint = getattr(config, field.name), hints.get(field.name)
+        kind: Any = hint if is_dataclass(hint) else object
+        check(isinstance(value, kind), f"{field.name} is a {kind.__name__}", value)
         if is_dataclass(value):
             check_values(value)
         flag = _flag(field.name, hint, prefix)  # a field that was added has no hint of its own
+        value = _of_type(value, hint, flag)
+        object.__setattr__(config, field.name, value)  # equal to what was there
         if get_origin(hint) is Literal:
             check(value in get_args(hint), f"{flag} is one of {', '.join(map(str, get_args(hint)))}", value)
         is_seed = field.name in ("seed", "seeds") or field.name.endswith(("_seed", "_seeds"))
@@ -83,3 +100,22 @@ def check_values(config: Any, prefix: str = "") -> None:
                 check(0 <= number <= MAX_SEED, f"{flag} is a whole number from 0 to {MAX_SEED}", number)
             elif isinstance(number, int):
                 check(number <= MAX_COUNT, f"{flag} is at most {MAX_COUNT}", number)
+
+
+def _of_type(value: Any, hint: Any, flag: str) -> Any:
+    """The value, of one of the number types that the hint names; what is no number is left to other rules.
+
+    numpy's numbers become Python's, which JSON and hashes know. Raises InputError where a number is of no such type.
+    """
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    named = get_args(hint) if get_origin(hint) in (tuple, UnionType, Union) else (hint,)
+    if get_origin(hint) is tuple and isinstance(value, tuple):
+        inner = named[0] if named[-1:] == (...,) else None
+        return tuple(_of_type(each, inner, flag) for each in value) if inner is not None else value
+    if not isinstance(value, Number) or not {int, float} & set(named):
+        return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value) if int in named else float(value)
+    rule = f"{flag} is a number" if float in named else f"{flag} is a whole number"
+    check(float in named and isinstance(value, Real) and not isinstance(value, bool), rule, value)
+    return float(value)  # type: ignore[arg-type]  # it is real

@@ -78,7 +78,6 @@ COVERED_BY = {
     "experiment.progress": "experiment/test_log.py",
     "experiment.run": "experiment/test_story.py",
     "experiment.scoring": "experiment/test_story.py",
-    "experiment.stages": "experiment/test_story.py",
     "experiment.studies": "experiment/test_lds.py",
     "experiment.subsets": "experiment/test_lds.py",
     "made_up": "test_testing.py",

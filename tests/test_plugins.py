@@ -99,6 +99,52 @@ def test_settings_and_version_enter_the_keys_of_the_scores_and_no_others(tmp_pat
     assert key_of("length", plain_config, tmp_path) != first
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_two_notebooks_methods_of_one_name_have_keys_of_their_own(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both the module is `__main__`; with or without the source that a notebook keeps."""
+
+    def one(inputs: d3m.AttributionInputs, settings: None, pool: d3m.WorkerPool) -> np.ndarray:
+        return np.ones((len(inputs.train), len(inputs.query_sets)))
+
+    def other(inputs: d3m.AttributionInputs, settings: None, pool: d3m.WorkerPool) -> np.ndarray:
+        return np.zeros((len(inputs.train), len(inputs.query_sets)))
+
+    def key(score: Any) -> str:
+        score.__module__ = "__main__"
+        METHODS.pop("noted", None)
+        for name in [name for name in ARMS if name.startswith("noted")]:
+            ARMS.pop(name)
+        d3m.method("noted")(score)
+        return key_of("noted", config(methods=("noted",)), tmp_path)
+
+    if not kept:
+        monkeypatch.setattr("inspect.getsource", lambda function: open(tmp_path / "none"))  # noqa: PTH123, SIM115
+    assert key(one) == key(one) != key(other)
+
+
+@pytest.mark.parametrize("value", [Path("rows"), frozenset({"a"}), ((float("inf"),),), [float("nan")], np.arange(2)])
+def test_values_that_no_record_can_hold_are_refused(value: Any) -> None:
+    @dataclass(frozen=True)
+    class Loose:
+        value: Any = None
+
+    d3m.method("loose", settings=Loose)(lambda inputs, settings, pool: np.zeros((1, 1)))
+    with pytest.raises(InputError, match="the settings of loose are finite numbers, words and lists of them, received"):
+        config(plugins={"loose": Loose(value)})
+    d3m.corpus("loose", options=Loose)(make_towns)
+    with pytest.raises(InputError, match="the options of loose are finite numbers, words and lists of them, received"):
+        d3m.ExperimentConfig(Loose(value))
+
+    @dataclass(frozen=True)
+    class Filled:
+        value: Any = dataclasses.field(default_factory=lambda: value)
+
+    with pytest.raises(InputError, match="the settings of filled are finite numbers, words and lists"):
+        d3m.method("filled", settings=Filled)
+
+
 def test_settings_that_are_the_defaults_are_as_good_as_none() -> None:
     register_length()
     assert config(plugins={"length": LengthConfig()}).plugins == {}
@@ -159,7 +205,7 @@ def test_an_arm_sees_what_it_asked_for_and_not_what_the_store_happens_to_hold() 
     blind, seeing = seen
     assert (dict(blind.alignments), blind.cell_losses) == ({}, None)
     assert list(seeing.alignments) == ["trak"]
-    assert seeing.cell_losses is full.cell_losses
+    assert np.array_equal(seeing.cell_losses, full.cell_losses)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +221,33 @@ def test_an_arm_that_fails_is_named() -> None:
     d3m.arm("wrong")(lambda evidence, num_removed, seed: {}["dates"])
     with pytest.raises(RunError, match="the arm wrong failed: KeyError: 'dates'"):
         ARMS["wrong"].select(EVIDENCE, 2, 0)
+
+
+@pytest.mark.parametrize("name", ["labels", "groups", "cell_losses", "cell_floors"])
+def test_no_arm_changes_what_the_others_see(name: str) -> None:
+    full = dataclasses.replace(EVIDENCE, cell_losses=np.ones((2, 2)), cell_floors=np.array([1, 1, 1, 1]))
+
+    @d3m.arm("wrong", reads_cell_losses=True)
+    def wrong(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:
+        getattr(evidence, name)[:] = 0
+        return np.arange(num_removed)
+
+    with pytest.raises(RunError, match="the arm wrong failed: ValueError: assignment destination is read-only"):
+        ARMS["wrong"].select(full, 2, 0)
+
+
+def test_no_arm_changes_an_alignment() -> None:
+    alignment = LENGTHS.astype(np.float64)
+
+    @d3m.arm("wrong", alignment="trak")
+    def wrong(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:
+        evidence.alignments["trak"].sort()
+        return np.arange(num_removed)
+
+    with pytest.raises(RunError, match="read-only"):
+        ARMS["wrong"].select(dataclasses.replace(EVIDENCE, alignments={"trak": alignment}), 2, 0)
+    assert alignment.tolist() == LENGTHS.tolist()
+    alignment[0] = 0.0  # whoever made it may
 
 
 def test_an_arm_that_goes_by_an_alignment_leaves_each_cell_its_floor() -> None:

@@ -233,16 +233,22 @@ def overwrites(evidence, num_removed, seed):
     return np.arange(num_removed)
 
 
+def forces(evidence, num_removed, seed):
+    evidence.cell_floors.setflags(write=True)
+    return overwrites(evidence, num_removed, seed)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (draws, "asked for 1 of 60 train examples under seed 0, chooses others the second time"),
-        (overwrites, "changes the evidence that it is given"),
+        (overwrites, "the arm wrong failed: ValueError: assignment destination is read-only"),
+        (forces, "changes the evidence that it is given"),
         (lambda e, k, seed: np.arange(k + 1), "asked for 1 .*gives 1 different positions of the 60 train examples"),
         (lambda e, k, seed: np.zeros(k, int), "asked for 7 .*gives 7 different positions of the 60 train examples"),
         (lambda e, k, seed: np.arange(k) + 59, "asked for 7 .*gives 7 different positions of the 60 train examples"),
     ],
-    ids=["draws", "overwrites", "too many", "one again and again", "outside"],
+    ids=["draws", "overwrites", "forces", "too many", "one again and again", "outside"],
 )
 def test_a_wrong_arm_is_caught(wrong: Callable, message: str) -> None:
     d3m.arm("wrong")(wrong)

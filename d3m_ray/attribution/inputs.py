@@ -71,6 +71,10 @@ class AttributionInputs:
     record: Callable[[str, Any], None] = _ignore
     """Given the name and the JSON value of each finding that the scores' metadata should keep."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As a worker gets them: who is told, and who records, stay with the driver."""
+        return vars(self) | {"say": _ignore, "record": _ignore}
+
     def __post_init__(self) -> None:
         if self.train.split != "train":
             raise ValueError(f"scores go to train examples, received {self.train.split} examples")

@@ -37,6 +37,8 @@ def by_query_sets(name: str, score: Score) -> Scorers:
         expected = (len(inputs.train), len(query_sets))
         if scores.shape != expected:
             raise ValueError(f"{name} gives [train examples, query sets] {expected}, received shape {scores.shape}")
+        if scores.dtype.kind not in "biuf":  # a complex number would lose a part, a text be parsed
+            raise ValueError(f"{name} gives real numbers, received {scores.dtype}")
         return scores.astype(np.float32)
 
     def score_groups(inputs: AttributionInputs, settings: Any, pool: WorkerPool) -> np.ndarray:

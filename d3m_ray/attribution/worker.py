@@ -34,6 +34,11 @@ def loaded_model(
     return _kept[name]
 
 
+def forget_models() -> None:
+    """Keep no model: of one whose step was stopped half-way nobody knows what its hooks hold."""
+    _kept.clear()
+
+
 def _let_go() -> None:
     """Keep no model. It and what hooks it refer to each other, so a collection frees them, which comes now and then.
 

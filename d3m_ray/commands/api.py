@@ -17,6 +17,7 @@ from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.rules import check
 from d3m_ray.store.store import Store
 from d3m_ray.trials.settings import is_address
+from d3m_ray.waiting import Say
 
 if TYPE_CHECKING:
     from d3m_ray.analysis.results import Results
@@ -173,26 +174,31 @@ def planned(config: ExperimentConfig, numbers_chosen: bool) -> Plan:
     opened = Store(config.store)
     with Progress() as progress:
         _tell_of_broken_plugins(progress)
-        return plan_of(prepare(config, opened, progress, numbers_chosen))
+        return plan_of(prepare(config, opened, progress, numbers_chosen), progress.stage)
 
 
-def plan_of(prepared: "Prepared") -> Plan:
-    """What is stored already of an experiment that was prepared, and what is not."""
+def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
+    """What is stored already of an experiment that was prepared, and what is not.
+
+    `say` is told of each damaged file of a trial, which counts as not stored: a run deletes it, and makes it again.
+    """
     from d3m_ray.experiment.keys import checkpoint_keys
     from d3m_ray.experiment.plan import asked_trials, plan_trials, reads_base_models
+    from d3m_ray.experiment.scoring import lacks_scores
     from d3m_ray.selection.arms import Evidence
 
     config, context = prepared.config, prepared.context
     train, opened = context.splits.train, context.store
     known = Evidence(train.labels, train.groups, context.splits.num_labels, train=train)
     ready = plan_trials(config, context, known)
-    stored, fits = opened.keys("trials"), opened.keys("fits")
+    of_this = [("experiment", "==", context.experiment)]
+    columns = ["method", "num_removed", "seed", "trial_key"]
+    begun = opened.read_all("trials", columns=columns, filters=of_this, say=say).drop_duplicates()
+    stored, fits = set(begun["trial_key"]), opened.keys("fits")
     state: dict[tuple[str, int | None, int], str] = {
         (t.method, t.num_removed, t.seed): STORED if t.trial_key in stored else TO_TRAIN for t in ready
     }
-    of_this = [("experiment", "==", context.experiment)]
-    begun = opened.read_all("trials", columns=["method", "num_removed", "seed"], filters=of_this)
-    there = {(row.method, row.num_removed, row.seed) for row in begun.drop_duplicates().itertuples()}
+    there = {(row.method, row.num_removed, row.seed) for row in begun.itertuples()}
     decided = {(method, seed) for method, _, seed in there}
     rows = []
     for trial in asked_trials(config, context):
@@ -200,10 +206,13 @@ def plan_of(prepared: "Prepared") -> Plan:
         is_there = (trial.method, trial.seed) in decided if trial.num_removed is None else key in there
         rows.append((*key, state.get(key) or (STORED if is_there else WAITING)))
     trials = pd.DataFrame(rows, columns=["method", "num_removed", "seed", "state"]).astype({"num_removed": "Int64"})
-    wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored}
+    wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored} - fits
     if reads_base_models(config):
-        wanted |= {*checkpoint_keys(config, context)}
-    return Plan(context.experiment, trials, len(wanted - fits), int((trials["state"] == STORED).sum()))
+        base_models = checkpoint_keys(config, context)
+        wanted |= {key for key in base_models if key not in fits}
+        if lacks_scores(config, context):  # which are made with the weights, and these may have been deleted
+            wanted |= {key for key in base_models if not opened.has_checkpoint(key)}
+    return Plan(context.experiment, trials, len(wanted), int((trials["state"] == STORED).sum()))
 
 
 def placed(config: ExperimentConfig, store: str | Path | None, engine: str | None) -> ExperimentConfig:

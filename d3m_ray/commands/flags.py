@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 from d3m_ray.attribution.registry import METHODS, flag_prefix
+from d3m_ray.commands.terminal import on_standard_output
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
@@ -136,10 +137,12 @@ def parsed(parse: Callable[[], Parsed], arguments: Sequence[str]) -> Parsed:
     """
     _check_texts(arguments)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with on_standard_output(), contextlib.redirect_stderr(io.StringIO()):
             return parse()
     except SystemExit as ended:
         if not ended.code:
+            with on_standard_output():  # the rest of --help
+                pass
             raise
     said = io.StringIO()
     with contextlib.redirect_stderr(said), _wide_terminal(), contextlib.suppress(SystemExit):

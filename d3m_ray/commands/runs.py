@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from d3m_ray.commands.sweeps import run_lds_sweep, run_leaderboard_sweep, run_plan, run_sweep
-from d3m_ray.commands.terminal import tell_of_broken_plugins
+from d3m_ray.commands.terminal import on_standard_output, say, tell_of_broken_plugins
 from d3m_ray.data.corpora import CORPORA
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
@@ -14,6 +14,7 @@ from d3m_ray.experiment.repeat import config_of
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.rules import check_known
 from d3m_ray.selection.arms import ARMS, AUTO_SUFFIX
+from d3m_ray.store.results import is_name
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 
@@ -59,12 +60,14 @@ def start(command: str, arguments: Sequence[str]) -> None:
     """
     tell_of_broken_plugins()
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help(command))
+        with on_standard_output():
+            print(_help(command))
         return
     named, *flags = arguments
     of = COMMANDS[command]
     if named.endswith(".json"):
         defaults, subject = _of_record(named), f"the experiment {Path(named).stem}"
+        flags = ["--store", defaults.store, *flags]  # as good as given: no D3M_RAY_STORE stands in its place
         if of.methods:
             defaults = _judged(defaults)
     else:
@@ -95,29 +98,41 @@ def defaults_of(corpus: str) -> ExperimentConfig:
 def _judged(config: ExperimentConfig) -> ExperimentConfig:
     """The attribution methods of a repeated experiment, under a name of the study's own, so that no tables mix.
 
-    Raises InputError where it has none.
+    Raises InputError where it has none, or was aligned on test.
     """
+    instead = "name its corpus in the place of its record, and --methods"
+    if config.protocol != "standard":
+        raise InputError(f"an LDS is measured on val; {config.experiment} aligns on test, as the thesis did: {instead}")
     alignments = [alignment for arm in config.methods if (alignment := ARMS[arm].alignment) is not None]
     if not alignments:
         raise InputError(
             f"an LDS judges attribution methods; {config.experiment} has the arms {', '.join(config.methods)}, none of "
-            "which goes by one: name its corpus in the place of its record, and --methods"
+            f"which goes by one: {instead}"
         )
     methods = (*(alignment.removesuffix(AUTO_SUFFIX) for alignment in alignments), "random")
-    return dataclasses.replace(config, methods=methods, experiment=None)
+    selection = dataclasses.replace(config.selection, rounds=1)  # it judges the scores that the first round goes by
+    return dataclasses.replace(config, methods=methods, experiment=None, selection=selection)
 
 
 def _of_record(path: str) -> ExperimentConfig:
     """What the record of an experiment, STORE/experiments/NAME.json, asked for."""
     folder, _, name = path.rpartition("/")
     root, _, kind = folder.rpartition("/")
-    if kind != "experiments":
+    if kind != "experiments" or not is_name(name.removesuffix(".json")):
         raise InputError(f"the record of an experiment is STORE/experiments/NAME.json, received {path!r}")
     root = root or ("/" if path.startswith("/") else ".")
     experiment = Store(root).read_experiment(name.removesuffix(".json"))
     if experiment is None:
         raise InputError(f"the record of an experiment is STORE/experiments/NAME.json; there is none at {path!r}")
-    return config_of(experiment, root)
+    config = config_of(experiment, root)
+    numbers = len(config.num_removed)
+    num_asked = len(config.seeds) * sum(1 if ARMS[method].chooses_number else numbers for method in config.methods)
+    if num_more := num_asked - len(set(experiment.plan)):
+        say(
+            f"{experiment.name} was asked for in parts: repeated, it has every arm with every number and seed, "
+            f"{num_more} trials more than its plan"
+        )
+    return config
 
 
 def _help(command: str) -> str:

@@ -86,12 +86,14 @@ def _show_plan(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
 def _meant(config: ExperimentConfig, defaults: ExperimentConfig) -> tuple[ExperimentConfig, bool]:
     """The settings with those of the thesis's protocol where it is asked for, and whether the numbers were chosen.
 
-    The protocol stands for numbers of its own, which somebody chose by naming it.
+    The protocol stands for numbers of its own, which somebody chose by naming it. Where the defaults have a name, they
+    are those of an experiment that was begun: its numbers were chosen then, and its protocol stands in its settings.
     """
+    is_begun = defaults.experiment is not None
     if config.protocol == "thesis":
         say(WARNING, "yellow")
-        return follow_thesis(config, defaults), True
-    return config, config.num_removed != defaults.num_removed
+        return (config if is_begun and defaults.protocol == "thesis" else follow_thesis(config, defaults)), True
+    return config, is_begun or config.num_removed != defaults.num_removed
 
 
 def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:

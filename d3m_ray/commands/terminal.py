@@ -53,7 +53,8 @@ def on_standard_output() -> Iterator[None]:
     """A block that prints. Raises RunError where that cannot be written, as on a full disk."""
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is, where the process was started with it closed
+            sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:

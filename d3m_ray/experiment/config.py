@@ -1,11 +1,13 @@
 """A whole experiment: a corpus, a model, the arms that are compared, and how."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
@@ -15,7 +17,7 @@ from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import CORPORA, corpus_of
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.records import FIRST_DRAW
-from d3m_ray.rules import check, check_known, check_methods, check_values
+from d3m_ray.rules import check, check_known, check_methods, check_storable, check_values
 from d3m_ray.selection.arms import ARMS, check_best_arms, check_rounds
 from d3m_ray.selection.numbers import check_removals
 from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
@@ -91,19 +93,22 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         load_plugins()
         self._take_in_plain_values()
-        corpus_of(self.corpus)
+        corpus = corpus_of(self.corpus)
         check_methods(self.methods, ARMS, "arm")
         check_removals(self.num_removed)
-        check(bool(self.seeds), "--seeds is one or more whole numbers", self.seeds)
+        are_whole = bool(self.seeds) and all(isinstance(seed, Integral) for seed in self.seeds)
+        check(are_whole, "--seeds is one or more whole numbers", self.seeds)
         highest = max(self.seeds)
         rule = f"each of --seeds is below {FIRST_DRAW}: others are those of an LDS's subsets"
         check(highest < FIRST_DRAW, rule, highest)
         check(self.num_checkpoints >= 1, "--num-checkpoints is at least 1", self.num_checkpoints)
         check_values(self)
+        check_storable(self.corpus, f"the options of {corpus.name}")
         self._check_plugins()
         check_best_arms(self.methods, self.num_removed, self.seeds, self.protocol)
         check_rounds(self.methods, self.selection.rounds)
-        name_ok = self.experiment is None or _NAME.fullmatch(self.experiment) is not None
+        name = self.experiment
+        name_ok = name is None or (isinstance(name, str) and _NAME.fullmatch(name) is not None)
         rule = "--experiment is letters, digits, '.', '_' and '-', a letter or digit first"
         check(name_ok, rule, self.experiment)
         long_rule = f"--experiment has at most {MAX_NAME_LENGTH} characters"
@@ -114,13 +119,18 @@ class ExperimentConfig:
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 
     def _take_in_plain_values(self) -> None:
-        """A corpus by its name, and paths as texts, as one writes them in Python."""
+        """A corpus by its name, paths as texts, lists and arrays of numbers, as one writes them in Python."""
         if isinstance(self.corpus, str):
             check_known("the corpus", self.corpus, CORPORA)
             object.__setattr__(self, "corpus", CORPORA[self.corpus].options())
-        for name, kind in (("data", Path), ("figures", Path), ("store", str)):
+        for name, kind in (("data", Path), ("figures", Path), ("store", str), ("model", str)):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, kind(value))
+        for name in ("methods", "num_removed", "seeds"):
+            value = getattr(self, name)
+            is_list = isinstance(value, Iterable) and not isinstance(value, str)
+            check(is_list, f"--{name.replace('_', '-')} is a list of values", value)
+            object.__setattr__(self, name, tuple(value.tolist() if isinstance(value, np.ndarray) else value))
 
     def _check_plugins(self) -> None:
         """Raises InputError where settings are given to what has none, or not those of the method."""
@@ -130,6 +140,7 @@ class ExperimentConfig:
             kind = "no settings of a plug-in" if defaults is None else type(defaults).__name__
             check(defaults is not None and isinstance(settings, type(defaults)), f"{name} takes {kind}", settings)
             check_values(settings, flag_prefix(name))
+            check_storable(settings, f"the settings of {name}")
             if settings != defaults:
                 own[name] = settings
         object.__setattr__(self, "plugins", own)

@@ -36,6 +36,7 @@ from d3m_ray.experiment.scoring import attribute_and_align, is_scored, query_sco
 from d3m_ray.experiment.stages import (
     base_models,
     discard_incomplete,
+    forget_superseded,
     gather_evidence,
     tell_of_spared,
     train,
@@ -322,5 +323,6 @@ def _remove(
     run.progress.stage("removal by each method's alignment")
     tell_of_spared(run, waiting)
     also_failed = train(run, waiting, ()) if waiting else []
+    forget_superseded(run, [*ready, *waiting])
     settle_unselected(run.config, run.context, evidence, [*failed, *also_failed], unscored)
     return also_failed

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from d3m_ray.experiment.log import LOGGER, RunLog
+from d3m_ray.experiment.log import RunLog
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import FitEvent
 
@@ -16,7 +16,7 @@ from d3m_ray.trials.engine import FitEvent
 class Progress:
     """Shards and trials done, running and failed, time left and the best val WGA so far. Use it in a `with` block.
 
-    Within the block every line goes to the logger `d3m_ray` too, and from it, once `log_to` says where, to the store.
+    Every line goes to the logger `d3m_ray` too, and, once `log_to` says where, to the store.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -31,9 +31,6 @@ class Progress:
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
             self._live.start()
-        if LOGGER.level == logging.NOTSET:
-            LOGGER.setLevel(logging.INFO)  # else the root's level, which is WARNING, would keep the stages from the log
-        LOGGER.addHandler(self._log)
         return self
 
     def __exit__(
@@ -41,8 +38,7 @@ class Progress:
     ) -> None:
         self._live.stop()
         if error is not None:
-            LOGGER.error("ended by %s: %s", type(error).__name__, error)
-        LOGGER.removeHandler(self._log)
+            self._log.tell(logging.ERROR, f"ended by {type(error).__name__}: {error}")
         self._log.write()
 
     def log_to(self, store: Store, experiment: str) -> None:
@@ -53,7 +49,7 @@ class Progress:
         """Begin a stage: a line that stays."""
         self._live.update(Text())
         self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        LOGGER.info("%s", text)
+        self._log.tell(logging.INFO, text)
 
     def shards(self, label: str, num_done: int, num_shards: int) -> None:
         """The `OnProgress` of attribution."""
@@ -78,7 +74,7 @@ class Progress:
             self._best_val_wga = max(event.val_wga, self._best_val_wga or 0.0)
         self._live.update(Text(self.fits_line()))
         told = {"fit": event.state, "num_ended": self._num_ended, "num_fits": self._num_fits, "val_wga": event.val_wga}
-        LOGGER.info("%s", self.fits_line(), extra={"event": told})
+        self._log.tell(logging.INFO, self.fits_line(), told)
 
     def fits_line(self) -> str:
         """Where the fits stand, in one line."""

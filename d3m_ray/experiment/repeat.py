@@ -19,8 +19,18 @@ def config_of(experiment: Experiment, store: str) -> ExperimentConfig:
     """What was asked for under this name, so far: every arm, number and seed of its plan. Where it runs is not kept.
 
     Raises InputError where the record is of an earlier version, which did not name the corpus, of a study of methods,
-    whose subsets it does not describe, or of a corpus or method that is not registered here.
+    whose subsets it does not describe, of a corpus or method that is not registered here, or damaged.
     """
+    try:
+        return _config_of(experiment, store)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"the record of {experiment.name} holds every setting of its experiment; this one lacks one, or has one of "
+            f"another kind ({type(error).__name__}: {error}): run the command that it came from again"
+        ) from error
+
+
+def _config_of(experiment: Experiment, store: str) -> ExperimentConfig:
     recorded = experiment.configuration
     command = recorded.get("command")
     if command is None:
@@ -83,7 +93,13 @@ def _check_registered(what: str, name: str, known: Collection[str]) -> None:
 def _made(kind: type, values: Mapping[str, Any]) -> Any:
     """An instance of a settings class from JSON values, in which tuples are lists; what it does not know is left out.
 
-    That is a setting of another version: `check_name_is_free` finds it.
+    That is a setting of another version: `check_name_is_free` finds it. What is a list by default stays one.
     """
-    known = {field.name for field in fields(kind)}
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known})
+    by_default = {field.name: getattr(kind(), field.name) for field in fields(kind)}
+    return kind(
+        **{n: v if isinstance(by_default[n], list) else _tupled(v) for n, v in values.items() if n in by_default}
+    )
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value

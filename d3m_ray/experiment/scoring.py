@@ -16,6 +16,8 @@ from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.scorers import Score
 from d3m_ray.attribution.support import coverage
+from d3m_ray.attribution.worker import forget_models
+from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.keys import (
     alignment_key,
     attribution_method,
@@ -27,9 +29,10 @@ from d3m_ray.experiment.keys import (
     scores_weighed_groups,
     scoring_precision,
 )
-from d3m_ray.experiment.plan import shared_settings
+from d3m_ray.experiment.plan import alignment_names, shared_settings
 from d3m_ray.experiment.run import Run
 from d3m_ray.selection.alignment import group_alignment, pseudo_groups
+from d3m_ray.trials.trial import TrialContext
 
 WEIGHED_GROUPS = "weighed groups"  # the query set of a method that scores the weighed sum of the groups' targets
 AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
@@ -45,6 +48,18 @@ def is_scored(table: str, method: str, run: Run) -> bool:
 def table_scored_for(name: str) -> str:
     """The table whose scores an alignment is made from."""
     return "scores" if name == attribution_method(name) else "query_scores"
+
+
+def lacks_scores(config: ExperimentConfig, context: TrialContext) -> bool:
+    """Whether an alignment is missing and the scores that it would be made from are too; no file is read."""
+
+    def lacks(name: str) -> bool:
+        method, key = attribution_method(name), group_scores_key(name, config, context)
+        has = context.store.has
+        is_there = has("alignments", alignment_key(name, config, context), name) and has("scores", key, name)
+        return not is_there and not has(table_scored_for(name), scores_key(method, config, context), method)
+
+    return any(map(lacks, alignment_names(config)))
 
 
 def is_aligned(name: str, run: Run) -> bool:
@@ -184,8 +199,12 @@ def attribute(
     settings = config.settings_of(method)
     score = _score_of(method, run, each_query)
     start = time.perf_counter()
-    with run.engine.pool(run.progress.shards) as pool:
-        scores = score(inputs, settings, pool)
+    try:
+        with run.engine.pool(run.progress.shards) as pool:
+            scores = score(inputs, settings, pool)
+    except BaseException:  # Ctrl-C too: a notebook's process goes on
+        forget_models()
+        raise
     return scores, time.perf_counter() - start
 
 

@@ -15,7 +15,7 @@ from d3m_ray.experiment.run import Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_aligned, is_scored, table_scored_for
 from d3m_ray.metrics.groups import cell_losses
 from d3m_ray.records import cells_of
-from d3m_ray.selection.arms import Evidence
+from d3m_ray.selection.arms import ARMS, Evidence
 from d3m_ray.store.files import StoreError
 from d3m_ray.trials.engine import FailedFit, PlannedFit, reason
 from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial
@@ -106,6 +106,32 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
         return []
     run.progress.begin_fits(len(planned))
     return run.engine.run_fits(context, planned, run.progress.fit)
+
+
+def forget_superseded(run: Run, trials: Sequence[TrialSpec]) -> None:
+    """Delete stored trials in whose place this run has others: readers take the one that was recorded last.
+
+    An experiment's settings stay, but what an arm selects changes with its code, or with a method's version, and may
+    change back. Where the arm decides the number, those of every other number go. Fits stay.
+    """
+    if not trials:
+        return
+    store = run.context.store
+
+    def place(method: str, num_removed: int, seed: int) -> tuple[str, int | None, int]:
+        return method, None if ARMS[method].chooses_number else num_removed, seed
+
+    ours = [("experiment", "==", run.context.experiment), ("method", "in", list({trial.method for trial in trials}))]
+    columns = ["method", "num_removed", "seed", "trial_key"]
+    rows = store.read_all("trials", columns=columns, filters=ours)[columns].drop_duplicates()
+    stored = {str(key): place(str(m), int(k), int(s)) for m, k, s, key in rows.itertuples(index=False, name=None)}
+    asked = {place(t.method, t.num_removed, t.seed): t.trial_key for t in trials if t.trial_key in stored}
+    others = [(key, of) for key, of in stored.items() if asked.get(of, key) != key]
+    for key, (method, *_) in others:
+        store.delete_result("trials", key, method)
+        store.delete_result("removals", key, method)
+    if others:
+        run.progress.stage(f"{len(others)} trials of an earlier selection, of another code or version, are forgotten")
 
 
 def tell_of_spared(run: Run, trials: Sequence[TrialSpec]) -> None:

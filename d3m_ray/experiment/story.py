@@ -29,6 +29,7 @@ from d3m_ray.experiment.scoring import attribute_and_align, is_aligned
 from d3m_ray.experiment.stages import (
     base_models,
     discard_incomplete,
+    forget_superseded,
     gather_evidence,
     go_through_rounds,
     tell_of_spared,
@@ -94,6 +95,7 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
     if waiting:
         progress.stage("trials that remove what alignment or the base models' losses select")
         failed += train(run, waiting, ())
+    forget_superseded(run, trials)
     settle_unselected(config, context, evidence, failed, unscored)
     unscored += record_best(run, evidence)
     return Outcome(context.experiment, failed, unscored)

@@ -14,7 +14,7 @@ import numpy as np
 from d3m_ray.attribution.registry import METHODS, Method
 from d3m_ray.data.cells import balancing
 from d3m_ray.errors import InputError
-from d3m_ray.records import BINARY_LABELS, Examples, cells_of
+from d3m_ray.records import BINARY_LABELS, Examples, cells_of, read_only
 from d3m_ray.rules import check
 
 AUTO_SUFFIX = "_auto"
@@ -44,7 +44,10 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What arms may look at to choose: the train split's labels and groups, and what is known of train from val."""
+    """What arms may look at to choose: the train split's labels and groups, and what is known of train from val.
+
+    Arrays are read-only: one arm's evidence is every arm's.
+    """
 
     labels: np.ndarray
     """[N] int64."""
@@ -65,6 +68,12 @@ class Evidence:
     """By arm and number removed, what went, of those whose rounds are all done; of several rounds only."""
     train: Examples | None = None
     """The train examples themselves, for arms that look at their ids or texts."""
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "groups", "cell_losses", "cell_floors"):
+            if (array := getattr(self, name)) is not None:
+                object.__setattr__(self, name, read_only(array))
+        object.__setattr__(self, "alignments", {name: read_only(array) for name, array in self.alignments.items()})
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -28,7 +28,7 @@ def is_removal(number: int | str) -> bool:
     """Whether a number removed is a count from 0, or a share of train below 100% such as `5%`."""
     if isinstance(number, str):
         return SHARE.fullmatch(number) is not None and float(number.removesuffix("%")) < 100
-    return number >= 0
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
 
 
 def removal_counts(numbers: Sequence[int | str], num_train: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from d3m_ray.errors import InputError
-from d3m_ray.records import BINARY_LABELS, Examples, cells_of
+from d3m_ray.records import BINARY_LABELS, Examples, cells_of, read_only
 
 SORT_WINDOW_BATCHES = 25  # batches that are sorted by length together: like lengths, and still a fresh mix each epoch
 
@@ -29,6 +29,8 @@ class Tokenizer(Protocol):
 class TokenizedExamples:
     """Token ids of N examples of one split, end to end, with their labels: numpy, so that workers share one copy.
 
+    Arrays are read-only, as a worker of Ray has them: every fit and method of an experiment reads the same ones.
+
     `split` says what the examples may be used for; `flat_ids` is [sum of lengths] int32, `offsets` [N + 1] int64,
     `labels` and `groups` are [N] int64.
     """
@@ -41,6 +43,10 @@ class TokenizedExamples:
     pad_id: int
     num_labels: int = len(BINARY_LABELS)
     """L, of the corpus: a split need not have all of them."""
+
+    def __post_init__(self) -> None:
+        for name in ("flat_ids", "offsets", "labels", "groups"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.labels)

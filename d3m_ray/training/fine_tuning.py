@@ -127,10 +127,11 @@ def begin_fit(
     kept: np.ndarray,
     config: TrainingConfig,
 ) -> bool:
-    """Give the model the weights that a fit starts from; whether `step_logits` may cut its batches.
+    """Give the model the weights that a fit starts from, and no gradients; whether `step_logits` may cut its batches.
 
     New modules come from torch's current seed, the fit's own: call it inside `seeded`.
     """
+    model.zero_grad()  # what was stopped between a backward pass and its step, as by Ctrl-C in a notebook, left some
     load_weights(model, pretrained.weights)
     cuts = False
     if config.pairing == "common" and len(kept) < len(train):

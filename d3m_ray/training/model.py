@@ -32,7 +32,7 @@ from transformers.utils import logging as transformers_logging
 import d3m_ray.training.cpu_layers as cpu_layers
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
-from d3m_ray.records import BINARY_LABELS
+from d3m_ray.records import BINARY_LABELS, read_only
 from d3m_ray.training.batching import Batch
 from d3m_ray.training.model_name import name_of_folder
 from d3m_ray.training.precision import at_least_float32
@@ -51,11 +51,14 @@ class PretrainedModel:
     config: Mapping[str, Any]
     """The transformers configuration as a dictionary, `model_type` included."""
     weights: Mapping[str, np.ndarray]
-    """State dictionary, float32 numpy arrays."""
+    """State dictionary, float32 numpy arrays, read-only."""
     new_modules: tuple[str, ...]
     """Modules that the pretrained weights lack (the head): drawn again from the seed of each fit."""
     warnings: tuple[str, ...] = ()
     """What a person should know of how it was loaded, a sentence each; enters no hash."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", {name: read_only(array) for name, array in self.weights.items()})
 
     def content_hash(self) -> str:
         """Hash of the configuration and of the weights; the name does not enter."""

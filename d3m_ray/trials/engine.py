@@ -39,6 +39,8 @@ class FailedFit:
     trace: str = ""
 
 
+MAX_REASON_CHARACTERS = 1000  # of a line; the traceback has all of it
+
 OnFit = Callable[[FitEvent], None]
 
 
@@ -102,6 +104,8 @@ def reason(error: BaseException) -> str:
     """
     error = getattr(error, "cause", None) or error
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if len(said) > MAX_REASON_CHARACTERS:  # some say the values that they were given, whole
+        said = f"{said[:MAX_REASON_CHARACTERS]}..."
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

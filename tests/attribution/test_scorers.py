@@ -1,6 +1,7 @@
 """Scorers of one function over query sets: the sets that it is asked for, and the shape that it gives."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -47,3 +48,29 @@ def test_another_shape_is_refused(inputs, shape):
     scorers = by_query_sets("short", lambda inputs, settings, pool: np.zeros(shape))
     with pytest.raises(ValueError, match=r"short gives \[train examples, query sets\] \(4, 2\), received shape"):
         scorers.score_groups(inputs, None, LocalPool())
+
+
+@pytest.mark.parametrize("kind", [complex, str, object])
+def test_what_is_no_real_number_is_refused(kind, inputs):
+    scorers = by_query_sets("odd", lambda inputs, settings, pool: np.zeros((4, 2)).astype(kind))
+    with pytest.raises(ValueError, match="odd gives real numbers, received"):
+        scorers.score_groups(inputs, None, LocalPool())
+
+
+def test_no_method_changes_what_the_fits_after_it_are_trained_on(inputs):
+    shared = inputs.checkpoints[0].pretrained.weights
+    examples = inputs.train
+    for array in (examples.flat_ids, examples.offsets, examples.labels, examples.groups, *shared.values()):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+def test_inputs_travel_without_those_who_are_told_of_them(inputs):
+    told = []
+    listening = dataclasses.replace(inputs, say=told.append, record=lambda name, value: told.append(name))
+    there = pickle.loads(pickle.dumps(listening))
+    there.say("at a worker")
+    there.record("at a worker", 1)
+    listening.say("at the driver")
+    assert told == ["at the driver"]
+    assert there.train.flat_ids.tolist() == inputs.train.flat_ids.tolist()

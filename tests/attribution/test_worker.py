@@ -73,3 +73,12 @@ def test_the_same_pass_keeps_its_model(tiny_base, built):
     del first, again
     gc.collect()
     assert built[0]() is not None
+
+
+def test_no_model_is_kept_that_was_forgotten(tiny_base, built):
+    pretrained = tiny_base("bert")
+    checkpoint = Checkpoint("one", pretrained, pretrained.weights)
+    first, _ = worker.loaded_model(checkpoint, "", "float32", lambda model: None)
+    assert worker.loaded_model(checkpoint, "", "float32", lambda model: None)[0] is first
+    worker.forget_models()
+    assert worker.loaded_model(checkpoint, "", "float32", lambda model: None)[0] is not first

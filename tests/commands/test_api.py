@@ -1,12 +1,15 @@
 """`run` and `plan` from Python: what they return and show, what they leave alone, and where they run."""
 
 import dataclasses
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,6 +101,31 @@ def test_what_is_done_and_damaged_is_made_again_on_a_cluster_that_is_joined_then
     assert joined == [True]
     monkeypatch.setattr(cluster_engine, "connected", lambda *_: pytest.fail("nothing is to be trained"))
     d3m.run(CONFIG, store, engine="ray")
+
+
+def test_a_damaged_trial_is_planned_and_recorded_again(
+    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Path(shutil.copytree(ran.result.store, tmp_path / "store"))
+    trial = min((store / "trials").rglob("*.parquet"))
+    trial.write_bytes(trial.read_bytes()[:-9])
+    planned = d3m.plan(CONFIG, store)
+    assert (planned.num_stored, planned.num_fits, planned.is_done) == (NUM_TRIALS - 1, 0, False)
+    assert f"{trial} is damaged" in capsys.readouterr().err
+    again = d3m.run(CONFIG, store, engine="local")
+    assert len(again.trials) == len(ran.result.trials)
+    assert d3m.plan(CONFIG, store).is_done
+
+
+def test_base_models_whose_weights_were_deleted_are_planned_where_scores_are_missing(ran: Ran, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(ran.result.store, tmp_path / "store"))
+    more = dataclasses.replace(CONFIG, methods=(*CONFIG.methods, "embedding"))
+    assert d3m.plan(more, store).num_fits == 0
+    shutil.rmtree(store / "checkpoints")
+    assert d3m.plan(CONFIG, store).is_done
+    assert d3m.plan(more, store).num_fits == 1
+    shutil.rmtree(store / "scores")
+    assert d3m.plan(CONFIG, store).num_fits == 1
 
 
 def test_more_seeds_are_planned_beside_what_is_stored(ran: Ran) -> None:
@@ -242,3 +270,43 @@ def test_texts_stand_for_paths_and_a_corpus(tmp_path: Path) -> None:
 def test_a_word_that_is_none_of_a_setting_s_is_refused(make: Any, said: str) -> None:
     with pytest.raises(d3m.InputError, match=f"{said}, received 'oter'"):
         make("oter")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"methods": "trak"}, "--methods is a list of values, received 'trak'"),
+        ({"seeds": 3}, "--seeds is a list of values, received 3"),
+        ({"seeds": ()}, "--seeds is one or more whole numbers"),
+        ({"seeds": ("0",)}, "--seeds is one or more whole numbers"),
+        ({"num_removed": (0, 0.05)}, "a share of train below 100%, such as 5%, received 0.05; did you mean 5%"),
+        ({"num_removed": (0, True)}, "a share of train below 100%, such as 5%, received True"),
+        ({"num_checkpoints": 2.0}, "--num-checkpoints is a whole number, received 2.0"),
+        ({"experiment": 3}, "--experiment is letters, digits"),
+        ({"training": {"num_epochs": 1}}, "training is a TrainingConfig, received"),
+        ({"training": d3m.TrainingConfig(num_epochs=1.5)}, "--num-epochs is a whole number, received 1.5"),  # type: ignore[arg-type]
+        ({"trak": d3m.TrakConfig(damping=True)}, "--trak-damping is a number, received True"),
+        ({"corpus": d3m.Planted(num_train=48.0)}, "--num-train is a whole number, received 48.0"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_of_another_type_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(d3m.InputError, match=re.escape(said)):
+        dataclasses.replace(CONFIG, **given)
+
+
+def test_arrays_and_whole_numbers_are_what_they_stand_for() -> None:
+    """A key is of JSON, in which 1 is not 1.0."""
+    numbers: dict[str, Any] = {"seeds": np.arange(2), "num_removed": [0, 6], "model": Path("tiny")}
+    given = dataclasses.replace(
+        CONFIG,
+        training=dataclasses.replace(CONFIG.training, weight_decay=0, max_grad_norm=np.float32(1)),
+        alignment=d3m.AlignmentConfig(beta=np.int64(2)),  # type: ignore[arg-type]
+        num_checkpoints=np.int64(2),  # type: ignore[arg-type]
+        **numbers,
+    )
+    assert (
+        json.dumps([given.seeds, given.num_removed, given.model, given.num_checkpoints])
+        == '[[0, 1], [0, 6], "tiny", 2]'
+    )
+    settings = [given.training.weight_decay, given.training.max_grad_norm, given.alignment.beta]
+    assert json.dumps(settings) == "[0.0, 1.0, 2.0]"

@@ -1,7 +1,9 @@
 """`d3m-ray run`, `plan`, `lds` and `leaderboard`: on a corpus by its name, or on the record of an experiment."""
 
 import dataclasses
+import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,10 @@ import d3m_ray as d3m
 from d3m_ray.__main__ import main
 from d3m_ray.analysis import output
 from d3m_ray.commands import runs, sweeps
+from d3m_ray.experiment.plan import record_plan
+from d3m_ray.experiment.progress import Progress
+from d3m_ray.experiment.story import prepare
+from d3m_ray.store.store import Store
 
 SMALL = ("--num-train", "48", "--num-val", "24", "--num-test", "24", "--num-epochs", "1", "--seeds", "0", "1")
 FLAGS = (*SMALL, "--methods", "trak", "random", "--num-removed", "0", "6", "--no-store-texts", "--engine", "local")
@@ -150,6 +156,84 @@ def test_a_record_is_found_from_within_its_store(
     assert parsed_to("plan", f"experiments/{record.name}").store == "."
 
 
+def test_a_record_names_its_store_whatever_the_environment_presets(
+    record: Path, parsed_to: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also one in the folder that is the default of --store."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(record.parents[1], "results")
+    monkeypatch.setenv("D3M_RAY_STORE", "elsewhere")
+    place = f"results/experiments/{record.name}"
+    assert parsed_to("plan", place).store == "results"
+    assert parsed_to("plan", place, "--store", "named").store == "named"
+    assert parsed_to("lds", place).experiment.store == "results"
+
+
+def recorded(config: d3m.ExperimentConfig, root: Path) -> str:
+    """The record that a run of this configuration begins with."""
+    prepared = prepare(config, Store(root), Progress())
+    record_plan(prepared, Progress())
+    return str(root / "experiments" / f"{prepared.context.experiment}.json")
+
+
+PLANTED = d3m.ExperimentConfig(
+    d3m.Planted(num_train=48, num_val=24, num_test=24), model="tiny", methods=("trak", "random"), num_removed=(0, 30)
+)
+
+
+@pytest.mark.parametrize("settings", [{}, {"protocol": "thesis", "seeds": (4, 5)}, {"num_removed": (36,)}])
+def test_a_record_is_repeated_as_it_was_asked_for(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the thesis did besides, and also the numbers that take more than half of train."""
+    config = dataclasses.replace(PLANTED, **settings)
+    path = recorded(config, tmp_path)
+    num_trials = 2 * len(config.num_removed) * len(config.seeds)
+    assert status_of("plan", path) == 0
+    assert f"{num_trials} trials, 0 of them stored" in capsys.readouterr().out
+
+
+def test_a_record_that_grew_in_parts_says_what_more_its_repetition_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = dataclasses.replace(PLANTED, experiment="named")
+    recorded(named, tmp_path)
+    path = recorded(dataclasses.replace(named, methods=("random", "balanced"), seeds=(3,)), tmp_path)
+    assert status_of("plan", path) == 0
+    said = capsys.readouterr()
+    assert "named was asked for in parts" in said.err
+    assert "5 trials more than its plan" in said.err  # trak under the fourth seed, balanced under the first three
+    assert "20 trials, 0 of them stored" in said.out
+
+
+def test_a_study_of_a_record_in_rounds_judges_what_the_first_went_by(
+    tmp_path: Path, parsed_to: Callable[..., Any]
+) -> None:
+    selection = d3m.SelectionConfig(rounds=2)
+    path = recorded(dataclasses.replace(PLANTED, selection=selection), tmp_path)
+    assert parsed_to("lds", path).experiment.selection.rounds == 1
+
+
+def test_a_study_of_what_was_aligned_on_test_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recorded(dataclasses.replace(PLANTED, protocol="thesis", experiment="old"), tmp_path)
+    assert status_of("lds", path) == 2
+    assert "old aligns on test, as the thesis did: name its corpus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", ["corpus", "model", "num_checkpoints", "training"])
+def test_a_record_that_lacks_a_setting_is_refused(
+    entry: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(recorded(PLANTED, tmp_path))
+    document = json.loads(path.read_text())
+    of = document["configuration"]
+    (of["command"] if entry in of["command"] else of).pop(entry)
+    path.write_text(json.dumps(document))
+    assert status_of("run", str(path)) == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"the record of \S+ holds every setting .*lacks one.* \(KeyError: '{entry}'\)", said)
+
+
 def test_a_study_of_a_record_is_of_its_methods_and_has_a_name_of_its_own(
     record: Path, parsed_to: Callable[..., Any]
 ) -> None:
@@ -169,7 +253,9 @@ def test_a_study_of_a_record_without_methods_is_refused(
 
 
 @pytest.mark.parametrize(
-    "path", ["demo.json", "store/demo.json", "store/experiments/deep/demo.json", "store/experiments/demo.json"]
+    "path",
+    ["demo.json", "store/demo.json"]
+    + [f"store/experiments/{name}.json" for name in ("deep/demo", "demo", "my demo", "")],
 )
 def test_a_path_that_leads_to_no_record_is_refused(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -187,7 +187,10 @@ def test_the_table_is_printed_where_its_file_cannot_be_written(tmp_path, monkeyp
 def test_a_full_standard_output_is_named(tmp_path, monkeypatch, capsys):
     for run in (
         lambda: run_small(tmp_path, "--methods", "random"),
-        lambda: exit_status_of_status(tmp_path),
+        lambda: exit_status_of_main("status", str(tmp_path)),
+        lambda: exit_status_of_main("--version"),
+        lambda: exit_status_of_main("run"),
+        lambda: exit_status_of_main("run", "planted", "--help"),
     ):
         with Path("/dev/full").open("w") as full, monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", full)
@@ -196,10 +199,17 @@ def test_a_full_standard_output_is_named(tmp_path, monkeypatch, capsys):
         assert line.startswith("error: the standard output cannot be written (No space left on device)")
 
 
-def exit_status_of_status(store: Path) -> int:
+def exit_status_of_main(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        main(["status", str(store)])
+        main(list(arguments))
     return ended.value.code
+
+
+@pytest.mark.usefixtures("here")
+def test_a_standard_output_that_is_closed_gets_nothing(tmp_path, monkeypatch):
+    run_small(tmp_path, "--methods", "random")
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it then
+    main(["status", str(tmp_path)])
 
 
 def test_the_environment_presets_what_flags_may_change(monkeypatch):

@@ -57,6 +57,7 @@ def test_what_ends_a_run_is_in_its_log(tmp_path: Path) -> None:
 
 
 def test_the_standard_librarys_handlers_get_the_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "d3m_ray")
     with Progress() as progress:
         progress.stage("100% of it")
         progress.begin_fits(2)
@@ -65,7 +66,36 @@ def test_the_standard_librarys_handlers_get_the_lines(caplog: pytest.LogCaptureF
     said = [record.getMessage() for record in caplog.records if record.name == "d3m_ray"]
     assert said[0] == "100% of it"
     assert said[1].startswith("fits: 0 of 2 ended")
-    assert not logging.getLogger("d3m_ray").handlers
+    assert said[-1] == "after the run"
+
+
+def test_who_logs_warnings_alone_is_told_of_no_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The screen has it already; the file has every line, and the logger's level stays the user's."""
+    store = Store(tmp_path)
+    with pytest.raises(StoreError), Progress() as progress:  # noqa: PT012
+        progress.log_to(store, "one")
+        progress.stage("a stage")
+        raise StoreError("the disk is full")
+    assert [record.getMessage() for record in caplog.records] == ["ended by StoreError: the disk is full"]
+    assert _lines(store)[0]["message"] == "a stage"
+    assert log.LOGGER.level == logging.NOTSET
+
+
+def test_two_runs_of_one_moment_have_a_file_each_of_their_own_lines(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with Progress() as one, Progress() as other:
+        for progress, said in ((one, "of one"), (other, "of the other")):
+            progress.log_to(store, "both")
+            progress.stage(said)
+    files = [path.read_text(encoding="utf-8") for path in tmp_path.glob("logs/both/*.jsonl")]
+    assert sorted(json.loads(text)["message"] for text in files) == ["of one", "of the other"]
+
+
+def test_a_name_that_is_no_unicode_is_logged(tmp_path: Path) -> None:
+    store, run_log = Store(tmp_path), log.RunLog()
+    run_log.place(store, "one")
+    run_log.tell(logging.INFO, "the folder \udcff")
+    assert _lines(store)[0]["message"] == "the folder \udcff"
 
 
 def test_the_file_is_written_seldom_and_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

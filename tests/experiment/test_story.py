@@ -25,7 +25,7 @@ from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials import engine as engine_module
-from d3m_ray.trials.engine import FailedFit, LocalEngine
+from d3m_ray.trials.engine import FailedFit, LocalEngine, reason
 from d3m_ray.trials.settings import ExecutionConfig
 
 SMALL = ExperimentConfig(
@@ -217,14 +217,17 @@ def test_a_lost_base_model_ends_only_what_reads_it(tmp_path, monkeypatch, undist
     assert_same_results(store, undisturbed)
 
 
-def test_a_method_that_fails_ends_only_its_own_arms(tmp_path, replace_scorers):
+def test_a_method_that_fails_ends_only_its_own_arms(tmp_path, monkeypatch, replace_scorers):
     def fails(inputs, settings, pool):
         raise RuntimeError("shapes cannot be multiplied (3x4 and 5x6)\nmore of it")
 
     replace_scorers("ekfac", score_groups=fails)
     config = dataclasses.replace(SMALL, methods=("ekfac", "embedding"), num_removed=(10,), seeds=(0,))
     store = Store(tmp_path)
+    forgotten = []
+    monkeypatch.setattr(scoring, "forget_models", lambda: forgotten.append("what its steps left half-way"))
     outcome = run(config, store)
+    assert len(forgotten) == 1
     assert outcome.failed == []
     assert [(u.name, u.error) for u in outcome.unscored] == [
         ("ekfac", "RuntimeError: shapes cannot be multiplied (3x4 and 5x6)")
@@ -254,6 +257,13 @@ def test_what_is_not_finite_is_a_failure_and_no_result(tmp_path, replace_scorers
     (unscored,) = run(config, store).unscored
     assert "finite" in unscored.error
     assert store.keys("alignments") == store.keys("trials") == set()
+
+
+def test_a_reason_is_a_line_that_can_be_read():
+    told = reason(TypeError(f"cannot send {'0, ' * 10_000}"))
+    assert told.startswith("TypeError: cannot send 0, 0, ")
+    assert told.endswith("...")
+    assert len(told) < 1100
 
 
 def test_reasons_are_told_once_with_their_counts():

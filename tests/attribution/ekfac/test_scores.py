@@ -104,7 +104,7 @@ def _one_by_one(
         batch = examples.batch(np.array([index]))
         model.zero_grad()
         logits = model(batch.input_ids, attention_mask=batch.attention_mask).logits
-        number = number_of(logits, torch.from_numpy(labels[index : index + 1]))
+        number = number_of(logits, torch.from_numpy(labels[index : index + 1].copy()))
         number.backward()
         caught = {}
         for name, layer in linears.items():

@@ -78,8 +78,8 @@ def _mean_product(rows: list[np.ndarray]) -> np.ndarray:
 def _by_definition(inputs: AttributionInputs, config: EkfacConfig, names: list[str]) -> np.ndarray:
     """[N, Q]: EK-FAC of the named layers, one example at a time and without padding, in float64."""
     model = _model(inputs.checkpoints[0])
-    drawn, true = torch.from_numpy(_drawn(inputs, config)), torch.from_numpy(inputs.train.labels)
-    asked = torch.from_numpy(inputs.queries.labels)
+    drawn, true = torch.from_numpy(_drawn(inputs, config)), torch.from_numpy(inputs.train.labels.copy())
+    asked = torch.from_numpy(inputs.queries.labels.copy())
     scores = np.zeros((len(inputs.train), len(inputs.queries)))
     for name in names:
         activations, fisher = _backward(model, inputs.train, name, lambda z, i: cross_entropy(z, drawn[i : i + 1]))
