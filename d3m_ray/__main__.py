@@ -3,7 +3,7 @@
 To run: d3m-ray run CORPUS, plan CORPUS, lds CORPUS or leaderboard CORPUS, each with a --help of its own. CORPUS is
 planted, toxigen, hatexplain, own, one that a plug-in brings, or an experiment's record, STORE/experiments/NAME.json.
 
-For example: "d3m-ray run planted" is a demonstration in a minute or two; "d3m-ray plan own --data reviews/" says what
+For example: "d3m-ray run planted" is a demonstration of some minutes; "d3m-ray plan own --data reviews/" says what
 would be trained; "d3m-ray report results/demo" writes tables, figures and a page.
 
 The exit status is 0 where all is done, 1 where something failed, 2 where an input breaks a rule, 130 after Ctrl-C.
@@ -157,7 +157,7 @@ def export(
         store: Where the results are.
         method: Arm that removes examples: trak, trak_heuristic, random and so on.
         out: File of the kept rows, FILE.csv or FILE.jsonl (JSON lines), with the columns example_id, text, label and
-            group, which sweeps/own.py reads. The removed rows go to FILE.removed.csv or FILE.removed.jsonl beside it.
+            group, which d3m-ray run own reads. The removed rows go to FILE.removed.csv or FILE.removed.jsonl beside it.
         num_removed: How many train examples the arm removed, one of those of its trials; left out, the number of
             highest mean val worst-group accuracy.
         seed: Seed of the removal; needed where the arm removes other examples under each seed.

@@ -286,7 +286,8 @@ def _of_seeds(trials: pd.DataFrame) -> list[Caveat]:
     which = "" if (num_seeds < MIN_VALUES).all() else " in some arms"
     sentence = (
         f"Fewer than {MIN_VALUES} seeds ({count}){which}: their values are shown, and no interval. A difference that a "
-        f"few seeds show may be the seeds' own; --seeds {' '.join(map(str, range(MIN_VALUES)))} gives intervals."
+        f"few seeds show may be the seeds' own; --seeds {' '.join(map(str, range(MIN_VALUES)))} (of an LDS: "
+        "--removal-seeds, as many) gives intervals."
     )
     return [Caveat("seeds", sentence)]
 

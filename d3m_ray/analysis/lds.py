@@ -139,7 +139,7 @@ def _of_ceiling(rows: pd.DataFrame, seeds: str, is_common: bool) -> str:
     if pd.isna(row["fit_correlation"]):
         if row["fits_per_subset"] > 1:
             return "no ceiling is known of outcomes that do not vary."
-        return "no ceiling is known of one fit of each subset; --fits-per-subset 2 gives one."
+        return "no ceiling is known of one fit of each subset; d3m-ray lds --fits-per-subset 2 gives one."
     has_bounds = not pd.isna(row["fit_correlation_low"])
     bounds = f" [{row['fit_correlation_low']:.2f}, {row['fit_correlation_high']:.2f}]" if has_bounds else ""
     common = f"two fits of one subset correlate {row['fit_correlation']:.2f}{bounds}"

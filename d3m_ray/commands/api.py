@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from d3m_ray.trials.engine import Engine
 
 LOCAL: Final = "local"
-STORED, TO_TRAIN, WAITING = "stored", "to train", "waits for scores"
+STORED, TO_RECORD, TO_TRAIN, WAITING = "stored", "to record", "to train", "waits for scores"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,8 +117,8 @@ class Plan:
 
     experiment: str
     trials: pd.DataFrame
-    """One row per trial: `method`, `num_removed` (NA where the rule decides), `seed`, `state`: stored, to train, or
-    waits for scores."""
+    """One row per trial: `method`, `num_removed` (NA where the rule decides), `seed`, `state`: stored; to record, of
+    a fit that is stored; to train; or waits for scores."""
     num_fits: int
     """Fits that are to be trained before any score is needed; equal fits count once."""
     num_stored: int
@@ -182,29 +182,34 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
 
     `say` is told of each damaged file of a trial, which counts as not stored: a run deletes it, and makes it again.
     """
+    from rich.console import Console
+
     from d3m_ray.experiment.keys import checkpoint_keys
     from d3m_ray.experiment.plan import asked_trials, plan_trials, reads_base_models
+    from d3m_ray.experiment.progress import Progress
+    from d3m_ray.experiment.run import Run
     from d3m_ray.experiment.scoring import lacks_scores
-    from d3m_ray.selection.arms import Evidence
+    from d3m_ray.experiment.stages import gather_evidence
+    from d3m_ray.trials.engine import LocalEngine
 
     config, context = prepared.config, prepared.context
-    train, opened = context.splits.train, context.store
-    known = Evidence(train.labels, train.groups, context.splits.num_labels, train=train)
-    ready = plan_trials(config, context, known)
+    opened, quiet = context.store, Progress(Console(quiet=True))  # the run says what it finds, this one is asked first
+    ready = plan_trials(config, context, gather_evidence(Run(config, context, LocalEngine(), quiet)))
     of_this = [("experiment", "==", context.experiment)]
     columns = ["method", "num_removed", "seed", "trial_key"]
     begun = opened.read_all("trials", columns=columns, filters=of_this, say=say).drop_duplicates()
     stored, fits = set(begun["trial_key"]), opened.keys("fits")
-    state: dict[tuple[str, int | None, int], str] = {
-        (t.method, t.num_removed, t.seed): STORED if t.trial_key in stored else TO_TRAIN for t in ready
-    }
+    state: dict[tuple[str, int | None, int], str] = {}
+    for trial in ready:
+        told = _state(trial.trial_key in stored, trial.fit.fit_key in fits)
+        state[trial.method, trial.num_removed, trial.seed] = told
+        state[trial.method, None, trial.seed] = told  # asked for where the arm's rule decides how many go
     there = {(row.method, row.num_removed, row.seed) for row in begun.itertuples()}
-    decided = {(method, seed) for method, _, seed in there}
+    there |= {(row.method, None, row.seed) for row in begun.itertuples()}
     rows = []
-    for trial in asked_trials(config, context):
-        key = trial.method, trial.num_removed, trial.seed
-        is_there = (trial.method, trial.seed) in decided if trial.num_removed is None else key in there
-        rows.append((*key, state.get(key) or (STORED if is_there else WAITING)))
+    for asked in asked_trials(config, context):
+        key = asked.method, asked.num_removed, asked.seed
+        rows.append((*key, state.get(key) or (STORED if key in there else WAITING)))
     trials = pd.DataFrame(rows, columns=["method", "num_removed", "seed", "state"]).astype({"num_removed": "Int64"})
     wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored} - fits
     if reads_base_models(config):
@@ -213,6 +218,12 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
         if lacks_scores(config, context):  # which are made with the weights, and these may have been deleted
             wanted |= {key for key in base_models if not opened.has_checkpoint(key)}
     return Plan(context.experiment, trials, len(wanted), int((trials["state"] == STORED).sum()))
+
+
+def _state(trial_is_stored: bool, fit_is_stored: bool) -> str:
+    if trial_is_stored:
+        return STORED
+    return TO_RECORD if fit_is_stored else TO_TRAIN
 
 
 def placed(config: ExperimentConfig, store: str | Path | None, engine: str | None) -> ExperimentConfig:

@@ -15,6 +15,7 @@ from d3m_ray.analysis.results import PLAIN_OBJECTIVE, Results, newest_trials, re
 from d3m_ray.commands.arguments import checked_file
 from d3m_ray.commands.terminal import EXIT_FAILED, say
 from d3m_ray.data.files import REMOVED_SUFFIX
+from d3m_ray.data.own import CUT_OFF
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
 from d3m_ray.rules import check_known
@@ -217,7 +218,14 @@ def _tell(results: Results, request: ExportRequest, exported: Export, why: str, 
     say(f"{results.name}, {request.method}: {num_removed:,} of {num_train:,} train examples removed, {why}")
     say(f"{files[0]}: the {len(exported.kept):,} that are kept; {files[1]}: those removed, each with its reason")
     labels = shlex.join(results.label_names)
-    say(f"sweeps/own.py reads it as train, --labels {labels}, beside files of val and test in its folder")
+    say(f"d3m-ray run own reads it as train, --labels {labels}, beside files of val and test in its folder")
+    if any(CUT_OFF in note for note in results.configuration.get("notes", ())):
+        say(
+            "caution: val and test of this experiment were cut off the same corpus, so they have no files: write these "
+            "rows, whose example_id and split d3m_ray.read_examples has, beside it; of this file alone others "
+            "would be cut off, and no number would compare",
+            "yellow",
+        )
     if results.configuration.get("protocol") == "thesis":
         say("caution: chosen ON TEST, by the protocol `thesis`: no test example can judge these data", "yellow")
 

@@ -30,7 +30,7 @@ class RunCommand:
     """A command that runs on a corpus: what it does, from which settings, and by which function."""
 
     does: str
-    start: Callable[[str, Any, list[str]], None]
+    start: Callable[[str, Any, list[str], str], None]
     settings: Callable[[ExperimentConfig], Any] = lambda config: config
     methods: tuple[str, ...] = ()
     """Of a study, the attribution methods that it judges on a corpus; of a record it takes the record's."""
@@ -76,7 +76,7 @@ def start(command: str, arguments: Sequence[str]) -> None:
         if of.methods:
             training = HUNDREDS_OF_FITS if defaults.training == TrainingConfig() else defaults.training
             defaults = dataclasses.replace(defaults, methods=of.methods, training=training)
-    of.start(f"{of.does} On {subject}.", of.settings(defaults), flags)
+    of.start(f"{of.does} On {subject}.", of.settings(defaults), flags, f"d3m-ray {command} {named}")
 
 
 def defaults_of(corpus: str) -> ExperimentConfig:
@@ -85,12 +85,11 @@ def defaults_of(corpus: str) -> ExperimentConfig:
     config = ExperimentConfig(corpus=found.options(), num_removed=found.num_removed)
     if corpus != "planted":
         return config
-    return dataclasses.replace(  # the demonstration: offline, within a minute or two
+    return dataclasses.replace(  # the demonstration: offline, within minutes
         config,
         model="tiny",
         store="results/demo",
         methods=("trak", "trak_heuristic", "random"),
-        seeds=(0, 1, 2, 3, 4),  # the fewest for an interval
         training=FOR_TINY,
     )
 

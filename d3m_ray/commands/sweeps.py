@@ -37,30 +37,41 @@ Config = TypeVar("Config", ExperimentConfig, LdsConfig, LeaderboardConfig)
 Judged = LdsConfig | LeaderboardConfig
 
 
-def run_sweep(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
+def run_sweep(
+    description: str, defaults: ExperimentConfig, arguments: list[str] | None = None, name: str | None = None
+) -> None:
     """Parse the flags over `defaults`, run, and show the results; ends the process with an exit status.
 
+    `name` is what the help calls the command, the script by default.
     0: every trial is stored; 1: some failed; 2: an input breaks a rule; 130: interrupted, the same command goes on.
     """
-    _main(description, defaults, arguments, lambda config: _sweep(config, defaults))
+    _main(description, defaults, arguments, name, lambda config: _sweep(config, defaults))
 
 
-def run_plan(description: str, defaults: ExperimentConfig, arguments: list[str] | None = None) -> None:
+def run_plan(
+    description: str, defaults: ExperimentConfig, arguments: list[str] | None = None, name: str | None = None
+) -> None:
     """Parse the flags as `run_sweep`, and show what it would train and what is stored; trains and writes nothing."""
-    _main(description, defaults, arguments, lambda config: _show_plan(config, defaults))
+    _main(description, defaults, arguments, name, lambda config: _show_plan(config, defaults))
 
 
-def run_lds_sweep(description: str, defaults: LdsConfig, arguments: list[str] | None = None) -> None:
+def run_lds_sweep(
+    description: str, defaults: LdsConfig, arguments: list[str] | None = None, name: str | None = None
+) -> None:
     """As `run_sweep`, for the linear datamodeling scores of the methods."""
-    _main(description, defaults, arguments, lambda config: _lds_studies(config, defaults, [config]))
+    _main(description, defaults, arguments, name, lambda config: _lds_studies(config, defaults, [config]))
 
 
-def run_leaderboard_sweep(description: str, defaults: LeaderboardConfig, arguments: list[str] | None = None) -> None:
+def run_leaderboard_sweep(
+    description: str, defaults: LeaderboardConfig, arguments: list[str] | None = None, name: str | None = None
+) -> None:
     """As `run_lds_sweep`, for the two LDS, under the base models' seeds and across seeds, that rank the methods."""
-    _main(description, defaults, arguments, lambda config: _lds_studies(config, defaults, config.studies()))
+    _main(description, defaults, arguments, name, lambda config: _lds_studies(config, defaults, config.studies()))
 
 
-def _main(description: str, defaults: Config, arguments: list[str] | None, run: Callable[[Config], int]) -> None:
+def _main(
+    description: str, defaults: Config, arguments: list[str] | None, name: str | None, run: Callable[[Config], int]
+) -> None:
     given = sys.argv[1:] if arguments is None else arguments
 
     def work() -> int:
@@ -69,7 +80,11 @@ def _main(description: str, defaults: Config, arguments: list[str] | None, run: 
         markers = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes)
         settings = tyro.conf.configure(*markers)(type(preset))
         return run(
-            plain(parsed(lambda: tyro.cli(settings, description=description, default=preset, args=given), given))
+            plain(
+                parsed(
+                    lambda: tyro.cli(settings, prog=name, description=description, default=preset, args=given), given
+                )
+            )
         )
 
     sys.exit(exit_status(work, debug="--debug" in given))

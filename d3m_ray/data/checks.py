@@ -258,5 +258,5 @@ def _check_same_groups(name: str, split: str, groups: set[str], vocabulary: set[
     if vocabulary - groups:
         raise DataError(
             f"{rule}; {split} has no example of {listed(vocabulary - groups)}: give it some, or leave the group out "
-            "(sweeps/own.py --min-group-size 1 does)"
+            "(d3m-ray run own --min-group-size 1 does)"
         )

@@ -87,7 +87,7 @@ def load_splits(options: Any, source: Path | None = None) -> Splits:
     corpus = corpus_of(options)
     if not corpus.reads_itself:
         if source is not None and not source.is_dir():
-            fix = "sweeps/own.py reads a single file" if source.exists() else "leave it out to use the hub"
+            fix = "d3m-ray run own reads a single file" if source.exists() else "leave it out to use the hub"
             raise DataError(f"--data is a folder, received {str(source)!r}, which is none; {fix}")
         if source is not None and is_csv_folder(source):
             _refuse_options(options, source)

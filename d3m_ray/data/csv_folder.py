@@ -27,7 +27,7 @@ def load_csv_folder(folder: Path, name: str) -> Splits:
     if missing:
         raise DataError(
             f"{folder}: holds train.csv, val.csv and test.csv; {', '.join(missing)} missing, add it, or let "
-            "sweeps/own.py read the folder, which takes other names, formats and splits"
+            "d3m-ray run own read the folder, which takes other names, formats and splits"
         )
     tables = {split: read_csv(folder / f"{split}.csv", AS_IT_STANDS.columns) for split in SPLIT_NAMES}
     return splits_of_tables(name, tables, AS_IT_STANDS)

@@ -78,8 +78,8 @@ def check_is_corpus(folder: Path, corpus: str, found: Mapping[str, bool], rule: 
     tables = table_files(folder)
     if tables and not any(found.values()):
         raise DataError(
-            f"{folder}: holds no file of {corpus}, it holds {shown_files(folder)}; read that with sweeps/own.py --data "
-            f"{folder} ({FORMATS}, any columns and splits)"
+            f"{folder}: holds no file of {corpus}, it holds {shown_files(folder)}; read that with d3m-ray run own "
+            f"--data {folder} ({FORMATS}, any columns and splits)"
         )
     raise DataError(
         f"{folder}: {rule}; {', '.join(missing)} missing, it holds {shown_files(folder)}: add it, name a folder of "

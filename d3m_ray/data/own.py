@@ -25,6 +25,7 @@ from d3m_ray.data.tables import read_table, table_stem
 from d3m_ray.errors import InputError
 from d3m_ray.records import SPLIT_NAMES, Splits
 
+CUT_OFF = "cut off train"  # of a note: val or test has no file of its own
 ASIDE = "case, white space, Unicode form and characters that are not seen aside"
 Frames = dict[str, pd.DataFrame]
 Tables = Mapping[str, Table]
@@ -65,7 +66,7 @@ def splits_of_tables(name: str, tables: Tables, options: Own) -> Splits:
     notes = _notes(options, names)
     rows, cut = _cut_missing(name, rows, options)
     if cut:
-        notes.append(f"{cut} cut off train, seed {options.split_seed}")
+        notes.append(f"{cut} {CUT_OFF}, seed {options.split_seed}")
     frames = _checked(dict(rows), tables, options, sieve)
     return make_splits(name, frames, sieve.num_dropped, label_names=names, notes=notes)
 
@@ -203,5 +204,5 @@ def _refuse_shared_texts(tables: Tables, frames: Frames) -> None:
         raise DataError(
             f"{tables[left].place(row)}: a text stands in one split only, this one also in "
             f"{tables[right].place(other)} ({ASIDE}); remove it from {left}, and all of the "
-            f"{int(shared.sum()):,} rows there whose text {right} has (sweeps/own.py --bad-rows drop does)"
+            f"{int(shared.sum()):,} rows there whose text {right} has (d3m-ray run own --bad-rows drop does)"
         )

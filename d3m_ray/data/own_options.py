@@ -1,4 +1,4 @@
-"""How an own corpus is read: columns, labels, groups and splits; the flags of sweeps/own.py."""
+"""How an own corpus is read: columns, labels, groups and splits; the flags of d3m-ray run own."""
 
 import math
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ class Sieve:
     ) -> pd.DataFrame:
         """The rows that are not bad, the others counted under the reason; or DataError at the first."""
         if not self.drops:
-            table.refuse(bad, rule, f"{fix} (sweeps/own.py --bad-rows drop leaves such rows out)")
+            table.refuse(bad, rule, f"{fix} (d3m-ray run own --bad-rows drop leaves such rows out)")
         self.num_dropped[reason] += int(bad.sum())
         return rows[~bad]
 
@@ -87,7 +87,7 @@ def label_indices(table: Table, rows: pd.DataFrame, names: Sequence[str]) -> pd.
     """The rows with each label as its place among the names. Raises DataError at a label that is none of them."""
     indices = rows["label"].map({name: index for index, name in enumerate(names)})
     rule = f"a label is {' or '.join(names)}"
-    fix = "correct it or leave out the row; sweeps/own.py --labels takes other labels"
+    fix = "correct it or leave out the row; d3m-ray run own --labels takes other labels"
     table.refuse(indices.isna(), rule, fix, rows["label"])
     return rows.assign(label=indices.astype("int64"))
 

@@ -88,7 +88,7 @@ def check_columns(where: str, header: Sequence[str], columns: Sequence[str], fix
         raise DataError(
             f"{where}: the columns are {', '.join(columns)}; {', '.join(missing)} missing, "
             f"received {', '.join(map(str, header))}; rename or add ({fix}), or name yours by the flags of "
-            "sweeps/own.py (--text-columns, --label-column, --group-columns)"
+            "d3m-ray run own (--text-columns, --label-column, --group-columns)"
         )
     twice = sorted({column for column in columns if list(header).count(column) > 1})
     if twice:

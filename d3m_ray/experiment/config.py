@@ -44,11 +44,10 @@ class ExperimentConfig:
     """A corpus, a model, the arms that are compared, and how. Every field is a flag of each sweep."""
 
     corpus: Any
-    """How the corpus is cut into splits: an instance of the options of one of `CORPORA`, or its name for the plain
-    ones."""
+    """How the corpus is cut into splits: `d3m_ray.Toxigen(...)` or its like, or a name for what it is by default."""
     data: Path | None = None
-    """Folder of the corpus in its original format, or of train.csv, val.csv and test.csv; left out, the hub. Of an
-    own corpus, its folder or file."""
+    """Folder of ToxiGen or HateXplain in its original format, or of train.csv, val.csv and test.csv (left out: the
+    hub); folder or file of an own corpus."""
     model: str = "google-bert/bert-base-uncased"
     """A transformers folder or hub name, or "tiny": a two-layer BERT of random weights."""
     store: str = "results"
@@ -60,8 +59,8 @@ class ExperimentConfig:
     (group_dro, ...). The README lists them all."""
     num_removed: tuple[int | str, ...] = (0, 50, 100, 200)
     """How many train examples an arm removes, as counts or as shares of train (5%); 0 is the base model."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Every arm is trained once per seed."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Every arm is trained once per seed; of fewer than five there are no intervals."""
     num_checkpoints: int = 1
     """Base models that attribution averages over; their seeds count from 0."""
     skip_unsupported: bool = False

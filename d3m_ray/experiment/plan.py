@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from d3m_ray.data.checks import shown
 from d3m_ray.data.corpora import corpus_of, load_splits
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import SHARED_SETTINGS, ExperimentConfig
@@ -159,10 +160,19 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
         if key not in FOLLOW_FROM_DATA and recorded[key] != configuration[key]
     )
     if differing:
+        told = "; ".join(line for key in differing for line in _difference(key, recorded[key], configuration[key]))
         raise InputError(
             f"an experiment's trials share their settings; {context.experiment!r} was begun with other values of "
-            f"{', '.join(differing)}: give this one another --experiment"
+            f"{', '.join(differing)}: give this one another --experiment ({told})"
         )
+
+
+def _difference(key: str, begun: Any, asked: Any) -> list[str]:
+    """Each entry that differs, by its name, as it was begun with and as it is asked for."""
+    if isinstance(begun, Mapping) and isinstance(asked, Mapping):
+        entries = sorted(name for name in begun.keys() | asked.keys() if begun.get(name) != asked.get(name))
+        return [line for name in entries for line in _difference(name, begun.get(name), asked.get(name))]
+    return [f"{key} was {shown(begun)} and is {shown(asked)}"]
 
 
 def record_plan(prepared: Prepared, progress: Progress, plan: Sequence[PlannedTrial] | None = None) -> None:

@@ -12,6 +12,8 @@ from d3m_ray.experiment.log import RunLog
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import FitEvent
 
+LINE_SECONDS = 60.0  # between two lines of how far the fits are, where no terminal shows it all the time
+
 
 class Progress:
     """Shards and trials done, running and failed, time left and the best val WGA so far. Use it in a `with` block.
@@ -25,7 +27,7 @@ class Progress:
         self._label = ""
         self._num_fits = self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
         self._best_val_wga: float | None = None
-        self._start = time.monotonic()
+        self._start = self._told_at = time.monotonic()
         self._log = RunLog()
 
     def __enter__(self) -> "Progress":
@@ -60,7 +62,8 @@ class Progress:
 
     def begin_fits(self, num_fits: int) -> None:
         """Start counting fits from zero; the best val WGA stays."""
-        self._num_fits, self._start = num_fits, time.monotonic()
+        self._num_fits = num_fits
+        self._start = self._told_at = time.monotonic()
         self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
 
     def fit(self, event: FitEvent) -> None:
@@ -75,6 +78,9 @@ class Progress:
         self._live.update(Text(self.fits_line()))
         told = {"fit": event.state, "num_ended": self._num_ended, "num_fits": self._num_fits, "val_wga": event.val_wga}
         self._log.tell(logging.INFO, self.fits_line(), told)
+        if not self.console.is_terminal and time.monotonic() - self._told_at >= LINE_SECONDS:
+            self._told_at = time.monotonic()
+            self.console.print(self.fits_line(), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def fits_line(self) -> str:
         """Where the fits stand, in one line."""

@@ -37,6 +37,7 @@ from d3m_ray.trials.trial import TrialContext
 WEIGHED_GROUPS = "weighed groups"  # the query set of a method that scores the weighed sum of the groups' targets
 AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
 WELL_COVERED = 0.9  # of the parameters: what a method leaves out is said below
+BARELY_COVERED = 0.1  # of it: what is read says little of what training changes
 
 
 def is_scored(table: str, method: str, run: Run) -> bool:
@@ -195,7 +196,10 @@ def attribute(
     )
     share = coverage(method, context.pretrained, config.ekfac)
     if share is not None and share < WELL_COVERED:
-        run.progress.stage(f"{method} reads the gradients of linear layers, {share:.0%} of the model's parameters")
+        doubt = "warning: " if share < BARELY_COVERED else ""
+        run.progress.stage(
+            f"{doubt}{method} reads the gradients of linear layers, {share:.0%} of the model's parameters"
+        )
     settings = config.settings_of(method)
     score = _score_of(method, run, each_query)
     start = time.perf_counter()

@@ -39,7 +39,7 @@ class LdsConfig:
     common pairing it differs from that model by what it lacks alone."""
     removal_shares: tuple[str, ...] = ()
     """Shares of train (1% 5% 10%) that go by each method's alignment, and at random, to see what removal does: a fit
-    for each method, share and removal seed; left out, none."""
+    for each method, share and removal seed. None: no fit."""
     removal_seeds: tuple[int, ...] = (100, 101, 102, 103, 104)
     """Seeds of these fits, and of as many of all of train. Others than the base models', whose seeds count from 0:
     what scores know of a seed does not count then."""

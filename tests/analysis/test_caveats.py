@@ -185,7 +185,7 @@ def test_few_seeds_are_said(store: Store, write_trial: Callable[..., None], more
         write_trial("random", 50, seed, 0.01)
     (caveat,) = caveats_of(store)
     assert caveat.startswith(f"Fewer than 5 seeds {said} their values are shown, and no interval.")
-    assert caveat.endswith("--seeds 0 1 2 3 4 gives intervals.")
+    assert caveat.endswith("--seeds 0 1 2 3 4 (of an LDS: --removal-seeds, as many) gives intervals.")
 
 
 def test_they_are_written_into_the_record(store: Store) -> None:

@@ -130,7 +130,16 @@ def test_base_models_whose_weights_were_deleted_are_planned_where_scores_are_mis
 
 def test_more_seeds_are_planned_beside_what_is_stored(ran: Ran) -> None:
     more = d3m.plan(dataclasses.replace(CONFIG, seeds=(0, 1, 2)), ran.result.store)
-    assert (more.num_stored, more.num_fits) == (NUM_TRIALS, 2)
+    assert more.num_stored == NUM_TRIALS
+    assert more.num_fits == 4, "of seed 2: nothing, random, trak and what the heuristic removes, by stored scores"
+    assert set(more.trials["state"]) == {"stored", "to train"}
+
+
+def test_a_trial_whose_fit_is_stored_is_to_be_recorded(ran: Ran, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(ran.result.store, tmp_path / "store"))
+    another = d3m.plan(dataclasses.replace(CONFIG, experiment="another"), store)
+    assert (another.num_stored, another.num_fits) == (0, 0)
+    assert set(another.trials["state"]) == {"to record"}
 
 
 def test_a_result_is_its_table_its_finding_and_its_cautions(ran: Ran) -> None:

@@ -306,25 +306,25 @@ BAD = {
     ),
     "an option of the demo beside CSV": Bad(FILES, ["--num-train does not apply"], ["--num-train", "80"], Planted()),
     "words for labels in a toxigen sweep": toxigen(
-        ["train.csv, line 2", "a label is 0 or 1", "received 'no'", "sweeps/own.py"], FILES
+        ["train.csv, line 2", "a label is 0 or 1", "received 'no'", "d3m-ray run own"], FILES
     ),
     "Parquet in a toxigen sweep": toxigen(
-        ["holds no file of ToxiGen, it holds test.parquet, train.parquet", "sweeps/own.py --data"],
+        ["holds no file of ToxiGen, it holds test.parquet, train.parquet", "d3m-ray run own --data"],
         {"train.parquet": parquet(), "test.parquet": parquet()},
     ),
-    "CSV with the wrong names in a toxigen sweep": toxigen(["it holds all.csv", "sweeps/own.py"], {"all.csv": TRAIN}),
+    "CSV with the wrong names in a toxigen sweep": toxigen(["it holds all.csv", "d3m-ray run own"], {"all.csv": TRAIN}),
     "JSON lines in a hatexplain sweep": Bad(
         {"train.jsonl": lines(*ROWS)},
-        ["holds no file of HateXplain, it holds train.jsonl", "sweeps/own.py"],
+        ["holds no file of HateXplain, it holds train.jsonl", "d3m-ray run own"],
         options=Hatexplain(),
     ),
     "gzipped CSV in a hatexplain sweep": Bad(
         {"train.csv.gz": gzip.compress(TRAIN.encode())},
-        ["it holds train.csv.gz", "sweeps/own.py"],
+        ["it holds train.csv.gz", "d3m-ray run own"],
         options=Hatexplain(),
     ),
     "a file in a toxigen sweep": Bad(
-        {"a.csv": TRAIN}, ["sweeps/own.py reads a single file"], options=Toxigen(), file="a.csv"
+        {"a.csv": TRAIN}, ["d3m-ray run own reads a single file"], options=Toxigen(), file="a.csv"
     ),
     "ToxiGen without half of the annotated": toxigen(
         ["annotated_test missing", "it holds annotated_train.csv, toxigen.csv"],
