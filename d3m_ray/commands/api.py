@@ -79,7 +79,7 @@ class Result:
         from d3m_ray.analysis.output import PAGE, write_report
         from d3m_ray.commands.results import default_folder
 
-        place = default_folder(Store(self.store)) if folder is None else Path(folder)
+        place = default_folder(Store(self.store)) if folder is None else Path(folder).expanduser()
         write_report([self._results], place, (), lambda line: None, whole_store=False)
         return place / self.experiment / PAGE
 
@@ -149,12 +149,15 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
     from d3m_ray.experiment.failures import told
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.experiment.story import prepare, run_experiment
+    from d3m_ray.experiment.thesis import WARNING
 
     config = placed(config, store, engine)
     opened = Store(config.store)
     opened.check_writable()
     with Progress() as progress:
         _tell_of_broken_plugins(progress)
+        if config.protocol == "thesis":
+            progress.stage(WARNING)
         prepared = prepare(config, opened, progress)
         with engine_of(config, opened, progress, wanted=not plan_of(prepared).is_done) as running:
             outcome = run_experiment(prepared, running, progress)

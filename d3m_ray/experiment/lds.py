@@ -37,6 +37,7 @@ from d3m_ray.experiment.stages import (
     base_models,
     discard_incomplete,
     forget_superseded,
+    forget_superseded_lds,
     gather_evidence,
     tell_of_spared,
     train,
@@ -311,6 +312,7 @@ def _record(
         "resampled_means": dict(resampled),
     }
     context.store.write("lds", key, rows.assign(lds_key=key, experiment=context.experiment), configuration, method)
+    forget_superseded_lds(run, method, key)
 
 
 def _remove(

@@ -134,6 +134,29 @@ def forget_superseded(run: Run, trials: Sequence[TrialSpec]) -> None:
         run.progress.stage(f"{len(others)} trials of an earlier selection, of another code or version, are forgotten")
 
 
+def forget_superseded_lds(run: Run, method: str, key: str) -> None:
+    """Delete the LDS of a method in whose place this one is: of the same subsets' share and seeds, and other scores.
+
+    Or of the same scores and fits, by another version. Readers would take whichever key is the last. One of the same
+    scores over other subsets stays.
+    """
+    store = run.context.store
+    ours = [("experiment", "==", run.context.experiment), ("method", "==", method)]
+    studies = store.read_all("lds", columns=["lds_key", "keep_share", "subset_seeds"], filters=ours).drop_duplicates()
+    of_key = {str(name): study for name, *study in studies.itertuples(index=False, name=None)}
+
+    def made_from(name: str) -> tuple[list[str], list[str]]:
+        made_with = store.read_metadata("lds", name, method)["configuration"]
+        return [made_with.get("scores_key"), made_with.get("alignment_key")], made_with.get("fits")
+
+    scores, fits = made_from(key)
+    for other in (name for name, study in of_key.items() if name != key and study == of_key[key]):
+        of_other, its_fits = made_from(other)
+        if of_other != scores or its_fits == fits:
+            store.delete_result("lds", other, method)
+            run.progress.stage(f"{method}: an LDS of other scores, by another code or version, is forgotten")
+
+
 def tell_of_spared(run: Run, trials: Sequence[TrialSpec]) -> None:
     """Say, once for each arm and number, where the cell floors changed a selection."""
     told = {}

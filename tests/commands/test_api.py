@@ -171,6 +171,20 @@ def test_a_report_is_written_where_it_is_asked_for(ran: Ran, tmp_path: Path, mon
     assert ran.result.report().is_relative_to(ran.result.store), "a local store has its figures in it"
 
 
+def test_a_report_is_written_below_the_users_own_folder(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d3m_ray.analysis.output.all_figures", lambda results: {})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ran.result.report("~/pages").is_relative_to(tmp_path / "pages")
+
+
+def test_what_aligns_on_test_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thesis = dataclasses.replace(CONFIG, methods=("random",), num_removed=(0,), seeds=(0,), protocol="thesis")
+    d3m.run(thesis, tmp_path, engine="local")
+    assert "warning: --protocol thesis aligns on the TEST set" in capsys.readouterr().err
+
+
 def test_what_failed_is_in_the_result_and_the_rest_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = local_engine.run_fit
 

@@ -1,11 +1,13 @@
 """The linear datamodeling score end to end on planted text: ordinary trials, stored scores, and what comes of them."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.planted import Planted
@@ -210,6 +212,32 @@ def test_more_subsets_and_methods_train_only_what_is_new(measured, monkeypatch):
     run(dataclasses.replace(SMALL, experiment=methods, num_subsets=6, removal_shares=()), measured)
     assert measured.keys("fits") > stored
     assert [spec.seed for spec in trained if spec.fit_key not in stored] == [1_000_005, 2_000_005]
+
+
+def test_scores_of_another_version_take_the_place_of_earlier_ones(measured, tmp_path, monkeypatch):
+    """Readers would take the larger of two keys; another number of subsets of the same scores is theirs to choose."""
+    store = Store(shutil.copytree(str(measured), tmp_path / "store"))
+    config = dataclasses.replace(SMALL, removal_shares=())
+    name = prepare_lds(config, store, Progress()).context.experiment
+
+    def keys(method: str) -> set[str]:
+        ours = [("experiment", "==", name), ("method", "==", method), ("num_subsets", "==", 5)]
+        return set(store.read_all("lds", filters=ours).query("subset_seeds == 'own' and keep_share == 0.5")["lds_key"])
+
+    first, others = keys("embedding"), keys("trak")
+    with monkeypatch.context() as patched:
+        patched.setitem(METHODS, "embedding", dataclasses.replace(METHODS["embedding"], version="another"))
+        run(config, store)
+    assert len(keys("embedding")) == 1
+    assert keys("embedding") != first
+    assert keys("trak") == others
+    monkeypatch.setattr("d3m_ray.experiment.lds.LDS_VERSION", "another")
+    run(config, store)
+    assert len(keys("embedding")) == len(keys("trak")) == 1
+    assert keys("trak") != others
+    monkeypatch.undo()
+    run(config, store)
+    assert (keys("embedding"), keys("trak")) == (first, others)
 
 
 def test_a_method_that_fails_ends_only_itself(measured, replace_scorers):
