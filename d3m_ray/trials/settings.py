@@ -18,7 +18,7 @@ def is_address(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """Where the work runs. Of it only the kind of device enters keys. D3M_RAY_<FIELD> presets it, see docs/running.md."""
+    """Where the work runs. Of it the kind of device alone enters keys. D3M_RAY_<FIELD> presets it: docs/running.md."""
 
     engine: EngineName = "ray"
     """ray: fits and attribution on the cores and GPUs of a cluster, or of this machine; local: one after the other in

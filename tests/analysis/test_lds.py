@@ -104,7 +104,10 @@ def test_rows_of_an_earlier_version_are_halves_of_one_fit(store: Store, filled: 
         (0.5, "own", 1)
     }
     assert table["ceiling"].isna().all()
-    assert "no ceiling is known of one fit of each subset; d3m-ray lds --fits-per-subset 2 gives one" in lds_remarks(results)[0]
+    assert (
+        "no ceiling is known of one fit of each subset; d3m-ray lds --fits-per-subset 2 gives one"
+        in lds_remarks(results)[0]
+    )
     assert lds_differences(results).empty
 
 
