@@ -171,7 +171,7 @@ def _records(store: Store, experiment: str | None) -> dict[str, Experiment]:
     """Every record, or that of one experiment. Raises StoreError where there is none."""
     records = store.read_experiments()
     if not records:
-        raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
+        raise store.without_experiment()
     if experiment is None:
         return records
     if experiment not in records:

@@ -249,7 +249,7 @@ def read_results(store: Store, names: Collection[str] = (), say: Tell | None = N
         first = rows.iloc[0]
         records[str(name)] = Experiment(str(name), {"dataset": first["dataset"], "model": first["model"]}, ())
     if not records:
-        raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
+        raise store.without_experiment()
     unknown = sorted(set(names) - set(records))
     if unknown:
         raise StoreError(f"{store} holds no experiment {unknown[0]!r}; it has {', '.join(sorted(records))}")

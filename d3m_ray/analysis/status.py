@@ -12,7 +12,6 @@ from rich.text import Text
 
 from d3m_ray.analysis.results import TRIAL
 from d3m_ray.store.experiments import Experiment, PlannedTrial
-from d3m_ray.store.files import StoreError
 from d3m_ray.store.store import Store
 
 STATES = ("done", "failed", "missing")
@@ -59,7 +58,7 @@ def render_status(store: Store, say: Callable[[str], None] | None = None) -> Gro
     """
     experiments = store.read_experiments(say)
     if not experiments:
-        raise _without_experiment(store)
+        raise store.without_experiment()
     differing = differing_settings(list(experiments.values()))
     rendered = [_render(e, experiment_status(store, e, say), differing[e.name]) for e in experiments.values()]
     return Group(*(part for parts in rendered for part in parts))
@@ -79,7 +78,7 @@ def status_document(store: Store) -> dict[str, Any]:
         _described(e, experiment_status(store, e, damaged.setdefault), differing[e.name]) for e in experiments.values()
     ]
     if not described and not damaged:
-        raise _without_experiment(store)
+        raise store.without_experiment()
     return {"store": str(store), "experiments": described, "damaged": list(damaged)}
 
 
@@ -103,10 +102,6 @@ def _described(experiment: Experiment, status: pd.DataFrame, differing: Mapping[
         "differing_settings": dict(differing),
         "caveats": list(experiment.caveats),
     }
-
-
-def _without_experiment(store: Store) -> StoreError:
-    return StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
 
 
 def differing_settings(experiments: Sequence[Experiment]) -> dict[str, dict[str, Any]]:

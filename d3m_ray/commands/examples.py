@@ -117,7 +117,7 @@ def _results_of(store: Store, request: ExamplesRequest, tell: Callable[[str], No
 
 def _experiment_of(records: Mapping[str, Experiment], store: Store, request: ExamplesRequest) -> Experiment:
     if not records:
-        raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
+        raise store.without_experiment()
     if request.experiment is not None:
         check_known("--experiment", request.experiment, records)
         records = {request.experiment: records[request.experiment]}

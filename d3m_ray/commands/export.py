@@ -98,7 +98,7 @@ def _results_of(store: Store, request: ExportRequest, tell: Callable[[str], None
     """
     records = store.read_experiments(tell)
     if not records:
-        raise StoreError(f"{store} holds no experiment; name the folder that a sweep was given as --store")
+        raise store.without_experiment()
     if request.experiment is not None:
         check_known("--experiment", request.experiment, records)
         records = {request.experiment: records[request.experiment]}

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
@@ -30,8 +31,10 @@ PRESETS: dict[str, Callable[[str], Any]] = {
 }
 """The fields of `ExecutionConfig` that the environment may preset, and how each is read."""
 PATH_FLAGS = ("--data", "--figures")
+SHARE_FLAGS = ("--val-share", "--test-share", "--keep-share", "--harmful-fraction", "--warmup-share")
 WIDE = "100000"  # columns: the parser's messages, which it draws in boxes as wide as the terminal, are not wrapped
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_PERCENT = re.compile(r"\d+(\.\d+)?%")
 _RULE = re.compile("─{3,}|-{3,}")
 _COMMAS = re.compile(r"[\w.-]+(,[\w.-]+)+,?")
 
@@ -148,6 +151,20 @@ def parsed(parse: Callable[[], Parsed], arguments: Sequence[str]) -> Parsed:
     with contextlib.redirect_stderr(said), _wide_terminal(), contextlib.suppress(SystemExit):
         parse()  # again, for a message that is not wrapped
     raise InputError(_in_one_line(said.getvalue(), arguments))
+
+
+def with_shares(arguments: Sequence[str]) -> list[str]:
+    """The arguments with 20% as 0.2 behind each flag that takes a share as a number: others take 20% as it stands."""
+    flag, given = "", []
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        flag = name if argument.startswith("--") else flag
+        value = value if separator else argument
+        if flag.replace("_", "-") in SHARE_FLAGS and _PERCENT.fullmatch(value):
+            value = str(Decimal(value.removesuffix("%")) / 100)
+            argument = f"{name}={value}" if separator else value
+        given.append(argument)
+    return given
 
 
 def _check_texts(arguments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from d3m_ray.commands.api import engine_of, plan_of, planned
-from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment
+from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment, with_shares
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
 from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say, tell_of_broken_plugins
 from d3m_ray.errors import InputError, RunError
@@ -72,7 +72,7 @@ def run_leaderboard_sweep(
 def _main(
     description: str, defaults: Config, arguments: list[str] | None, name: str | None, run: Callable[[Config], int]
 ) -> None:
-    given = sys.argv[1:] if arguments is None else arguments
+    given = with_shares(sys.argv[1:] if arguments is None else arguments)
 
     def work() -> int:
         tell_of_broken_plugins()

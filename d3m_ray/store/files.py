@@ -83,6 +83,10 @@ class Files:
         finished = (info for info in found if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES))
         return {self.below(info.path): f"{info.size} bytes, {info.mtime_ns}" for info in finished}
 
+    def is_there(self) -> bool:
+        """Whether the root is a folder that exists. What is no local folder is taken to: a bucket has no folders."""
+        return not isinstance(self.filesystem, fs.LocalFileSystem) or Path(self._base).is_dir()
+
     def has(self, path: str) -> bool:
         with refused(f"the store {self.root}", "read"):
             return self.filesystem.get_file_info(self.at(path)).is_file

@@ -232,6 +232,11 @@ class Store:
             raise StoreError(f"{self} holds no experiment {name!r}; run the sweep that makes it")
         self._files.put(_experiment_file(name), experiment_to_json(replace(experiment, caveats=tuple(caveats))))
 
+    def without_experiment(self) -> StoreError:
+        """What to raise where a result is asked of a store that has none: perhaps a slip in its name."""
+        lacks = "holds no experiment" if self._files.is_there() else "is not there"
+        return StoreError(f"the store {self} {lacks}; name what a run was given as --store")
+
     def write_log(self, experiment: str, run: str, lines: bytes) -> None:
         """Put the JSON lines of a run of this name, in the place of those that are there."""
         self._files.put(f"logs/{experiment}/{run}.jsonl", lines)

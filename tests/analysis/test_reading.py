@@ -152,7 +152,7 @@ def test_a_shared_result_stands_once_for_each_experiment_and_one_of_none_is_kept
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_not_in_the_store_is_refused_with_what_is(name: str, store: Store, tmp_path: Path) -> None:
     read = READERS[name]
-    with pytest.raises(StoreError, match=r"holds no experiment; name the folder that a sweep was given as --store"):
+    with pytest.raises(StoreError, match=r"(holds no experiment|is not there); name what a run was given as --store"):
         read(tmp_path / "nowhere")
     for unknown in ("birds", "../birds", ""):
         with pytest.raises(StoreError, match=rf"no experiment '{unknown}'; it has birds-1, insects-1a2b3c4d"):

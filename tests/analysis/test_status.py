@@ -212,7 +212,7 @@ def test_a_program_asking_a_store_without_experiments_gets_no_document(
         main(["status", str(tmp_path), "--json"])
     said = capsys.readouterr()
     assert (ended.value.code, said.out) == (2, "")
-    assert said.err.startswith(f"error: {tmp_path} holds no experiment; ")
+    assert said.err.startswith(f"error: the store {tmp_path} holds no experiment; ")
 
 
 @pytest.mark.parametrize("table", ["failures", "trials"])
@@ -238,14 +238,11 @@ def test_a_method_that_looks_like_markup_is_shown(half_done: Store, capsys: pyte
 
 
 def test_a_store_without_experiments_is_a_clear_error(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "absent"):
+    for folder, lacks in ((tmp_path, "holds no experiment"), (tmp_path / "absent", "is not there")):
         command = [sys.executable, "-m", "d3m_ray", "status", str(folder)]
         outcome = subprocess.run(command, capture_output=True, text=True, check=False)
         assert outcome.returncode == 2
-        assert (
-            outcome.stderr
-            == f"error: {folder} holds no experiment; name the folder that a sweep was given as --store\n"
-        )
+        assert outcome.stderr == f"error: the store {folder} {lacks}; name what a run was given as --store\n"
         assert outcome.stdout == ""
     assert not (tmp_path / "absent").exists()
 

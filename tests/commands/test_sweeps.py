@@ -12,7 +12,7 @@ import pytest
 from d3m_ray.__main__ import main
 from d3m_ray.analysis import output
 from d3m_ray.cluster import engine
-from d3m_ray.commands.flags import with_environment
+from d3m_ray.commands.flags import with_environment, with_shares
 from d3m_ray.commands.sweeps import run_lds_sweep, run_sweep
 from d3m_ray.data.planted import Planted
 from d3m_ray.data.toxigen import Toxigen
@@ -236,3 +236,15 @@ def test_a_wrong_flag_is_answered_without_the_imports_that_take_seconds():
     shown = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert shown.stdout == "2 []\n"
     assert "--num-epochs is at least 1, received 0" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--keep-share", "50%", ".9", "99.5%"], ["--keep-share", "0.5", ".9", "0.995"]),
+        (["--val-share=20%", "--num-removed", "5%"], ["--val-share=0.2", "--num-removed", "5%"]),
+        (["--keep_share", "7%", "--text-columns", "7%"], ["--keep_share", "0.07", "--text-columns", "7%"]),
+    ],
+)
+def test_a_share_may_be_written_in_per_cent(given, expected):
+    assert with_shares(given) == expected
