@@ -52,7 +52,7 @@ def evidence_of(results: Results, alignment: str) -> pd.DataFrame:
     """By example id, what an alignment says of it, in train order.
 
     `rank` (1 is the lowest; of equals, the first in train order) among the `num_ranked` that were aligned, `alignment`,
-    and the `most_hurt_group`, whose margin the example's score lowers most, or raises least, with that score,
+    and the `most_hurt_group`, of the lowest score: whose target the example lowers most, or raises least, with it,
     `most_hurt_score`; these two are missing where no scores of several groups are stored, as of a method that scores
     their weighed sum. Raises StoreError where the alignment is not stored.
     """

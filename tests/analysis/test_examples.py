@@ -287,13 +287,13 @@ def test_a_store_without_an_alignment_is_a_clear_error(run: Run, tmp_path: Path)
     assert (status, out) == (2, "")
     assert err == f"error: the store {empty} is not there; name what a run was given as --store\n"
     empty.write_experiment("bare", {"dataset": "insects", "model": "tiny-bert"}, [("random", 5, 0)])
-    assert run(empty, "--method", "trak")[2].startswith(f"error: the store {empty} holds no alignment of bare: ")
+    assert run(empty, "--method", "trak")[2].startswith(f"error: {empty} holds no alignment of bare: ")
     asked = {"alignments": {"trak": "absent"}}
     empty.write_experiment("bare", {"dataset": "insects", "model": "tiny-bert"}, [("trak", 5, 0)], asked)
     status, out, err = run(empty, "--method", "trak")
     assert (status, out) == (2, "")
     assert (
-        err == f"error: the store {empty} holds no alignment of trak of bare; run the sweep, which goes on from there\n"
+        err == f"error: {empty} holds no alignment of trak of bare; run the sweep, which goes on from there\n"
     )
 
 
