@@ -196,7 +196,7 @@ def test_a_record_is_repeated_as_it_was_asked_for(
 def test_a_record_that_grew_in_parts_says_what_more_its_repetition_asks_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = dataclasses.replace(PLANTED, experiment="named")
+    named = dataclasses.replace(PLANTED, experiment="named", seeds=(0, 1, 2))
     recorded(named, tmp_path)
     path = recorded(dataclasses.replace(named, methods=("random", "balanced"), seeds=(3,)), tmp_path)
     assert status_of("plan", path) == 0
