@@ -292,9 +292,7 @@ def test_a_store_without_an_alignment_is_a_clear_error(run: Run, tmp_path: Path)
     empty.write_experiment("bare", {"dataset": "insects", "model": "tiny-bert"}, [("trak", 5, 0)], asked)
     status, out, err = run(empty, "--method", "trak")
     assert (status, out) == (2, "")
-    assert (
-        err == f"error: {empty} holds no alignment of trak of bare; run the sweep, which goes on from there\n"
-    )
+    assert err == f"error: {empty} holds no alignment of trak of bare; run the sweep, which goes on from there\n"
 
 
 @pytest.mark.parametrize("table", ["examples", "scores", "removals"])

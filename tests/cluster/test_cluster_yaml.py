@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -210,21 +211,27 @@ def test_all_packages_come_from_the_lock() -> None:
 
 @pytest.mark.slow
 def test_the_sweeps_use_every_gpu(bootstrapped: dict[str, Any]) -> None:
+    from d3m_ray.commands.flags import PRESETS
     from d3m_ray.trials.settings import ExecutionConfig
 
     given = re.findall(r"D3M_RAY_(\w+)=([\d.]+)", " ".join(CONFIG["setup_commands"]))
-    execution = ExecutionConfig(**{name.lower(): float(value) for name, value in given})
+    execution = ExecutionConfig(**{name.lower(): PRESETS[name.lower()](value) for name, value in given})
     node = bootstrapped["available_node_types"]["gpu"]
     assert execution.num_workers * execution.gpus_per_worker == node["resources"]["GPU"] * node["max_workers"]
     trials_to_a_gpu = 1 / execution.gpus_per_trial
     assert trials_to_a_gpu * execution.cpus_per_trial <= node["resources"]["CPU"] / node["resources"]["GPU"]
 
 
-def test_the_mounts_are_an_installation() -> None:
+def test_the_mounts_are_an_installation(tmp_path: Path) -> None:
     mounts = {remote: local for remote, local in CONFIG["file_mounts"].items() if remote.startswith("~/d3m-ray/")}
     assert {f"~/d3m-ray/{local}" for local in mounts.values()} == set(mounts)
     assert {"d3m_ray", "pyproject.toml", "requirements.lock"} <= set(mounts.values())
     assert [local for local in mounts.values() if not (ROOT / local).exists()] == []
+    for local in mounts.values():
+        copy_of = shutil.copytree if (ROOT / local).is_dir() else shutil.copy
+        copy_of(ROOT / local, tmp_path / local)
+    build = "import hatchling.build; print(hatchling.build.build_editable('.'))"  # what `pip install -e` asks for
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
     # `ray submit` puts its script into the home folder, which goes before everything else on the path: a folder named
     # d3m_ray there would hide the installed package.
     assert "~/d3m_ray" not in CONFIG["file_mounts"]

@@ -144,7 +144,7 @@ def _padded_rows(tokens, drawn: np.ndarray) -> list[dict[str, torch.Tensor]]:
         "input_ids": torch.nn.functional.pad(batch.input_ids, padding, value=tokens.pad_id),
         "attention_mask": torch.nn.functional.pad(batch.attention_mask, padding),
         "labels": batch.labels,
-        "drawn": torch.from_numpy(drawn),
+        "drawn": torch.tensor(drawn),
     }
     return [{name: column[i] for name, column in columns.items()} for i in range(len(tokens))]
 
