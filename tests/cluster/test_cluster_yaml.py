@@ -230,7 +230,7 @@ def test_the_mounts_are_an_installation(tmp_path: Path) -> None:
     for local in mounts.values():
         copy_of = shutil.copytree if (ROOT / local).is_dir() else shutil.copy
         copy_of(ROOT / local, tmp_path / local)
-    build = "import hatchling.build; print(hatchling.build.build_editable('.'))"  # what `pip install -e` asks for
+    build = "import hatchling.build; hatchling.build.build_wheel('.')"
     subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
     # `ray submit` puts its script into the home folder, which goes before everything else on the path: a folder named
     # d3m_ray there would hide the installed package.
