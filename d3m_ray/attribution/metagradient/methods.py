@@ -18,29 +18,19 @@ from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.pool import WorkerPool
 
 
-def score_groups(inputs: AttributionInputs, config: MetagradientConfig, pool: WorkerPool) -> np.ndarray:
-    """[N, G] float32: how much each train example's weight raises the mean target of each group's queries."""
-    return scores.score_groups(scores.METAGRADIENT, inputs, pool)
+def _scorers(method: str) -> Scorers:
+    """How either scores: [N, G] each group's mean target, or [N, 1] the groups' mean targets in these weights [G]."""
+
+    def score_groups(inputs: AttributionInputs, config: MetagradientConfig, pool: WorkerPool) -> np.ndarray:
+        return scores.score_groups(method, inputs, pool)
+
+    def score_alignment(
+        inputs: AttributionInputs, config: MetagradientConfig, pool: WorkerPool, weights: np.ndarray
+    ) -> np.ndarray:
+        return scores.score_alignment(method, inputs, pool, weights)
+
+    return Scorers(score_groups, None, score_alignment)
 
 
-def score_alignment(
-    inputs: AttributionInputs, config: MetagradientConfig, pool: WorkerPool, weights: np.ndarray
-) -> np.ndarray:
-    """[N, 1] float32: the same for the groups' mean targets, summed in these weights [G]."""
-    return scores.score_alignment(scores.METAGRADIENT, inputs, pool, weights)
-
-
-def tracin_groups(inputs: AttributionInputs, config: MetagradientConfig, pool: WorkerPool) -> np.ndarray:
-    """As `score_groups`, the gradients of the steps taken as given."""
-    return scores.score_groups(scores.TRACIN, inputs, pool)
-
-
-def tracin_alignment(
-    inputs: AttributionInputs, config: MetagradientConfig, pool: WorkerPool, weights: np.ndarray
-) -> np.ndarray:
-    """As `score_alignment`, the gradients of the steps taken as given."""
-    return scores.score_alignment(scores.TRACIN, inputs, pool, weights)
-
-
-METAGRADIENT_SCORERS = Scorers(score_groups, None, score_alignment)
-TRACIN_SCORERS = Scorers(tracin_groups, None, tracin_alignment)
+METAGRADIENT_SCORERS = _scorers(scores.METAGRADIENT)
+TRACIN_SCORERS = _scorers(scores.TRACIN)
