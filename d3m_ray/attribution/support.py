@@ -13,17 +13,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from kronfluence.analyzer import prepare_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from d3m_ray.attribution.ekfac.layers import LINEAR_LAYERS, share_of_parameters, tracked_linears
+from d3m_ray.attribution.ekfac.layers import LIBRARY_LAYERS, LINEAR_LAYERS, share_of_parameters, tracked_linears
 from d3m_ray.attribution.ekfac.linear_gradients import LinearGradients
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.head_states import HeadStates
-from d3m_ray.attribution.libraries import kronfluence
-from d3m_ray.attribution.libraries.kronfluence_margin import MarginTask
-from d3m_ray.attribution.libraries.traker_margin import columns, gradient_computer
 from d3m_ray.attribution.metagradient.differentials import BatchGradient, losses_along
 from d3m_ray.attribution.metagradient.replay import joined, parameters_with_gradients
 from d3m_ray.attribution.trak.gradients import ProjectedGradients
@@ -180,12 +176,18 @@ def _losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 def _try_kronfluence(trying: Trying) -> None:
+    from kronfluence.analyzer import prepare_model  # a library is loaded by what asks for it
+
+    from d3m_ray.attribution.libraries.kronfluence_margin import MarginTask
+
     names = _try_linears(trying, _KINDS["kronfluence"])  # what the library's own hooks see
     model, batch = prepare_model(trying.model(), MarginTask(names)), trying.padded()
     margins_of(logits_of(model, batch), batch.labels).sum().backward()
 
 
 def _try_traker(trying: Trying) -> None:
+    from d3m_ray.attribution.libraries.traker_margin import columns, gradient_computer
+
     computer, largest = gradient_computer(trying.model()), _largest(trying.gradients)
     try:
         with torch.no_grad():
@@ -218,7 +220,7 @@ def _compare(
         raise ValueError(f"its {what} are not those of a plain backward pass, by {apart:.2g} of {largest:.2g}")
 
 
-_KINDS: Mapping[str, tuple[type[nn.Module], ...]] = {"ekfac": LINEAR_LAYERS, "kronfluence": kronfluence.KINDS}
+_KINDS: Mapping[str, tuple[type[nn.Module], ...]] = {"ekfac": LINEAR_LAYERS, "kronfluence": LIBRARY_LAYERS}
 _CHECKS: Mapping[str, Callable[[Trying], object]] = {
     "trak": _try_trak,
     "ekfac": lambda trying: _try_linears(trying, _KINDS["ekfac"]),

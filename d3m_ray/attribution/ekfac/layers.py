@@ -12,6 +12,7 @@ from d3m_ray.errors import InputError
 # The exact types: a subclass, as inside nn.MultiheadAttention, may be computed without its own forward.
 LINEAR_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
 """Conv1D is transformers' linear layer with a transposed weight [I, O] (GPT-2)."""
+LIBRARY_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear,)  # what kronfluence can track: not GPT-2's Conv1D
 
 
 def num_inputs_and_outputs(layer: Any) -> tuple[int, int]:

@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from kronfluence.utils.constants import LAMBDA_MATRIX_NAME, NUM_LAMBDA_PROCESSED
 from scipy.special import softmax
-from torch import nn
 
 from d3m_ray.attribution.ekfac.fisher import drawn_labels, uniform_draws
-from d3m_ray.attribution.ekfac.layers import tracked_linears
+from d3m_ray.attribution.ekfac.layers import LIBRARY_LAYERS, tracked_linears
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.forward import forward_pass, logits_of_shard
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
@@ -44,7 +43,6 @@ from d3m_ray.keys import content_hash
 from d3m_ray.pool import WorkerPool
 from d3m_ray.training.model import build_classifier
 
-KINDS = (nn.Linear,)  # of the layers that the library can track; GPT-2's Conv1D is not among them
 MAX_PARTITIONS = 32  # each leaves factors of about twice the size of the layers
 QUERY_BATCH_BYTES = 1 << 30  # of the gradients, over all layers, of the queries that one pass over train scores
 QUERY_BATCHES = 4  # of a step that scores single queries: writing and reading the factors is small beside them
@@ -90,7 +88,7 @@ def _begin(
 ) -> FactorStep:
     """A checkpoint's task before any factor: its layers, and the train examples with labels for the Fisher matrix."""
     with torch.device("meta"):  # names alone
-        layers = tracked_linears(build_classifier(checkpoint.pretrained, "meta"), config.modules, KINDS)
+        layers = tracked_linears(build_classifier(checkpoint.pretrained, "meta"), config.modules, LIBRARY_LAYERS)
     logits = forward_pass(f"kronfluence labels, {of}", logits_of_shard, inputs, checkpoint, inputs.train, pool)
     drawn = drawn_labels(softmax(logits, axis=1), uniform_draws(len(inputs.train), config.label_seed))
     settings = {"precision": inputs.precision, "layers": layers, "damping": config.damping}
