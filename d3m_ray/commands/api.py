@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -159,7 +159,7 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
         if config.protocol == "thesis":
             progress.stage(WARNING)
         prepared = prepare(config, opened, progress)
-        with engine_of(config, opened, progress, wanted=not plan_of(prepared).is_done) as running:
+        with engine_for(prepared, progress) as running:
             outcome = run_experiment(prepared, running, progress)
     return Result(config.store, outcome.experiment, tuple(told(outcome.failed, outcome.unscored)))
 
@@ -244,6 +244,13 @@ def placed(config: ExperimentConfig, store: str | Path | None, engine: str | Non
     else:
         raise InputError(f"engine is ray, local, HOST:PORT or ray://HOST:PORT, received {engine!r}")
     return dataclasses.replace(config, execution=execution)
+
+
+def engine_for(prepared: "Prepared", progress: "Progress") -> "AbstractContextManager[Engine]":
+    """As `engine_of`, for an experiment: where all of it is stored, a cluster is not wanted."""
+    config = prepared.config
+    wanted = config.execution.engine == LOCAL or not plan_of(prepared).is_done  # this process costs nothing to have
+    return engine_of(config, prepared.context.store, progress, wanted)
 
 
 @contextmanager

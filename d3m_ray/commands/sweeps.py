@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import tyro
 from rich.console import Console
 
-from d3m_ray.commands.api import engine_of, plan_of, planned
+from d3m_ray.commands.api import engine_for, engine_of, planned
 from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment, with_shares
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
 from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say, tell_of_broken_plugins
@@ -120,8 +120,8 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
     with Progress() as progress:
         prepared = prepare(config, store, progress, numbers_chosen)
         _check_figures(config, store, prepared.context.experiment)
-        wanted = not plan_of(prepared).is_done
-        with _failing(), engine_of(config, store, progress, wanted) as engine:
+        chosen = engine_for(prepared, progress)
+        with _failing(), chosen as engine:
             outcome = run_experiment(prepared, engine, progress)
     with _failing():
         return _finish(config, store, outcome, "trials")
