@@ -34,14 +34,24 @@ class CpuDropout(nn.Module):
 
 def dropout(values: torch.Tensor, p: float) -> torch.Tensor:
     """Values times a mask that is 0 with probability p and 1 / (1 - p) otherwise, of their shape and dtype."""
-    num_dropped = round(p * LANE)  # of every LANE lanes
-    if num_dropped == 0:
-        return values
-    kept = (_lanes(values.shape) >= num_dropped - LANE // 2).to(values.dtype)
+    return drop(values, drawn_lanes(values.shape), p) if drops(p) else values
+
+
+def drops(p: float) -> bool:
+    """Whether dropout of this rate draws anything: a rate below half of 2^-16 is none."""
+    return round(p * LANE) > 0
+
+
+def drop(values: torch.Tensor, lanes: torch.Tensor, p: float) -> torch.Tensor:
+    """Values times the mask of dropout that lanes of their shape stand for; the lanes are used up."""
+    num_dropped = round(p * LANE)  # of every LANE lanes, the lowest
+    lowest_kept = num_dropped - LANE // 2
+    # 0 and 1 by arithmetic of 16 bits: torch compares and converts what is true or false one by one.
+    kept = lanes.clamp_(lowest_kept - 1, lowest_kept).sub_(lowest_kept - 1).to(values.dtype)
     return values * kept.mul_(LANE / (LANE - num_dropped))
 
 
-def _lanes(shape: torch.Size) -> torch.Tensor:
+def drawn_lanes(shape: torch.Size) -> torch.Tensor:
     """Random int16 of this shape: of values that are a part of a batch, the part of what the batch would have drawn."""
     if _part is None:
         return _drawn(shape)

@@ -19,6 +19,7 @@ from d3m_ray.metrics.groups import worst_group_accuracy
 from d3m_ray.records import Predictions
 from d3m_ray.training.adamw import RootedAdamW
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
+from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.model import PretrainedModel, draw_new_modules, load_weights, logits_of, margins_of
 from d3m_ray.training.precision import autocast
 from d3m_ray.training.settings import FinalModel, TrainingConfig
@@ -211,7 +212,7 @@ def predict(model: PreTrainedModel, examples: TokenizedExamples, precision: str)
     margins = np.zeros(len(examples), dtype=np.float32)
     predicted = np.zeros(len(examples), dtype=np.int64)
     model.eval()
-    with torch.inference_mode(), autocast(model.device, precision):
+    with torch.inference_mode(), autocast(model.device, precision), only_logits():
         for indices in budget_batches(examples.lengths, PREDICTION_TOKENS):
             batch = examples.batch(indices, model.device)
             logits = logits_of(model, batch)

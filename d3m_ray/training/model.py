@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+import d3m_ray.training.cpu_encoder as cpu_encoder
 import d3m_ray.training.cpu_layers as cpu_layers
 from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
@@ -209,6 +210,7 @@ def build_classifier(pretrained: PretrainedModel, device: torch.device | str = "
     if torch.device(device).type == "cpu":
         cpu_layers.replace_attention(model)
         cpu_layers.replace_dropout(model)
+        cpu_encoder.replace_encoder(model)
     return model.to(device)
 
 

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from d3m_ray.training.batching import TokenizedExamples, training_batches
+from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.cpu_layers import NotByExampleError, dropout_of_rows
 from d3m_ray.training.model import logits_of
 from d3m_ray.training.precision import autocast
@@ -116,10 +117,10 @@ def step_logits(
     if can_cut and 0 < len(step.kept_rows) < len(step.batch):
         length = int(train.lengths[step.batch].max())
         batch = train.batch(step.positions, model.device, length)
-        with autocast(model.device, precision), dropout_of_rows(len(step.batch), step.kept_rows):
+        with autocast(model.device, precision), only_logits(), dropout_of_rows(len(step.batch), step.kept_rows):
             return logits_of(model, batch), batch.labels
     batch = train.batch(step.batch, model.device)
-    with autocast(model.device, precision):
+    with autocast(model.device, precision), only_logits():
         logits = logits_of(model, batch)
     if step.is_whole:
         return logits, batch.labels

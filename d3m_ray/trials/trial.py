@@ -19,13 +19,14 @@ from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import Fit, predict
+from d3m_ray.training.memory import keep_freed_memory
 from d3m_ray.training.model import PretrainedModel, build_classifier
 from d3m_ray.training.precision import device_name, device_of
 from d3m_ray.training.recipes import ERM, RECIPES, FitInputs
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
 
 EVALUATED_SPLITS = ("val", "test")
-TRAINING_VERSION = "2"  # raised when the same settings train to other weights: older fits are not taken for new ones
+TRAINING_VERSION = "3"  # raised when the same settings train to other weights: older fits are not taken for new ones
 SET_ONLY = ("warmup_share", "adam_eps_root")  # training settings that enter a fit key where they are not 0
 
 
@@ -231,6 +232,7 @@ def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: 
 
 def _model_for(context: TrialContext) -> PreTrainedModel:
     if context.model_hash not in _models:
+        keep_freed_memory()
         _models.clear()
         _models[context.model_hash] = build_classifier(context.pretrained, device_of(context.device))
     return _models[context.model_hash]

@@ -3,10 +3,11 @@
 `python tests/test_model_types.py` prints the differences as a table.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from d3m_ray.errors import InputError
 from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.cpu_encoder import UnpaddedEncoder, only_logits
 from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of
 from d3m_ray.training.preparation import try_model
 from d3m_ray.training.vocabulary import trim_vocabulary
@@ -203,8 +205,12 @@ def _logits(model: PreTrainedModel, texts: TokenizedExamples, together: bool) ->
         return torch.cat([logits_of(model, texts.batch(place)) for place in places])
 
 
-def _gradients_apart(ours: PreTrainedModel, stock: PreTrainedModel, texts: TokenizedExamples) -> float:
-    own, theirs = _gradients(ours, texts), _gradients(stock, texts)
+def _gradients_apart(
+    ours: PreTrainedModel, stock: PreTrainedModel, texts: TokenizedExamples, inside: Callable[[], Any]
+) -> float:
+    with inside():
+        own = _gradients(ours, texts)
+    theirs = _gradients(stock, texts)
     assert own.keys() == theirs.keys()
     largest = max(float(gradient.abs().max()) for gradient in theirs.values())
     return max(float((own[name] - theirs[name]).abs().max()) for name in own) / largest
@@ -225,6 +231,8 @@ class Differences:
     ours_to_stock_alone: float
     stock_padded_to_alone: float
     gradients: float
+    gradients_of_logits_alone: float
+    logits_alone: float
     trimmed: float
 
 
@@ -243,12 +251,19 @@ def differences(model_type: str) -> Differences:
     trimmed_base, trimmed_texts = trim_vocabulary(pretrained, {"train": texts})
     trimmed = build_classifier(trimmed_base).eval()
     load_weights(trimmed, trimmed_base.weights)
+    with only_logits():
+        logits_alone = _logits(ours, texts, together=True)
+    apart_by = {"gradients": contextlib.nullcontext, "gradients_of_logits_alone": only_logits}
     return Differences(
         attention=ours.config._attn_implementation,
         ours_padded_to_alone=apart(_logits(ours, texts, together=True), alone),
         ours_to_stock_alone=apart(alone, reference),
         stock_padded_to_alone=apart(_logits(stock, texts, together=True), reference),
-        gradients=float("nan") if model_type in READS_NEIGHBOURS else _gradients_apart(ours, stock, texts),
+        **{
+            name: float("nan") if model_type in READS_NEIGHBOURS else _gradients_apart(ours, stock, texts, inside)
+            for name, inside in apart_by.items()
+        },
+        logits_alone=apart(logits_alone, alone),
         trimmed=apart(_logits(trimmed, trimmed_texts["train"], together=False), alone),
     )
 
@@ -269,6 +284,20 @@ def test_margins_are_those_of_the_text_alone_in_transformers(model_type):
     found = differences(model_type)
     assert max(dataclasses.astuple(found)[1:]) < ROUNDING, found
     try_model(small_model(model_type)[1], {"train": made_texts()}, max_length=11)
+
+
+# Every type whose layers are BERT's alone and whose head reads the first token; the others compute all of every layer.
+UNPADDED = {
+    "bert", "camembert", "data2vec-text", "electra", "ernie", "roberta", "roc_bert", "xlm-roberta",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_types_that_are_trained_without_padding():
+    built = {name: build_classifier(small_model(name)[1]) for name in TYPES}
+    found = {name for name, model in built.items() if any(isinstance(m, UnpaddedEncoder) for m in model.modules())}
+    assert found == UNPADDED
 
 
 def test_a_type_that_asks_for_more_than_text_is_refused_with_what_it_says():
