@@ -1,11 +1,17 @@
 """What a process computes on, and in which precision it multiplies matrices."""
 
+import os
+
 import torch
 from transformers import PreTrainedModel
 
 from d3m_ray.errors import RunError
 from d3m_ray.records import DeviceKind
 from d3m_ray.training.settings import Precision
+
+# Fits on a GPU ask torch for exact kernels, and torch then refuses the products of cuBLAS unless their workspace has a
+# fixed size, which is read when a process first multiplies.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def default_device() -> torch.device:

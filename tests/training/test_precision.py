@@ -1,5 +1,9 @@
 """What "auto" comes to, and what of a device's kind is asked of a process that may have another."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -84,3 +88,10 @@ def test_values_are_widened_and_never_narrowed():
         values = torch.tensor([1.5, -2.0], dtype=given)
         assert at_least_float32(values).dtype == expected
         assert at_least_float32(values).tolist() == [1.5, -2.0]
+
+
+def test_products_of_cublas_are_exact_in_every_process():
+    """Torch refuses them under deterministic algorithms where nothing says so."""
+    script = "import os, d3m_ray.training.fine_tuning; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    without = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    assert subprocess.check_output([sys.executable, "-c", script], env=without, text=True).strip() == ":4096:8"
