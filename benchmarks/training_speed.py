@@ -17,7 +17,6 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from d3m_ray.training.batching import Batch, TokenizedExamples, training_batches
 from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.fine_tuning import build_optimizer
-from d3m_ray.training.memory import keep_freed_memory
 from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of
 from d3m_ray.training.precision import autocast
 from d3m_ray.training.settings import TrainingConfig
@@ -63,7 +62,6 @@ def main(benchmark: Benchmark) -> None:
 
 def measure(ready: Callable[[], object], benchmark: Benchmark, variant: Variant) -> float:
     """Examples per second of the optimiser steps of one process."""
-    keep_freed_memory()
     pretrained, train = prepare(benchmark, variant.trimmed)
     model = _model(pretrained, variant)
     optimizer = build_optimizer(model, TrainingConfig())

@@ -93,6 +93,7 @@ COVERED_BY = {
     "store.score_rows": "store/test_store.py",
     "store.tables": "store/test_store.py",
     "training.last_layer": "training/test_recipes.py",
+    "training.memory": "attribution/test_worker.py",
     "training.settings": "training/test_fine_tuning.py",
     "training.vocabulary": "training/test_preparation.py",
     "trials.engine": "cluster/test_sweep.py",

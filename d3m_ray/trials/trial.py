@@ -19,7 +19,6 @@ from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import Fit, predict
-from d3m_ray.training.memory import keep_freed_memory
 from d3m_ray.training.model import PretrainedModel, build_classifier
 from d3m_ray.training.precision import device_name, device_of
 from d3m_ray.training.recipes import ERM, RECIPES, FitInputs
@@ -232,7 +231,6 @@ def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: 
 
 def _model_for(context: TrialContext) -> PreTrainedModel:
     if context.model_hash not in _models:
-        keep_freed_memory()
         _models.clear()
         _models[context.model_hash] = build_classifier(context.pretrained, device_of(context.device))
     return _models[context.model_hash]

@@ -281,7 +281,7 @@ def test_scores_of_gradients_predict_retraining_better_than_chance(tmp_path):
     options = Planted(seed=11)
     # A model of random weights, trained at a high rate for as many steps as the full split has, is past what gradients
     # of its end predict: two fits of one subset do not correlate then, so there is nothing to predict.
-    training = TrainingConfig(num_epochs=3, learning_rate=1e-3, final_model="last", pairing="independent")
+    training = TrainingConfig(num_epochs=2, learning_rate=1e-3, final_model="last", pairing="independent")
     experiment = dataclasses.replace(
         SMALL.experiment,
         corpus=options,
