@@ -83,7 +83,7 @@ class DirectionStep:
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreStep:
+class ProductStep:
     """A pass over train examples, whose gradients meet a block of directions."""
 
     layers: LayerPass
@@ -114,7 +114,7 @@ def _score_checkpoint(
         block = targets[start : start + size]
         solved = list(pool.map(f"ekfac queries, {of}", direction_of_target, solving, block))
         directions = {name: np.stack([each[name] for each in solved]) for name in damped}
-        scoring = pool.put(ScoreStep(over(inputs.train), directions))
+        scoring = pool.put(ProductStep(over(inputs.train), directions))
         blocks.append(np.concatenate(list(pool.map(f"ekfac scores, {of}", score_shard, scoring, shards))))
     return np.concatenate(blocks, axis=1)[np.argsort(np.concatenate(shards))]
 
@@ -146,7 +146,7 @@ def _solve(
     return at_least_float32(output_basis @ solved @ input_basis.T).flatten().cpu().numpy()
 
 
-def score_shard(step: ScoreStep, positions: np.ndarray) -> np.ndarray:
+def score_shard(step: ProductStep, positions: np.ndarray) -> np.ndarray:
     """[n, K] products of minus the gradients of the losses of the examples at these positions with the directions."""
     layers, directions = hooked(step.layers, lambda tensor: {name: tensor(d) for name, d in step.directions.items()})
     one_layer = next(iter(step.directions.values()))
