@@ -33,6 +33,7 @@ from d3m_ray.store.provenance import current_provenance
 from d3m_ray.store.store import Store
 from d3m_ray.training.precision import device_name, resolved_precision
 from d3m_ray.training.preparation import prepare_model
+from d3m_ray.training.registry import ERM, RECIPES, Recipe
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 
@@ -111,7 +112,14 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
         model_hash=model_hash,
         warnings=prepared.warnings,
         device=device,
+        recipes=recipes_of(config),
     )
+
+
+def recipes_of(config: ExperimentConfig) -> dict[str, Recipe]:
+    """The recipes of the arms and of the base models; those of plug-ins with the settings of this run."""
+    names = dict.fromkeys([ERM, *(ARMS[method].recipe for method in config.methods)])
+    return {name: replace(RECIPES[name], settings=config.plugins.get(name, RECIPES[name].settings)) for name in names}
 
 
 def floors_of(config: ExperimentConfig, splits: Splits) -> np.ndarray | None:
