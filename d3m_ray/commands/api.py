@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 LOCAL: Final = "local"
 STORED, TO_RECORD, TO_TRAIN, WAITING = "stored", "to record", "to train", "waits for scores"
 
+Asked = tuple[str, int | None, int]
+"""Method, number removed, seed."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
@@ -202,17 +205,13 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
     columns = ["method", "num_removed", "seed", "trial_key"]
     begun = opened.read_all("trials", columns=columns, filters=of_this, say=say).drop_duplicates()
     stored, fits = set(begun["trial_key"]), opened.keys("fits")
-    state: dict[tuple[str, int | None, int], str] = {}
-    for trial in ready:
+    known: dict[Asked, str] = {}
+    for method, num_removed, seed in begun[columns[:3]].to_records(index=False).tolist():
+        known |= _under_both_numbers(method, num_removed, seed, STORED)
+    for trial in ready:  # of a trial that was begun and whose selection is another now, this counts
         told = _state(trial.trial_key in stored, trial.fit.fit_key in fits)
-        state[trial.method, trial.num_removed, trial.seed] = told
-        state[trial.method, None, trial.seed] = told  # asked for where the arm's rule decides how many go
-    there = {(row.method, row.num_removed, row.seed) for row in begun.itertuples()}
-    there |= {(row.method, None, row.seed) for row in begun.itertuples()}
-    rows = []
-    for asked in asked_trials(config, context):
-        key = asked.method, asked.num_removed, asked.seed
-        rows.append((*key, state.get(key) or (STORED if key in there else WAITING)))
+        known |= _under_both_numbers(trial.method, trial.num_removed, trial.seed, told)
+    rows = [(*asked, known.get(asked, WAITING)) for asked in asked_trials(config, context)]
     trials = pd.DataFrame(rows, columns=["method", "num_removed", "seed", "state"]).astype({"num_removed": "Int64"})
     wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored} - fits
     if reads_base_models(config):
@@ -221,6 +220,11 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
         if lacks_scores(config, context):  # which are made with the weights, and these may have been deleted
             wanted |= {key for key in base_models if not opened.has_checkpoint(key)}
     return Plan(context.experiment, trials, len(wanted), int((trials["state"] == STORED).sum()))
+
+
+def _under_both_numbers(method: str, num_removed: int, seed: int, told: str) -> dict[Asked, str]:
+    """By its number, and by None: so a trial is asked for where the arm's rule decides how many go."""
+    return {(method, num_removed, seed): told, (method, None, seed): told}
 
 
 def _state(trial_is_stored: bool, fit_is_stored: bool) -> str:
