@@ -18,6 +18,7 @@ from d3m_ray.rules import check
 from d3m_ray.store.store import Store
 from d3m_ray.trials.settings import is_address
 from d3m_ray.waiting import Say
+from d3m_ray.wording import counted
 
 if TYPE_CHECKING:
     from d3m_ray.analysis.results import Results
@@ -136,8 +137,9 @@ class Plan:
         counts = self.trials.groupby(["method", "state"], sort=False).size().unstack(fill_value=0)
         waiting = int((self.trials["state"] == WAITING).sum())
         return (
-            f"{self.experiment}: {len(self.trials)} trials, {self.num_stored} of them stored; {self.num_fits} fits to "
-            f"train, and up to {waiting} more when their scores are made\n{counts.to_string()}"
+            f"{self.experiment}: {counted(len(self.trials), 'trial')}, {self.num_stored} of them stored; "
+            f"{counted(self.num_fits, 'fit')} to train, and up to {waiting} more when their scores are made\n"
+            f"{counts.to_string()}"
         )
 
 

@@ -36,6 +36,7 @@ from d3m_ray.training.preparation import prepare_model
 from d3m_ray.training.registry import ERM, RECIPES, Recipe
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
+from d3m_ray.wording import counted
 
 # Of the record: the same data and model are the same, whatever they are called and wherever they lie.
 FOLLOW_FROM_DATA = ("command", "corpus", "label_names", "notes", "num_dropped", "warnings")
@@ -64,7 +65,10 @@ def describe(splits: Splits) -> str:
     dropped = "; ".join(f"{count} {reason}" for reason, count in splits.num_dropped.items() if count)
     labels = ", ".join(splits.label_names)
     positive = f", of which {splits.label_names[1]} is the positive one" if splits.num_labels == 2 else ""
-    parts = [f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups", f"labels {labels}{positive}"]
+    parts = [
+        f"{splits.name}: {sizes} examples of {counted(len(splits.group_names), 'group')}",
+        f"labels {labels}{positive}",
+    ]
     return "; ".join([*parts, *splits.notes] + ([f"left out: {dropped}"] if dropped else []))
 
 
