@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "d3m_ray"
-ANALYSIS_MAY_IMPORT = ("analysis", "keys", "metrics", "records", "store", "version")
+ANALYSIS_MAY_IMPORT = ("analysis", "keys", "metrics", "records", "store", "version", "wording")
 LAYERS = (
     *("keys", "errors", "version", "records", "pool", "waiting", "wording", "rules", "entry_points"),
     *("metrics", "data", "training", "attribution", "selection", "store", "trials", "experiment", "plugins"),

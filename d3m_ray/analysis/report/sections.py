@@ -80,8 +80,8 @@ def costs_section(results: Results) -> Section:
     cost = sharing(results)
     words = [
         f"{counted(cost.num_trials, 'trial')} took {counted(cost.num_fits, 'trained model')}, "
-        f"{as_seconds(cost.train_seconds)} of training one after the other. Arms that train on the same examples with the same seed share "
-        "a model: "
+        f"{as_seconds(cost.train_seconds)} of training one after the other. "
+        "Arms that train on the same examples with the same seed share a model: "
         f"that saved {counted(cost.num_saved, 'fit')}, about {as_seconds(cost.saved_seconds)}."
     ]
     training = table_view(
