@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from d3m_ray.errors import InputError, RunError
     from d3m_ray.experiment.config import ExperimentConfig
     from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
-    from d3m_ray.plugins import arm, corpus, method
+    from d3m_ray.plugins import arm, corpus, method, recipe
     from d3m_ray.pool import WorkerPool
     from d3m_ray.records import Examples, Splits
     from d3m_ray.selection.arms import Evidence
     from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
     from d3m_ray.store.files import StoreError
+    from d3m_ray.training.fine_tuning import Fit, Objective
+    from d3m_ray.training.recipes import FitInputs
     from d3m_ray.training.settings import RobustConfig, TrainingConfig
     from d3m_ray.trials.settings import ExecutionConfig
 
@@ -58,12 +60,14 @@ _HOMES = {
     "errors": ("InputError", "RunError"),
     "experiment.config": ("ExperimentConfig",),
     "experiment.studies": ("LdsConfig", "LeaderboardConfig"),
-    "plugins": ("arm", "corpus", "method"),
+    "plugins": ("arm", "corpus", "method", "recipe"),
     "pool": ("WorkerPool",),
     "records": ("Examples", "Splits"),
     "selection.arms": ("Evidence",),
     "selection.settings": ("AlignmentConfig", "SelectionConfig"),
     "store.files": ("StoreError",),
+    "training.fine_tuning": ("Fit", "Objective"),
+    "training.recipes": ("FitInputs",),
     "training.settings": ("RobustConfig", "TrainingConfig"),
     "trials.settings": ("ExecutionConfig",),
 }
@@ -78,11 +82,14 @@ __all__ = [
     "Examples",
     "ExecutionConfig",
     "ExperimentConfig",
+    "Fit",
+    "FitInputs",
     "Hatexplain",
     "InputError",
     "LdsConfig",
     "LeaderboardConfig",
     "MetagradientConfig",
+    "Objective",
     "Own",
     "Plan",
     "Planted",
@@ -107,6 +114,7 @@ __all__ = [
     "read_removals",
     "read_scores",
     "read_trials",
+    "recipe",
     "run",
 ]
 

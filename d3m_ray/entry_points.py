@@ -10,7 +10,7 @@ GROUP = "d3m_ray"
 def load_plugins() -> tuple[str, ...]:
     """Import each module of the group, which registers what it adds; a line for each that could not be imported.
 
-    Whoever looks up a method, an arm or a corpus by its name calls this first.
+    Whoever looks up a method, an arm, a recipe or a corpus by its name calls this first.
     """
     broken = []
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):

@@ -1,4 +1,4 @@
-"""What `d3m_ray.testing` tries methods and arms on: a tiny model, examples of random words, and a pool that copies.
+"""What `d3m_ray.testing` tries plug-ins on: a tiny model, examples of random words, and a pool that copies.
 
 Shapes: N train examples, Q queries, G groups, L labels.
 """
@@ -6,7 +6,7 @@ Shapes: N train examples, Q queries, G groups, L labels.
 import contextlib
 import pickle
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,9 @@ from d3m_ray.selection.arms import Arm, Evidence, cell_floors
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import fine_tune
 from d3m_ray.training.model import PretrainedModel, build_classifier
-from d3m_ray.training.settings import TrainingConfig
+from d3m_ray.training.recipes import FitInputs
+from d3m_ray.training.registry import Recipe
+from d3m_ray.training.settings import RobustConfig, TrainingConfig
 
 NUM_TRAIN, NUM_QUERIES, NUM_GROUPS = 24, 9, 3
 NUM_EVIDENCE = 60  # train examples that an arm chooses from
@@ -94,6 +96,33 @@ def made_evidence(arm: Arm, num_labels: int = 2) -> Evidence:
         cell_floors=cell_floors(cells_of(train.groups, train.labels, num_labels), NUM_GROUPS * num_labels, "10%"),
         train=train,
     )
+
+
+def made_fit(recipe: Recipe, num_labels: int = 2, num_removed: int = 0) -> FitInputs:
+    """What a recipe trains on: the tiny model with dropout, and every fifth train example removed, so many of them."""
+    pretrained = _tiny_model(num_labels)
+    return FitInputs(
+        model=build_classifier(pretrained),
+        pretrained=pretrained,
+        train=made_tokens("train", NUM_TRAIN, num_labels),
+        kept=np.delete(np.arange(NUM_TRAIN), 5 * np.arange(num_removed)),
+        val=made_tokens("val", NUM_TRAIN, num_labels),
+        config=TRAINING,
+        seed=3,
+        robust=RobustConfig(),
+        settings=recipe.settings,
+    )
+
+
+def other_where_removed(inputs: FitInputs) -> TokenizedExamples:
+    """The train split with other words and labels where the fit has none of it. Lengths stay: pairing goes by them."""
+    train = inputs.train
+    is_removed = ~np.isin(np.arange(len(train)), inputs.kept)
+    words, labels = train.flat_ids.copy(), train.labels.copy()
+    of_removed = np.repeat(is_removed, train.lengths)
+    words[of_removed] = VOCABULARY + FIRST_WORD - 1 - words[of_removed]
+    labels[is_removed] = (labels[is_removed] + 1) % train.num_labels
+    return replace(train, flat_ids=words, labels=labels)
 
 
 class CopyingPool(LocalPool):

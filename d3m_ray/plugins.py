@@ -1,4 +1,4 @@
-"""What others add: attribution methods, arms and corpora, each one function that is registered under a name.
+"""What others add: attribution methods, arms, recipes and corpora, each one function registered under a name.
 
 A package names its module under the entry point group `d3m_ray`; a module that is not installed registers by being
 imported before the name is used.
@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields, is_dataclass, make_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,18 @@ from d3m_ray.attribution.registry import METHODS, Method, flag_prefix
 from d3m_ray.data.checks import DataError, check_splits
 from d3m_ray.data.corpora import CORPORA, Corpus
 from d3m_ray.errors import InputError, RunError
+from d3m_ray.experiment.config import plugin_defaults
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.keys import content_hash
 from d3m_ray.records import Splits
-from d3m_ray.rules import check_storable, flags_of
-from d3m_ray.selection.arms import ARM_SUFFIXES, ARMS, Arm, Evidence, arms_of_method
+from d3m_ray.rules import check_known, check_storable, flags_of
+from d3m_ray.selection.arms import ARM_SUFFIXES, ARMS, Arm, Evidence, arms_of_method, training_arm
+from d3m_ray.training.registry import ERM, RECIPES, Recipe
 
 if TYPE_CHECKING:
     from d3m_ray.attribution.scorers import Score, Scorers
+    from d3m_ray.training.fine_tuning import Fit
+    from d3m_ray.training.recipes import FitInputs, Train
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -74,17 +79,23 @@ def method(
     return register
 
 
-def arm(name: str, alignment: str | None = None, reads_cell_losses: bool = False) -> Callable[[Select], Select]:
+def arm(
+    name: str, alignment: str | None = None, reads_cell_losses: bool = False, recipe: str = ERM
+) -> Callable[[Select], Select]:
     """Register an arm: a function (evidence, num_removed, seed) -> [M] positions of train examples to remove.
 
     It sees train and what is known of it from val (`Evidence`), never test: of the alignments the one that it names,
     `trak` or `trak_auto` for instance, and the cells' losses where `reads_cell_losses`; it waits for both. Equal
     evidence gives equal positions. One that names an alignment leaves each cell its floor (`Evidence.may_go`), and goes
-    in rounds, under seed 0, where --rounds asks for them. Raises InputError where the name is taken or breaks a rule.
+    in rounds, under seed 0, where --rounds asks for them. What is left is trained on by `recipe`; removing 0 is the
+    base model, which is trained plainly, whatever the recipe. Raises InputError where the name is taken or breaks a
+    rule, or the recipe is not registered.
     """
     _check_name(name, ARMS, "an arm")
     if alignment is not None and alignment not in {known.alignment for known in ARMS.values()}:
         raise InputError(f"the arm {name} reads the alignment of an attribution method, received {alignment!r}")
+
+    check_known(f"the recipe of the arm {name}", recipe, RECIPES)
 
     def register(select: Select) -> Select:
         def checked(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray:
@@ -104,10 +115,51 @@ def arm(name: str, alignment: str | None = None, reads_cell_losses: bool = False
                 _check_floors(name, selected, evidence)
             return np.sort(selected).astype(np.int64)
 
-        ARMS[name] = Arm(checked, alignment=alignment, reads_cell_losses=reads_cell_losses)
+        ARMS[name] = Arm(checked, alignment=alignment, reads_cell_losses=reads_cell_losses, recipe=recipe)
         return select
 
     return register
+
+
+def recipe(name: str, settings: type | None = None, version: int = 1) -> "Callable[[Train], Train]":
+    """Register a recipe, a way to train: a function of `FitInputs` that leaves the fitted weights in `inputs.model`.
+
+    It returns the `Fit` of `inputs.fine_tune(...)`, which it may call with an `Objective`, with other fields of its
+    inputs, or more than once. It draws by `inputs.seed` alone, and reads nothing of the train examples that are not in
+    `inputs.kept`. `settings` is a frozen dataclass; its fields become the flags `--NAME-FIELD`, reach the function as
+    `inputs.settings`, and enter the keys of the fits, with `version` and the module's name (of a script or notebook,
+    its text). It gives the arm NAME, which removes nothing; other arms name it. Raises InputError where a name or a
+    flag is taken, or breaks a rule.
+    """
+    _check_name(name, {**RECIPES, **ARMS}, "a recipe")
+    defaults = None if settings is None else _defaults(settings, f"the settings of {name}")
+    _check_flags(settings, f"the setting of {name}", CORPORA.values(), flag_prefix(name))
+
+    def register(train: "Train") -> "Train":
+        RECIPES[name] = Recipe(
+            _first_line(train),
+            partial(_checked_recipe, name, train),
+            version=f"{_origin(train)} {version}",
+            settings=defaults,
+        )
+        ARMS[name] = training_arm(name)
+        return train
+
+    return register
+
+
+def _checked_recipe(name: str, train: "Train") -> "Train":
+    """The function, held to give what training says of itself; called in the workers, too, that fits run in."""
+    from d3m_ray.training.fine_tuning import Fit
+
+    def checked(inputs: "FitInputs") -> "Fit":
+        fit = train(inputs)
+        if not isinstance(fit, Fit):
+            raise RunError(f"the recipe {name} gives the Fit of inputs.fine_tune(), received {type(fit).__name__}")
+        inputs.model.eval()  # else the answers of a recipe that trains by itself would depend on dropout
+        return fit
+
+    return checked
 
 
 def corpus(
@@ -164,9 +216,8 @@ def _check_flags(kind: type | None, what: str, beside: Iterable[Corpus], prefix:
     """Raises InputError where a field's flag is one that a command has already, or one of these corpora."""
     own = () if kind is None else flags_of(kind, prefix)
     taken = {"--help", *flags_of(LdsConfig), *flags_of(LeaderboardConfig)}
-    for known in METHODS.values():
-        if known.defaults is not None:
-            taken |= set(flags_of(type(known.defaults), flag_prefix(known.name)))
+    for name, defaults in plugin_defaults().items():
+        taken |= set(flags_of(type(defaults), flag_prefix(name)))
     for other in beside:
         taken |= set(flags_of(other.options))
     for flag in own:

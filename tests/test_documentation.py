@@ -5,7 +5,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +28,7 @@ from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.records import Splits
 from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.store import Store
+from d3m_ray.training.registry import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -56,11 +57,13 @@ def lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     write_notes(make_planted(Planted(num_train=64, num_val=32, num_test=32)), tmp_path / "notes")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with mock.patch.dict(METHODS), mock.patch.dict(ARMS), mock.patch.dict(CORPORA), mock.patch.dict(sys.modules):
+    with ExitStack() as registered:
+        for registry in (METHODS, ARMS, RECIPES, CORPORA, sys.modules):
+            registered.enter_context(mock.patch.dict(registry))  # type: ignore[arg-type]
         yield importlib.import_module("lengths")
 
 
-def test_the_method_the_arm_and_the_corpus_of_the_page_run(
+def test_all_that_the_page_registers_runs(
     lengths: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the page's own second block; the flag of the method enters the key of its scores."""
@@ -69,7 +72,7 @@ def test_the_method_the_arm_and_the_corpus_of_the_page_run(
     result, store = names["result"], tmp_path / "results" / "notes"
     assert not result.failed
     trials = d3m_ray.read_trials(store)
-    assert set(trials["method"]) == {"length", "length_positive", "first_rows", "random"}
+    assert set(trials["method"]) == {"length", "length_positive", "first_rows", "mild", "random"}
     removals = d3m_ray.read_removals(store).set_index("method")["example_id"]
     assert list(removals["first_rows"].unique()) == [f"train/{row}" for row in range(6)]
     labels = d3m_ray.read_examples(store, split="train").set_index("example_id")["label"]

@@ -1,6 +1,7 @@
-"""What others register: a method, an arm and a corpus, by their own names, flags and keys, or refused in one line."""
+"""What others register: methods, arms, recipes, corpora, by their own names, flags and keys, or refused in a line."""
 
 import dataclasses
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_towns import SMALL_RUN, make_towns
+from ray import cloudpickle
 
 import d3m_ray as d3m
 from d3m_ray.attribution.registry import METHODS
@@ -17,9 +19,12 @@ from d3m_ray.data.checks import DataError
 from d3m_ray.data.corpora import CORPORA, load_splits
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.keys import scores_key
+from d3m_ray.experiment.plan import recipes_of
+from d3m_ray.made_up import made_fit
 from d3m_ray.records import Examples, Splits
 from d3m_ray.selection.arms import ARMS, Evidence, selection_of
 from d3m_ray.store.store import Store
+from d3m_ray.training.registry import RECIPES
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.trial import TrialContext
 
@@ -53,7 +58,7 @@ def config(**fields: Any) -> d3m.ExperimentConfig:
     return d3m.ExperimentConfig(d3m.Planted(), model="tiny", **fields)
 
 
-def key_of(method: str, given: d3m.ExperimentConfig, root: Path) -> str:
+def context_of(given: d3m.ExperimentConfig, root: Path) -> TrialContext:
     examples = {
         split: Examples(split, np.array([f"{split}/0"]), (f"a {split} text",), np.array([0]), np.array([0]))
         for split in ("train", "val", "test")
@@ -61,7 +66,11 @@ def key_of(method: str, given: d3m.ExperimentConfig, root: Path) -> str:
     splits = Splits(name="made_up", group_names=("amber",), **examples)
     training = TrainingConfig(precision="float32")
     of_run = ("an experiment", Store(root), splits, {}, None, training, given.robust)
-    return scores_key(method, given, TrialContext(*of_run, data_hash="data", model_hash="model"))  # type: ignore[arg-type]
+    return TrialContext(*of_run, data_hash="data", model_hash="model", recipes=recipes_of(given))  # type: ignore[arg-type]
+
+
+def key_of(method: str, given: d3m.ExperimentConfig, root: Path) -> str:
+    return scores_key(method, given, context_of(given, root))
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -290,6 +299,87 @@ def test_a_corpus_that_cannot_be_read_is_an_input_error(load: Any, said: str) ->
         load_splits(CORPORA["towns"].options())
 
 
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CutConfig:
+    """Settings of the recipe."""
+
+    most: float = 1.0
+
+
+def cut(inputs: d3m.FitInputs) -> d3m.Fit:
+    """Losses that are cut.
+
+    Nothing else.
+    """
+    return inputs.fine_tune(d3m.Objective(batch_loss=lambda losses, _: losses.clamp(max=inputs.settings.most).mean()))
+
+
+def fit_key_of(recipe: str, given: d3m.ExperimentConfig, root: Path) -> str:
+    return context_of(given, root).fit_key(np.arange(0), 0, recipe)
+
+
+def test_a_recipe_is_known_by_name_with_its_arm_and_its_first_line() -> None:
+    d3m.recipe("cut", settings=CutConfig)(cut)
+    recipe, arm = RECIPES["cut"], ARMS["cut"]
+    assert (recipe.summary, recipe.settings) == ("Losses that are cut", CutConfig())
+    assert (arm.recipe, arm.chooses_number, arm.alignment) == ("cut", True, None)
+    assert arm.select(EVIDENCE, 0, 0).tolist() == []
+    d3m.arm("longest", recipe="cut")(lambda evidence, num_removed, seed: np.argsort(-LENGTHS)[:num_removed])
+    assert ARMS["longest"].recipe == "cut"
+
+
+def test_a_recipe_s_settings_and_version_enter_the_keys_of_its_fits_and_no_others(tmp_path: Path) -> None:
+    d3m.recipe("cut", settings=CutConfig)(cut)
+    plain_config = config(methods=("cut", "jtt"))
+    other = config(methods=("cut", "jtt"), plugins={"cut": CutConfig(most=0.5)})
+    first = fit_key_of("cut", plain_config, tmp_path)
+    assert fit_key_of("cut", other, tmp_path) != first
+    for name in ("erm", "jtt"):
+        assert fit_key_of(name, other, tmp_path) == fit_key_of(name, plain_config, tmp_path)
+    for registry in (RECIPES, ARMS):
+        registry.pop("cut")
+    d3m.recipe("cut", settings=CutConfig, version=2)(cut)
+    assert fit_key_of("cut", plain_config, tmp_path) != first
+
+
+def test_a_recipe_travels_to_workers_that_know_nothing_of_it(tmp_path: Path) -> None:
+    """One of a notebook, too: a worker imports no plug-in by itself."""
+
+    @d3m.recipe("cut", settings=CutConfig)
+    def cut_here(inputs: d3m.FitInputs) -> d3m.Fit:
+        return inputs.fine_tune(d3m.Objective(batch_loss=lambda losses, _: inputs.settings.most * losses.mean()))
+
+    given = config(methods=("cut",), plugins={"cut": CutConfig(most=0.5)})
+    sent = cloudpickle.dumps(context_of(given, tmp_path).recipes)
+    RECIPES.pop("cut")
+    arrived = pickle.loads(sent)
+    assert set(arrived) == {"erm", "cut"}
+    recipe = arrived["cut"]
+    assert recipe.settings == CutConfig(most=0.5)
+    assert recipe.fit(made_fit(recipe)).num_steps > 0
+
+
+def test_a_recipe_that_gives_no_fit_is_named() -> None:
+    d3m.recipe("cut")(lambda inputs: None)
+    with pytest.raises(RunError, match=r"the recipe cut gives the Fit of inputs.fine_tune\(\), received NoneType"):
+        RECIPES["cut"].fit(made_fit(RECIPES["cut"]))
+
+
+def test_a_recipe_leaves_a_model_that_predicts_without_dropout() -> None:
+    @d3m.recipe("lively")
+    def lively(inputs: d3m.FitInputs) -> d3m.Fit:
+        fit = inputs.fine_tune()
+        inputs.model.train()
+        return fit
+
+    inputs = made_fit(RECIPES["lively"])
+    RECIPES["lively"].fit(inputs)
+    assert not inputs.model.training
+
+
 # --- names and flags --------------------------------------------------------------------------------------------------
 
 
@@ -330,13 +420,13 @@ class Nested:
     inner: Sharp = Sharp()
 
 
-@pytest.mark.parametrize("register", [d3m.method, d3m.arm, d3m.corpus])
+@pytest.mark.parametrize("register", [d3m.method, d3m.arm, d3m.recipe, d3m.corpus])
 @pytest.mark.parametrize("name", ["", "My", "my-name", "1st", "a b", "name_auto", "name_best", "name_helpful"])
 def test_a_name_is_a_word(register: Any, name: str) -> None:
-    before = len(METHODS), len(ARMS), len(CORPORA)
+    before = len(METHODS), len(ARMS), len(RECIPES), len(CORPORA)
     with pytest.raises(InputError, match=r"the name of an? .* is lower-case|the ending '_\w+' is of arms"):
         register(name)
-    assert (len(METHODS), len(ARMS), len(CORPORA)) == before
+    assert (len(METHODS), len(ARMS), len(RECIPES), len(CORPORA)) == before
 
 
 @pytest.mark.parametrize(
@@ -346,6 +436,9 @@ def test_a_name_is_a_word(register: Any, name: str) -> None:
         (d3m.method, "balanced", "an arm"),
         (d3m.arm, "random", "an arm"),
         (d3m.arm, "trak", "an arm"),
+        (d3m.recipe, "jtt", "a recipe"),
+        (d3m.recipe, "erm", "a recipe"),
+        (d3m.recipe, "balanced", "a recipe"),
         (d3m.corpus, "own", "a corpus"),
     ],
 )
@@ -364,6 +457,9 @@ def test_a_name_that_is_taken_is_refused(register: Any, name: str, kind: str) ->
         (lambda: d3m.method("other", settings=Needing), "the settings of other have a default for every field"),
         (lambda: d3m.corpus("towns", options=Nested), "inner holds settings of its own"),
         (lambda: d3m.corpus("towns", options=d3m.Planted), "the options of towns are a class of its own"),
+        (lambda: d3m.recipe("max", settings=Clashing), "setting of max has a flag of its own; --max-length is"),
+        (lambda: d3m.recipe("other", settings=Needing), "settings of other have a default for every field"),
+        (lambda: d3m.arm("other", recipe="jtg"), "the recipe of the arm other is one of 'erm', .*did you mean 'jtt'"),
         (lambda: d3m.arm("other", alignment="nothing"), "reads the alignment of an attribution method"),
     ],
 )

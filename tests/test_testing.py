@@ -11,7 +11,8 @@ from d3m_ray.attribution.registry import METHODS, Method
 from d3m_ray.attribution.scorers import Scorers
 from d3m_ray.attribution.shards import make_shards
 from d3m_ray.selection.arms import ARMS, Arm
-from d3m_ray.testing import check_arm, check_corpus, check_method
+from d3m_ray.testing import check_arm, check_corpus, check_method, check_recipe
+from d3m_ray.training.registry import RECIPES
 
 pytestmark = pytest.mark.usefixtures("own_registries")
 
@@ -197,7 +198,8 @@ def test_the_weighed_sum_and_the_type_of_scores_are_held() -> None:
 
 
 def test_a_name_that_nothing_has_is_refused() -> None:
-    for check, kind in ((check_method, "an attribution method"), (check_arm, "an arm"), (check_corpus, "a corpus")):
+    kinds = (check_method, "an attribution method"), (check_arm, "an arm"), (check_corpus, "a corpus")
+    for check, kind in (*kinds, (check_recipe, "a recipe")):
         with pytest.raises(d3m.InputError, match=f"{kind} is registered under its name, received 'nobody'"):
             check("nobody")
 
@@ -320,3 +322,60 @@ def test_a_wrong_corpus_is_caught(load: Callable, message: str) -> None:
     d3m.corpus("wrong")(lambda options, folder: load())
     with pytest.raises(AssertionError, match=message):
         check_corpus("wrong")
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_our_own_recipes_pass(name: str) -> None:
+    check_recipe(name)
+
+
+def draws_anew(inputs):
+    weights = np.random.random(len(inputs.train))  # noqa: NPY002 - the mistake
+    return inputs.fine_tune(d3m.Objective(sampling_weights=weights * np.isin(np.arange(len(weights)), inputs.kept)))
+
+
+def weighs_by_all_labels(inputs):
+    share = inputs.train.labels.mean()
+    return inputs.fine_tune(d3m.Objective(batch_loss=lambda losses, _: share * losses.mean()))
+
+
+def goes_by_the_pairing(inputs):
+    longer = int(inputs.config.pairing == "common")
+    return dataclasses.replace(inputs, config=dataclasses.replace(inputs.config, num_epochs=1 + longer)).fine_tune()
+
+
+def loses_its_weights(inputs):
+    fit = inputs.fine_tune()
+    for weights in inputs.model.parameters():
+        weights.data.fill_(float("nan"))
+    return fit
+
+
+def trains_nothing(inputs):
+    return d3m.Fit(num_steps=0, chosen_epoch=1, train_seconds=0.0)
+
+
+def rewrites_its_inputs(inputs):
+    fit = inputs.fine_tune()
+    inputs.kept[:] = 0
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (draws_anew, "the recipe wrong trains all of train to other weights the second time: draw by the seed alone"),
+        (weighs_by_all_labels, "the recipe wrong looks at what is removed: read of `inputs.train` what"),
+        (goes_by_the_pairing, "the recipe wrong trains all of train to other weights under --pairing independent"),
+        (loses_its_weights, "the recipe wrong leaves finite weights; some of all of train are not"),
+        (trains_nothing, "the recipe wrong gives the Fit of its steps, received Fit"),
+        (rewrites_its_inputs, "the recipe wrong changes the inputs that it is given: copy them first"),
+    ],
+)
+def test_a_wrong_recipe_is_caught(wrong: Callable, message: str) -> None:
+    d3m.recipe("wrong")(wrong)
+    with pytest.raises(AssertionError, match=message):
+        check_recipe("wrong")

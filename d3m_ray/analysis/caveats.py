@@ -13,6 +13,7 @@ from d3m_ray.analysis.corpus import trial_identities
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import MIN_VALUES
 from d3m_ray.metrics.groups import CELL_SEPARATOR
+from d3m_ray.wording import counted
 
 ONE_LABEL_SHARE = 0.99  # of val: from here on a model's answers are one label
 UNEVEN = 0.1  # of accuracy between base models of one training but for the seed
@@ -146,7 +147,7 @@ def _of_base_models(models: Sequence[_Answers]) -> list[Caveat]:
         recalls = ", ".join(f"{label} {recall:.1%}" for label, recall in model.recalls.items())
         sentence = (
             f"{_how_many(at_chance, models)} did no better on val, by accuracy, than always answering "
-            f"{model.top_label}: accuracy {model.accuracy:.1%} of {model.num_examples:,} examples "
+            f"{model.top_label}: accuracy {model.accuracy:.1%} of {counted(model.num_examples, 'example')} "
             f"against {model.top_label_share:.1%} (one-sided binomial test, p = {model.p_value:.2g}; "
             f"recall: {recalls})."
         )
@@ -194,8 +195,8 @@ def _of_trained_models(trials: pd.DataFrame, identities: Sequence[str], label_na
         if num_missed:
             arms = _arms(of_label[of_label["fit_key"].isin(best.index[best == 0])])
             sentence = (
-                f"{num_missed} of {len(best)} models trained for arms got no test example of {label!r} right: "
-                f"{_named(arms)}."
+                f"{num_missed} of {counted(len(best), 'model')} trained for arms got no test example of {label!r} "
+                f"right: {_named(arms)}."
             )
             caveats.append(Caveat("missed label", sentence, arms=arms))
     return caveats
@@ -207,8 +208,8 @@ def _of_small_groups(trials: pd.DataFrame, identities: Sequence[str]) -> list[Ca
     if sizes.empty or sizes.min() >= SMALL_GROUP:
         return []
     sentence = (
-        f"Test groups are small, {sizes.idxmin()} has {sizes.min()} examples: one of them is {100 / sizes.min():.1f} "
-        "points of its accuracy. Intervals over seeds alone know nothing of that."
+        f"Test groups are small, {sizes.idxmin()} has {counted(sizes.min(), 'example')}: one of them is "
+        f"{100 / sizes.min():.1f} points of its accuracy. Intervals over seeds alone know nothing of that."
     )
     return [Caveat("small groups", sentence)]
 

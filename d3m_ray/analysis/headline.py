@@ -17,6 +17,7 @@ from d3m_ray.analysis.contrasts import Row, declared_table
 from d3m_ray.analysis.power import SIGNIFICANCE
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
+from d3m_ray.wording import counted
 
 ON_TEST = (
     "Chosen ON TEST, by the protocol `thesis`: the examples that say what to remove also judge it, and this says "
@@ -142,7 +143,7 @@ def _nothing_shown(rows: Sequence[Row]) -> str:
     else:
         names = _listed([row["method"] for row in rows])
         first = (
-            f"No difference shown for any of {len(rows)} arms ({names}); the highest is {_name(best)}, "
+            f"No difference shown for any of {counted(len(rows), 'arm')} ({names}); the highest is {_name(best)}, "
             f"{_points(best['difference'])} {_against(best)} ({_interval(best)})"
         )
     smallest = [row["smallest_difference"] for row in rows]
@@ -219,7 +220,7 @@ def _of_sign_flips(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _name(row: Row) -> str:
-    removed = f"{row['num_removed']:,} train examples removed" if row["num_removed"] else "nothing removed"
+    removed = f"{counted(row['num_removed'], 'train example')} removed" if row["num_removed"] else "nothing removed"
     return f"{row['method']} ({removed})"
 
 
@@ -241,7 +242,7 @@ def _bounds(low: float, high: float) -> str:
 
 
 def _seeds(number: int) -> str:
-    return f"{number} seed{'' if number == 1 else 's'}"
+    return counted(number, "seed")
 
 
 def _p(value: float) -> str:

@@ -10,6 +10,7 @@ from d3m_ray.analysis.lds import MEAN, STUDY, as_percent, lds_differences, lds_t
 from d3m_ray.analysis.removal_effects import effect_values
 from d3m_ray.analysis.results import Results, once
 from d3m_ray.analysis.statistics import t_interval
+from d3m_ray.wording import counted
 
 METHOD = "method"
 BEST, AS_GOOD, APART, UNKNOWN = "best", "within noise", "apart", "not known"
@@ -178,11 +179,12 @@ def _of_studies(results: Results) -> list[str]:
     """What each LDS is over."""
     told = []
     for seeds, rows in _largest_share(_means(results)).groupby("subset_seeds", sort=True):
-        numbers = {f"{row['num_subsets']:,} subsets x {row['fits_per_subset']}" for row in rows.to_dict("records")}
+        numbers = {
+            f"{counted(row['num_subsets'], 'subset')} x {counted(row['fits_per_subset'], 'fit')}"
+            for row in rows.to_dict("records")
+        }
         words = {"base": "same seeds", "own": "across seeds"}[str(seeds)]
-        told.append(
-            f"{words}, {as_percent(rows['keep_share'].iloc[0])} of train kept, {' or '.join(sorted(numbers))} fits"
-        )
+        told.append(f"{words}, {as_percent(rows['keep_share'].iloc[0])} of train kept, {' or '.join(sorted(numbers))}")
     return [
         f"LDS: {'; '.join(told)}; in brackets 95% bootstrap intervals over the subsets. The ceiling is what a perfect "
         "method would reach across seeds."

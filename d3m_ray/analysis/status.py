@@ -13,6 +13,7 @@ from rich.text import Text
 from d3m_ray.analysis.results import TRIAL
 from d3m_ray.store.experiments import Experiment, PlannedTrial
 from d3m_ray.store.store import Store
+from d3m_ray.wording import counted
 
 STATES = ("done", "failed", "missing")
 NAME_OF_HASH = {"data_hash": "dataset", "model_hash": "model"}  # entries of a configuration
@@ -140,7 +141,7 @@ def _render(experiment: Experiment, status: pd.DataFrame, differing: Mapping[str
     parts: list[Table | Text] = [
         Text.assemble((experiment.name, "bold"), f"  {_dataset_and_model(experiment)}{begun}"),
         *([Text(f"differs from the others in: {settings}")] if settings else []),
-        Text(f"{len(status)} trials: " + ", ".join(f"{count} {state}" for state, count in counts.items())),
+        Text(f"{counted(len(status), 'trial')}: " + ", ".join(f"{count} {state}" for state, count in counts.items())),
         _counts_table(status),
     ]
     for row in status[status["state"] == "failed"].itertuples(index=False):

@@ -18,6 +18,7 @@ from d3m_ray.rules import check
 from d3m_ray.store.store import Store
 from d3m_ray.trials.settings import is_address
 from d3m_ray.waiting import Say
+from d3m_ray.wording import counted
 
 if TYPE_CHECKING:
     from d3m_ray.analysis.results import Results
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 LOCAL: Final = "local"
 STORED, TO_RECORD, TO_TRAIN, WAITING = "stored", "to record", "to train", "waits for scores"
+
+Asked = tuple[str, int | None, int]
+"""Method, number removed, seed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,8 +137,9 @@ class Plan:
         counts = self.trials.groupby(["method", "state"], sort=False).size().unstack(fill_value=0)
         waiting = int((self.trials["state"] == WAITING).sum())
         return (
-            f"{self.experiment}: {len(self.trials)} trials, {self.num_stored} of them stored; {self.num_fits} fits to "
-            f"train, and up to {waiting} more when their scores are made\n{counts.to_string()}"
+            f"{self.experiment}: {counted(len(self.trials), 'trial')}, {self.num_stored} of them stored; "
+            f"{counted(self.num_fits, 'fit')} to train, and up to {waiting} more when their scores are made\n"
+            f"{counts.to_string()}"
         )
 
 
@@ -202,17 +207,13 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
     columns = ["method", "num_removed", "seed", "trial_key"]
     begun = opened.read_all("trials", columns=columns, filters=of_this, say=say).drop_duplicates()
     stored, fits = set(begun["trial_key"]), opened.keys("fits")
-    state: dict[tuple[str, int | None, int], str] = {}
-    for trial in ready:
+    known: dict[Asked, str] = {}
+    for method, num_removed, seed in begun[columns[:3]].to_records(index=False).tolist():
+        known |= _under_both_numbers(method, num_removed, seed, STORED)
+    for trial in ready:  # of a trial that was begun and whose selection is another now, this counts
         told = _state(trial.trial_key in stored, trial.fit.fit_key in fits)
-        state[trial.method, trial.num_removed, trial.seed] = told
-        state[trial.method, None, trial.seed] = told  # asked for where the arm's rule decides how many go
-    there = {(row.method, row.num_removed, row.seed) for row in begun.itertuples()}
-    there |= {(row.method, None, row.seed) for row in begun.itertuples()}
-    rows = []
-    for asked in asked_trials(config, context):
-        key = asked.method, asked.num_removed, asked.seed
-        rows.append((*key, state.get(key) or (STORED if key in there else WAITING)))
+        known |= _under_both_numbers(trial.method, trial.num_removed, trial.seed, told)
+    rows = [(*asked, known.get(asked, WAITING)) for asked in asked_trials(config, context)]
     trials = pd.DataFrame(rows, columns=["method", "num_removed", "seed", "state"]).astype({"num_removed": "Int64"})
     wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored} - fits
     if reads_base_models(config):
@@ -221,6 +222,11 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
         if lacks_scores(config, context):  # which are made with the weights, and these may have been deleted
             wanted |= {key for key in base_models if not opened.has_checkpoint(key)}
     return Plan(context.experiment, trials, len(wanted), int((trials["state"] == STORED).sum()))
+
+
+def _under_both_numbers(method: str, num_removed: int, seed: int, told: str) -> dict[Asked, str]:
+    """By its number, and by None: so a trial is asked for where the arm's rule decides how many go."""
+    return {(method, num_removed, seed): told, (method, None, seed): told}
 
 
 def _state(trial_is_stored: bool, fit_is_stored: bool) -> str:

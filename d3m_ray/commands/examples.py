@@ -21,6 +21,7 @@ from d3m_ray.rules import check_known
 from d3m_ray.store.experiments import Experiment
 from d3m_ray.store.files import StoreError, write_file
 from d3m_ray.store.store import Store
+from d3m_ray.wording import counted
 
 Format = Literal["table", "csv", "parquet", "json"]
 WIDTH_IN_A_FILE = 160  # columns of a table that is not shown on a terminal
@@ -150,8 +151,8 @@ def _cautions(results: Results, method: str, table: pd.DataFrame) -> list[str]:
     num_unknown = len(removing) - len(results.removals_of(method).drop_duplicates(["num_removed", "seed"]))
     if num_unknown:
         cautions.append(
-            f"what {num_unknown} of {len(removing)} trials of {method} removed is not stored: smallest_num_removed "
-            "knows nothing of them"
+            f"what {num_unknown} of {counted(len(removing), 'trial')} of {method} removed is not stored: "
+            "smallest_num_removed knows nothing of them"
         )
     return cautions
 
@@ -159,7 +160,7 @@ def _cautions(results: Results, method: str, table: pd.DataFrame) -> list[str]:
 def _deliver(table: pd.DataFrame, title: str, form: Format, out: Path | None) -> None:
     if out is not None:
         write_file(out, _as_text_table(table, title) if form == "table" else _ENCODERS[form](table))
-        say(f"{len(table)} examples: {out}")
+        say(f"{counted(len(table), 'example')}: {out}")
         return
     with on_standard_output():
         if form == "table":

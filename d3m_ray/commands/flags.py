@@ -13,10 +13,10 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
-from d3m_ray.attribution.registry import METHODS, flag_prefix
+from d3m_ray.attribution.registry import flag_prefix
 from d3m_ray.commands.terminal import on_standard_output
 from d3m_ray.errors import InputError
-from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.config import ExperimentConfig, plugin_defaults
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.trials.settings import ExecutionConfig
 
@@ -63,30 +63,26 @@ def with_environment(config: Config) -> Config:
 
 
 def narrowed(config: Config) -> Any:
-    """The settings as an instance of a class with a flag for each option of its corpus and of each plug-in's method."""
+    """The settings as an instance of a class with a flag for each option of its corpus, and for each of plug-ins."""
     if not isinstance(config, ExperimentConfig):
         return _with_fields(config, experiment=narrowed(config.experiment))
-    own = {_field_of(name): _with_prefix(name, config.settings_of(name)) for name in _plugin_methods()}
+    of_plugins = {**plugin_defaults(), **config.plugins}
+    own = {_field_of(name): _with_prefix(name, settings) for name, settings in of_plugins.items()}
     return _with_fields(config, corpus=config.corpus, **own)
 
 
-def _plugin_methods() -> list[str]:
-    """Those with settings of their own."""
-    return [name for name, method in METHODS.items() if method.defaults is not None]
+def _field_of(name: str) -> str:
+    """The field that holds a plug-in's settings in the narrowed class: one that no other field is called."""
+    return f"settings_of_{name}"
 
 
-def _field_of(method: str) -> str:
-    """The field that holds a plug-in's settings in the narrowed class: no name of a method is that of another field."""
-    return f"settings_of_{method}"
-
-
-def _with_prefix(method: str, settings: Any) -> Any:
-    """The settings as an instance of a subclass whose flags begin with the method's name: --mine-sharpness."""
+def _with_prefix(name: str, settings: Any) -> Any:
+    """The settings as an instance of a subclass whose flags begin with what they belong to: --mine-sharpness."""
     hints = get_type_hints(type(settings))
     fields = [
         (
             field.name,
-            Annotated[hints[field.name], tyro.conf.arg(name=flag_prefix(method) + field.name.replace("_", "-"))],
+            Annotated[hints[field.name], tyro.conf.arg(name=flag_prefix(name) + field.name.replace("_", "-"))],
             dataclasses.field(default_factory=functools.partial(getattr, settings, field.name)),
         )
         for field in dataclasses.fields(settings)
@@ -110,14 +106,14 @@ def _with_fields(config: Any, **fields: Any) -> Any:
 
 
 def plain(config: Any) -> Any:
-    """The settings that `narrowed` was given, with what was parsed; those of plug-ins' methods in `plugins`."""
+    """The settings that `narrowed` was given, with what was parsed; those of plug-ins in `plugins`."""
     base = next(kind for kind in (ExperimentConfig, LdsConfig, LeaderboardConfig) if isinstance(config, kind))
     kept = {field.name: getattr(config, field.name) for field in dataclasses.fields(base)}
     if base is not ExperimentConfig:
         return base(**kept | {"experiment": plain(config.experiment)})
     plugins = {}
-    for name in _plugin_methods():
-        kind, parsed_to = type(METHODS[name].defaults), getattr(config, _field_of(name))
+    for name, defaults in plugin_defaults().items():
+        kind, parsed_to = type(defaults), getattr(config, _field_of(name))
         plugins[name] = kind(**{field.name: getattr(parsed_to, field.name) for field in dataclasses.fields(kind)})
     return base(**kept | {"plugins": plugins})
 

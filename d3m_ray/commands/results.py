@@ -10,6 +10,7 @@ from rich.console import Console
 from d3m_ray.commands.terminal import EXIT_FAILED, on_standard_output, say
 from d3m_ray.store.files import StoreError, check_writable_folder, expanded
 from d3m_ray.store.store import Store
+from d3m_ray.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,9 @@ def report(store: Store, experiments: Sequence[str], out: Path | None) -> int:
 
         written = write_report(found, folder, damaged.keys(), say, whole_store=not experiments)
         page = folder / INDEX if not experiments else folder / found[0].name / PAGE
-        _print(f"{page}: {written.num_written} experiments written, {written.num_up_to_date} were up to date")
+        _print(
+            f"{page}: {counted(written.num_written, 'experiment')} written, {written.num_up_to_date} up to date before"
+        )
 
     return _with_results(store, experiments, write)
 
@@ -49,7 +52,7 @@ def figures(store: Store, experiments: Sequence[str], out: Path | None) -> int:
 
         for results in found:
             files, _ = write_figures(results, folder / results.name)
-            _print(f"{folder / results.name}: {len(files)} files")
+            _print(f"{folder / results.name}: {counted(len(files), 'file')}")
 
     return _with_results(store, experiments, draw)
 

@@ -17,6 +17,7 @@ from d3m_ray.selection.arms import ARMS, AUTO_SUFFIX
 from d3m_ray.store.results import is_name
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
+from d3m_ray.wording import counted
 
 HUNDREDS_OF_FITS = TrainingConfig(num_epochs=3, learning_rate=5e-5, final_model="last")  # such studies take them
 FOR_TINY = TrainingConfig(num_epochs=3, learning_rate=1e-3, final_model="last")
@@ -129,7 +130,7 @@ def _of_record(path: str) -> ExperimentConfig:
     if num_more := num_asked - len(set(experiment.plan)):
         say(
             f"{experiment.name} was asked for in parts: repeated, it has every arm with every number and seed, "
-            f"{num_more} trials more than its plan"
+            f"{counted(num_more, 'trial')} more than its plan"
         )
     return config
 

@@ -24,6 +24,7 @@ from d3m_ray.data.sampling import cut_by_share, drop_repeats, drop_texts_of
 from d3m_ray.data.tables import read_table, table_stem
 from d3m_ray.errors import InputError
 from d3m_ray.records import SPLIT_NAMES, Splits
+from d3m_ray.wording import counted
 
 CUT_OFF = "cut off train"  # of a note: val or test has no file of its own
 ASIDE = "case, white space, Unicode form and characters that are not seen aside"
@@ -204,5 +205,5 @@ def _refuse_shared_texts(tables: Tables, frames: Frames) -> None:
         raise DataError(
             f"{tables[left].place(row)}: a text stands in one split only, this one also in "
             f"{tables[right].place(other)} ({ASIDE}); remove it from {left}, and all of the "
-            f"{int(shared.sum()):,} rows there whose text {right} has (d3m-ray run own --bad-rows drop does)"
+            f"{counted(int(shared.sum()), 'row')} there whose text {right} has (d3m-ray run own --bad-rows drop does)"
         )

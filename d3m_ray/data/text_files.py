@@ -26,6 +26,18 @@ def read_csv(path: Path, columns: Sequence[str], separator: str = ",") -> Table:
     UTF-8, with or without a byte order mark; a comma or tab, and double quotes. Raises DataError where the file cannot
     be read so, lacks a column or has it twice, has no row, or has rows inside a quoted field by the look of them.
     """
+    header, records, lines, spans = _read_records(path, columns, separator)
+    check_has_rows(str(path), records)
+    places = [header.index(column) for column in columns]
+    _refuse_swallowed_rows(path, separator, records, lines, spans, places)
+    values = {column: [record[place] for record in records] for column, place in zip(columns, places, strict=True)}
+    return Table(str(path), pd.DataFrame(values, dtype="str"), np.array(lines))
+
+
+def _read_records(
+    path: Path, columns: Sequence[str], separator: str
+) -> tuple[list[str], list[list[str]], list[int], dict[int, list[str]]]:
+    """The header, the records, the line on which each begins, and by record its lines where it has more than one."""
     content = _decode(path)
     read_lines: list[str] = []  # since the last record
     reader = csv.reader(_remembered(content, read_lines), delimiter=separator, strict=True)
@@ -56,11 +68,7 @@ def read_csv(path: Path, columns: Sequence[str], separator: str = ",") -> Table:
         ) from error
     finally:
         csv.field_size_limit(before)
-    check_has_rows(str(path), records)
-    places = [header.index(column) for column in columns]
-    _refuse_swallowed_rows(path, separator, records, lines, spans, places)
-    values = {column: [record[place] for record in records] for column, place in zip(columns, places, strict=True)}
-    return Table(str(path), pd.DataFrame(values, dtype="str"), np.array(lines))
+    return header, records, lines, spans
 
 
 def read_json_lines(path: Path, columns: Sequence[str]) -> Table:

@@ -15,6 +15,7 @@ from d3m_ray.data.tables import as_table, load_from_hub, read_table
 from d3m_ray.data.values import numbers_of, texts_of, words_of
 from d3m_ray.errors import InputError
 from d3m_ray.records import Splits
+from d3m_ray.wording import counted
 
 HUB_NAME = "toxigen/toxigen-data"
 GENERATED_COLUMNS = ("generation", "generation_method", "group", "prompt_label")
@@ -230,6 +231,6 @@ def _check_cells(frame: pd.DataFrame, sizes: dict[tuple[str, int], int], source:
     group, label = min(sizes, key=lambda cell: counts[cell] / sizes[cell])
     if counts[group, label] < sizes[group, label]:
         raise DataError(
-            f"{source}: {flag} asks for {sizes[group, label]} rows of group {group} and label {label}, there are "
-            f"{counts[group, label]}; lower it, or give every group more rows of both labels"
+            f"{source}: {flag} asks for {counted(sizes[group, label], 'row')} of group {group} and label {label}, "
+            f"there are {counts[group, label]}; lower it, or give every group more rows of both labels"
         )

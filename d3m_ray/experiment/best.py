@@ -14,6 +14,7 @@ from d3m_ray.selection.arms import ARMS, Evidence
 from d3m_ray.selection.best_number import LEVEL, NumberChoice, choose_number, val_target
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial, record_unselected, stored_predictions, unselected_key
+from d3m_ray.wording import counted
 
 Row = Mapping[Hashable, Any]  # of `_stored_trials`
 
@@ -76,7 +77,7 @@ def _record_lacking(trials: Sequence[PlannedTrial], source: str, number: int, ru
 
 def told(source: str, numbers: np.ndarray, choice: NumberChoice) -> str:
     """A choice in words."""
-    among = f"of {len(numbers)} numbers of {source}"
+    among = f"of {counted(len(numbers), 'number')} of {source}"
     if choice.number == 0:
         return f"{among}, none is shown to raise the val target: nothing is removed"
     place = numbers.tolist().index(choice.number)
@@ -174,4 +175,4 @@ def _forget_others(method: str, wanted: set[str], run: Run) -> None:
         run.context.store.delete_result("trials", key, method)
         run.context.store.delete_result("removals", key, method)
     if others:
-        run.progress.stage(f"{method}: {len(others)} trials of an earlier choice, of fewer fits, are forgotten")
+        run.progress.stage(f"{method}: forgotten: {counted(len(others), 'trial')} of an earlier choice, of fewer fits")

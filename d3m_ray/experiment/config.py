@@ -21,6 +21,7 @@ from d3m_ray.rules import check, check_known, check_methods, check_storable, che
 from d3m_ray.selection.arms import ARMS, check_best_arms, check_rounds
 from d3m_ray.selection.numbers import check_removals
 from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
+from d3m_ray.training.registry import RECIPES
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
 from d3m_ray.trials.settings import ExecutionConfig
 
@@ -37,6 +38,13 @@ SHARED_SETTINGS = (
 )  # fields that all trials share
 MAX_NAME_LENGTH = 100  # a name becomes folders and, with an ending, files: 255 bytes at most
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def plugin_defaults() -> dict[str, Any]:
+    """By method or recipe that a plug-in brought with settings of its own, these by default."""
+    of_methods = {name: method.defaults for name, method in METHODS.items()}
+    of_recipes = {name: recipe.settings for name, recipe in RECIPES.items()}  # no name is in both: each gives an arm
+    return {name: own for name, own in (of_methods | of_recipes).items() if own is not None}
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class ExperimentConfig:
     selection: SelectionConfig = SelectionConfig()
     execution: ExecutionConfig = ExecutionConfig()
     plugins: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
-    """The settings of methods that a plug-in brought, by method; those that are its defaults are left out."""
+    """The settings of methods and recipes that a plug-in brought, by name; those that are its defaults are left out."""
 
     def settings_of(self, method: str) -> Any:
         """The settings of an attribution method, None where it has none."""
@@ -132,10 +140,10 @@ class ExperimentConfig:
             object.__setattr__(self, name, tuple(value.tolist() if isinstance(value, np.ndarray) else value))
 
     def _check_plugins(self) -> None:
-        """Raises InputError where settings are given to what has none, or not those of the method."""
-        own = {}
+        """Raises InputError where settings are given to what has none, or not those of the method or recipe."""
+        own, known = {}, plugin_defaults()
         for name, settings in self.plugins.items():
-            defaults = METHODS[name].defaults if name in METHODS else None
+            defaults = known.get(name)
             kind = "no settings of a plug-in" if defaults is None else type(defaults).__name__
             check(defaults is not None and isinstance(settings, type(defaults)), f"{name} takes {kind}", settings)
             check_values(settings, flag_prefix(name))

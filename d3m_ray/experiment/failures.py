@@ -12,6 +12,7 @@ from d3m_ray.experiment.plan import asked_trials
 from d3m_ray.selection.arms import ARMS, Evidence, can_select
 from d3m_ray.trials.engine import FailedFit
 from d3m_ray.trials.trial import TrialContext, record_unselected, unselected_key
+from d3m_ray.wording import counted
 
 
 @dataclass(frozen=True)
@@ -74,5 +75,5 @@ def told(failed: Sequence[FailedFit], unscored: Sequence[Unscored]) -> list[str]
     methods: dict[str, list[str]] = {}
     for each in unscored:
         methods.setdefault(each.error, []).append(each.name)
-    of_fits = [f"{len(errors)} {'fit' if len(errors) == 1 else 'fits'}: {errors[0]}" for errors in fits.values()]
+    of_fits = [f"{counted(len(errors), 'fit')}: {errors[0]}" for errors in fits.values()]
     return of_fits + [f"{', '.join(names)}: {error}" for error, names in methods.items()]

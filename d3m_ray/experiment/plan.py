@@ -33,8 +33,10 @@ from d3m_ray.store.provenance import current_provenance
 from d3m_ray.store.store import Store
 from d3m_ray.training.precision import device_name, resolved_precision
 from d3m_ray.training.preparation import prepare_model
+from d3m_ray.training.registry import ERM, RECIPES, Recipe
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
+from d3m_ray.wording import counted
 
 # Of the record: the same data and model are the same, whatever they are called and wherever they lie.
 FOLLOW_FROM_DATA = ("command", "corpus", "label_names", "notes", "num_dropped", "warnings")
@@ -63,7 +65,10 @@ def describe(splits: Splits) -> str:
     dropped = "; ".join(f"{count} {reason}" for reason, count in splits.num_dropped.items() if count)
     labels = ", ".join(splits.label_names)
     positive = f", of which {splits.label_names[1]} is the positive one" if splits.num_labels == 2 else ""
-    parts = [f"{splits.name}: {sizes} examples of {len(splits.group_names)} groups", f"labels {labels}{positive}"]
+    parts = [
+        f"{splits.name}: {sizes} examples of {counted(len(splits.group_names), 'group')}",
+        f"labels {labels}{positive}",
+    ]
     return "; ".join([*parts, *splits.notes] + ([f"left out: {dropped}"] if dropped else []))
 
 
@@ -111,7 +116,14 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
         model_hash=model_hash,
         warnings=prepared.warnings,
         device=device,
+        recipes=recipes_of(config),
     )
+
+
+def recipes_of(config: ExperimentConfig) -> dict[str, Recipe]:
+    """The recipes of the arms and of the base models; those of plug-ins with the settings of this run."""
+    names = dict.fromkeys([ERM, *(ARMS[method].recipe for method in config.methods)])
+    return {name: replace(RECIPES[name], settings=config.plugins.get(name, RECIPES[name].settings)) for name in names}
 
 
 def floors_of(config: ExperimentConfig, splits: Splits) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from rich.text import Text
 from d3m_ray.experiment.log import RunLog
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import FitEvent
+from d3m_ray.wording import counted
 
 LINE_SECONDS = 60.0  # between two lines of how far the fits are, where no terminal shows it all the time
 
@@ -58,7 +59,7 @@ class Progress:
         if label != self._label:
             self._label, self._start = label, time.monotonic()
         left = self._time_left(num_done, num_shards)
-        self._live.update(Text(f"{label}: {num_done} of {num_shards} shards, {left} left"))
+        self._live.update(Text(f"{label}: {num_done} of {counted(num_shards, 'shard')}, {left} left"))
 
     def begin_fits(self, num_fits: int) -> None:
         """Start counting fits from zero; the best val WGA stays."""
@@ -88,7 +89,7 @@ class Progress:
         failed = f", {self._num_failed} failed" if self._num_failed else ""
         left = self._time_left(self._num_ended, self._num_fits)
         return (
-            f"fits: {self._num_ended} of {self._num_fits} ended ({self._num_trials} trials), "
+            f"fits: {self._num_ended} of {self._num_fits} ended ({counted(self._num_trials, 'trial')}), "
             f"{self._num_running} running{failed}, {left} left{best}"
         )
 

@@ -5,11 +5,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from d3m_ray.attribution.registry import METHODS
 from d3m_ray.data.corpora import CORPORA
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
-from d3m_ray.experiment.config import SHARED_SETTINGS, ExperimentConfig
+from d3m_ray.experiment.config import SHARED_SETTINGS, ExperimentConfig, plugin_defaults
 from d3m_ray.records import FIRST_DRAW
 from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.experiments import Experiment
@@ -75,12 +74,12 @@ def _methods(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _plugins(experiment: Experiment) -> dict[str, Any]:
-    """The settings of plug-ins' methods that are not their defaults."""
+    """The settings of plug-ins' methods and recipes that are not their defaults."""
     recorded: Mapping[str, Mapping[str, Any]] = experiment.configuration.get("plugins", {})
-    with_settings = [name for name, method in METHODS.items() if method.defaults is not None]
+    known = plugin_defaults()
     for name in recorded:
-        _check_registered(f"a method of {experiment.name} with settings", name, with_settings)
-    return {name: _made(type(METHODS[name].defaults), values) for name, values in recorded.items()}
+        _check_registered(f"a method or recipe of {experiment.name} with settings", name, known)
+    return {name: _made(type(known[name]), values) for name, values in recorded.items()}
 
 
 def _check_registered(what: str, name: str, known: Collection[str]) -> None:

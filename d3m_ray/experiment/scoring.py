@@ -33,6 +33,7 @@ from d3m_ray.experiment.plan import alignment_names, shared_settings
 from d3m_ray.experiment.run import Run
 from d3m_ray.selection.alignment import group_alignment, pseudo_groups
 from d3m_ray.trials.trial import TrialContext
+from d3m_ray.wording import counted
 
 WEIGHED_GROUPS = "weighed groups"  # the query set of a method that scores the weighed sum of the groups' targets
 AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
@@ -122,7 +123,8 @@ def attribute_and_align(name: str, run: Run) -> None:
     context.store.write("alignments", alignment_key(name, config, context, run.removed), rows, configuration, name)
     seconds = scored.configuration["scoring_seconds"]
     run.progress.stage(
-        f"{name}: {len(rows)} train examples aligned with {len(weighting.weights)} groups; scores took {seconds:.1f} s"
+        f"{name}: {counted(len(rows), 'train example')} aligned with {counted(len(weighting.weights), 'group')}; "
+        f"scores took {seconds:.1f} s"
     )
 
 

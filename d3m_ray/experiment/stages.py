@@ -19,6 +19,7 @@ from d3m_ray.selection.arms import ARMS, Evidence
 from d3m_ray.store.files import StoreError
 from d3m_ray.trials.engine import FailedFit, PlannedFit, reason
 from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial
+from d3m_ray.wording import counted
 
 
 def discard_incomplete(run: Run) -> None:
@@ -35,7 +36,7 @@ def discard_incomplete(run: Run) -> None:
     for key in lost:
         store.delete_result("trials", key, methods[key])
     if lost:
-        say(f"{len(lost)} stored trials have lost the list of what they removed: each is recorded again from its fit")
+        say(f"{counted(len(lost), 'stored trial')} without the list of what was removed: to be recorded again")
 
 
 def base_models(run: Run, keep_weights: bool | None = None) -> list[FitSpec]:
@@ -89,7 +90,7 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
             waiting.setdefault(trial.fit.fit_key, []).append(trial)
     lost = {trial.fit.fit_key for trial in trials if trial.trial_key in stored_trials} - whole_fits
     if lost:
-        say(f"{len(lost)} fits of stored trials are lost or damaged: they are trained again")
+        say(f"{counted(len(lost), 'fit')} of stored trials lost or damaged: to be trained again")
     planned = []
     for key, fit in fits.items():
         if key not in waiting and fit not in checkpoints:
@@ -101,7 +102,8 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
         else:
             planned.append(PlannedFit(fit, tuple(waiting.get(key, ()))))
     num_waiting = sum(map(len, waiting.values()))
-    say(f"{len(trials)} trials, {len(trials) - num_waiting} of them stored before; {len(planned)} fits to train")
+    num_stored = len(trials) - num_waiting
+    say(f"{counted(len(trials), 'trial')}, {num_stored} of them stored before; {counted(len(planned), 'fit')} to train")
     if not planned:
         return []
     run.progress.begin_fits(len(planned))
@@ -131,7 +133,9 @@ def forget_superseded(run: Run, trials: Sequence[TrialSpec]) -> None:
         store.delete_result("trials", key, method)
         store.delete_result("removals", key, method)
     if others:
-        run.progress.stage(f"{len(others)} trials of an earlier selection, of another code or version, are forgotten")
+        run.progress.stage(
+            f"forgotten: {counted(len(others), 'trial')} of an earlier selection, of another code or version"
+        )
 
 
 def forget_superseded_lds(run: Run, method: str, key: str) -> None:

@@ -16,6 +16,7 @@ from d3m_ray.data.cells import balancing
 from d3m_ray.errors import InputError
 from d3m_ray.records import BINARY_LABELS, Examples, cells_of, read_only
 from d3m_ray.rules import check
+from d3m_ray.training.registry import ERM, RECIPES
 
 AUTO_SUFFIX = "_auto"
 """What the name of an Auto-D3M alignment adds to its attribution method's."""
@@ -157,8 +158,8 @@ class Arm:
     """Whether the rule decides how many examples go, so that --num-removed does not apply."""
     best_of: str | None = None
     """The arm whose number of highest val target this one takes, once that one's trials are there: `best_number`."""
-    recipe: str = "erm"
-    """How its models are trained, a name of `recipes.RECIPES`."""
+    recipe: str = ERM
+    """How its models are trained, a name of `registry.RECIPES`."""
 
     @property
     def goes_in_rounds(self) -> bool:
@@ -198,7 +199,8 @@ def _chosen_later(evidence: Evidence, num_removed: int, seed: int) -> np.ndarray
     raise AssertionError("the best number is chosen by the fits of another arm")
 
 
-def _training_arm(recipe: str) -> Arm:
+def training_arm(recipe: str) -> Arm:
+    """The arm that removes nothing and trains by a recipe."""
     return Arm(lambda e, k, seed: np.zeros(0, dtype=np.int64), chooses_number=True, recipe=recipe)
 
 
@@ -225,7 +227,7 @@ ARMS: dict[str, Arm] = {
     "balanced_label": _balanced_arm(lambda e: e.labels, _LABEL_STREAM),
     f"loss{BEST_SUFFIX}": _best_arm("loss", "loss"),
     f"random{BEST_SUFFIX}": _best_arm("random", None),
-    **{name: _training_arm(name) for name in ("balanced_sampling", "group_dro", "jtt", "dfr")},
+    **{name: training_arm(name) for name in RECIPES if name != ERM},
 }
 """The arms by method name, as --methods, the store and the figures name them."""
 

@@ -13,7 +13,16 @@ from d3m_ray.store.results import is_name
 NEEDED_ENTRIES = ("dataset", "model")
 MAX_DEPTH = 50  # of a record, which has five levels
 MAX_NUMBER = 2**63 - 1  # that a column holds
-NAMES_OF_KINDS = {dict: "an object", list: "a list", str: "a text"}
+FIELDS: Mapping[str, tuple[type, Any]] = {
+    "configuration": (dict, None),
+    "plan": (list, None),
+    "keys": (dict, {}),
+    "created_at": (str, ""),
+    "caveats": (list, []),
+    "provenance": (dict, {}),
+}
+"""The kind of each, and what stands for it in a record of an earlier version; None where every version has it."""
+NAMES_OF_KINDS: Mapping[type, str] = {dict: "an object", list: "a list", str: "a text"}
 
 
 class PlannedTrial(NamedTuple):
@@ -79,35 +88,16 @@ def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
     except RecursionError as error:
         raise ValueError("it is nested too deep for a record") from error
     _check_content(document)
-    if not isinstance(document, dict):
-        raise ValueError("a record is a JSON object")
-    # A record of an earlier version has none of these.
-    optional = {"keys": {}, "created_at": "", "caveats": [], "provenance": {}}
-    for entry, kind in (
-        ("configuration", dict),
-        ("plan", list),
-        ("keys", dict),
-        ("created_at", str),
-        ("caveats", list),
-        ("provenance", dict),
-    ):
-        value = document.get(entry)
-        if not isinstance(optional.get(entry) if value is None else value, kind):
-            raise ValueError(f"a record has the field {entry}, {NAMES_OF_KINDS[kind]}")
+    _check_kinds(document)
     keys, caveats = document.get("keys") or {}, document.get("caveats") or ()
     provenance = document.get("provenance") or {}
+    _check_configuration(document["configuration"])
     if not all(isinstance(of_table, dict) and _are_keys(of_table.values()) for of_table in keys.values()):
         raise ValueError(f"the keys of a record are names of results by name by table, received {keys!r}")
     if not _are_texts(caveats):
         raise ValueError(f"the caveats of a record are texts, received {caveats!r}")
     if not all(_is_provenance(value) for value in provenance.values()):
         raise ValueError(f"the provenance of a record is texts, counts and versions by name, received {provenance!r}")
-    shared = [document["configuration"].get(entry, "") for entry in NEEDED_ENTRIES]
-    if not _are_texts(shared):
-        raise ValueError(f"{' and '.join(NEEDED_ENTRIES)} of a record are texts, received {shared!r}")
-    data_hash = document["configuration"].get("data_hash", "none")
-    if not _are_keys([data_hash]):
-        raise ValueError(f"the data_hash of a record is the name of a result, received {data_hash!r}")
     return Experiment(
         name=name,
         configuration=document["configuration"],
@@ -117,6 +107,26 @@ def experiment_from_json(name: str, data: pa.Buffer) -> Experiment:
         caveats=tuple(caveats),
         provenance=provenance,
     )
+
+
+def _check_kinds(document: Any) -> None:
+    """Raises ValueError where a field of a record is missing or not of its type."""
+    if not isinstance(document, dict):
+        raise ValueError("a record is a JSON object")
+    for entry, (kind, of_earlier_versions) in FIELDS.items():
+        value = document.get(entry)
+        if not isinstance(of_earlier_versions if value is None else value, kind):
+            raise ValueError(f"a record has the field {entry}, {NAMES_OF_KINDS[kind]}")
+
+
+def _check_configuration(configuration: Mapping[str, Any]) -> None:
+    """Raises ValueError where what readers take for texts and for the name of a result is none."""
+    shared = [configuration.get(entry, "") for entry in NEEDED_ENTRIES]
+    if not _are_texts(shared):
+        raise ValueError(f"{' and '.join(NEEDED_ENTRIES)} of a record are texts, received {shared!r}")
+    data_hash = configuration.get("data_hash", "none")
+    if not _are_keys([data_hash]):
+        raise ValueError(f"the data_hash of a record is the name of a result, received {data_hash!r}")
 
 
 def _planned(trial: Any) -> PlannedTrial:

@@ -37,6 +37,7 @@ from d3m_ray.records import BINARY_LABELS, read_only
 from d3m_ray.training.batching import Batch
 from d3m_ray.training.model_name import name_of_folder
 from d3m_ray.training.precision import at_least_float32
+from d3m_ray.wording import counted
 
 TINY_MODEL = "tiny"
 """The model name that stands for a two-layer BERT of random weights over the train split's own words."""
@@ -123,7 +124,8 @@ def _on_unread(name: str, unexpected: Iterable[str]) -> tuple[str, ...]:
     if not layers:
         return ()
     return (
-        f"the checkpoint of {name} holds {len(layers)} tensors that config.json leaves unread, such as {layers[0]}",
+        f"the checkpoint of {name} holds {counted(len(layers), 'tensor')} that config.json leaves unread, "
+        f"such as {layers[0]}",
     )
 
 

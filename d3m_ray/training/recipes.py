@@ -1,12 +1,13 @@
-"""The ways to train a model, by name: plain, and those that look after the worst groups without removing anything.
+"""The ways to train a model: plain, and those that look after the worst groups without removing anything.
 
 Shapes: N train examples, B of a batch, C cells that train has; a cell is a (group, label).
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,6 @@ from d3m_ray.training.fine_tuning import ERM_OBJECTIVE, Fit, Objective, fine_tun
 from d3m_ray.training.last_layer import layer_to_refit, refit_last_layer
 from d3m_ray.training.model import PretrainedModel
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
-
-ERM = "erm"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +35,8 @@ class FitInputs:
     config: TrainingConfig
     seed: int
     robust: RobustConfig
+    settings: Any = None
+    """Those of a plug-in's recipe itself; None where it has none."""
 
     @property
     def kept_train(self) -> TokenizedExamples:
@@ -47,6 +48,10 @@ class FitInputs:
         return fine_tune(
             self.model, self.pretrained, self.train, self.val, self.config, self.seed, self.kept, objective
         )
+
+
+Train = Callable[[FitInputs], Fit]
+"""A recipe's function: it leaves the chosen weights in the model, in evaluation mode."""
 
 
 def erm(inputs: FitInputs) -> Fit:
@@ -94,27 +99,6 @@ def dfr(inputs: FitInputs) -> Fit:
     fit = inputs.fine_tune()
     refit_last_layer(model, layer, balanced_data, inputs.config.precision, inputs.seed, robust.dfr_inverse_l2)
     return dataclasses.replace(fit, train_seconds=time.perf_counter() - start)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A way to train: what fits a model, and what of its settings that depends on."""
-
-    fit: Callable[[FitInputs], Fit]
-    reads: tuple[str, ...] = ()
-    """The fields of `RobustConfig` that it reads: they alone enter the keys of its fits."""
-    version: str = "1"
-    """Raised when the same settings train to other weights: older fits are not taken for new ones."""
-
-
-RECIPES: Mapping[str, Recipe] = {
-    ERM: Recipe(erm),
-    "balanced_sampling": Recipe(balanced_sampling),
-    "group_dro": Recipe(group_dro, ("dro_step_size",)),
-    "jtt": Recipe(jtt, ("jtt_first_epochs", "jtt_upweight")),
-    "dfr": Recipe(dfr, ("dfr_data", "dfr_inverse_l2")),
-}
-"""By the names that arms give in `Arm.recipe`; the store's column of them is `objective`."""
 
 
 def balanced_weights(cells: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from d3m_ray.keys import content_hash
 from d3m_ray.records import Splits
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.model import PretrainedModel, build_classifier
+from d3m_ray.wording import counted
 
 MIN_WORDS = 2  # entries that are no special tokens; what transformers builds without a vocabulary file has none, or "▁"
 TRIED_TEXTS = 200  # that are tokenised twice: enough for a dropout of a tenth to show
@@ -103,7 +104,8 @@ def check_ids(
         if len(split) and split.lengths.min() == 0:
             raise InputError(
                 f"every text has a token; the tokenizer of {pretrained.name} makes none of "
-                f"{(split.lengths == 0).sum()} texts of {name}: leave them out, or take another --model"
+                f"{counted(int((split.lengths == 0).sum()), 'text')} of {name}: leave those out, or take "
+                "another --model"
             )
     ids = np.unique(np.concatenate([split.flat_ids for split in splits.values()]))
     rows = pretrained.config.get("vocab_size")

@@ -21,7 +21,8 @@ from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import Fit, predict
 from d3m_ray.training.model import PretrainedModel, build_classifier
 from d3m_ray.training.precision import device_name, device_of
-from d3m_ray.training.recipes import ERM, RECIPES, FitInputs
+from d3m_ray.training.recipes import FitInputs
+from d3m_ray.training.registry import ERM, RECIPES, Recipe
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
 
 EVALUATED_SPLITS = ("val", "test")
@@ -47,6 +48,8 @@ class TrialContext:
     """What a person should know of the model on this corpus; enters no key."""
     device: DeviceKind = "cpu"
     """What all fits are trained on."""
+    recipes: Mapping[str, Recipe] = field(default_factory=lambda: dict(RECIPES))
+    """By name those that trials train by. They travel to the workers, which know a plug-in's by nothing else."""
 
     def __post_init__(self) -> None:
         if self.training.precision == "auto":
@@ -59,13 +62,13 @@ class TrialContext:
         something is removed: the full split's fit is the same under either pairing.
         """
         kept = np.delete(self.splits.train.example_ids, removed)
-        of_recipe = {name: getattr(self.robust, name) for name in RECIPES[recipe].reads}
         settings = {name: value for name, value in asdict(self.training).items() if value or name not in SET_ONLY}
         paired = {name: settings.pop(name) for name in ("pairing", "step_matched")}
         if len(removed):
             settings["pairing"] = paired if self.training.pairing == "independent" else "common"
         trained = (settings, self.device, self.model_hash, str(seed))
-        by_recipe = (recipe, RECIPES[recipe].version, of_recipe)
+        trained_by = self.recipes[recipe]
+        by_recipe = (recipe, trained_by.version, trained_by.read_settings(self.robust))
         return content_hash(TRAINING_VERSION, self.data_hash, kept.tolist(), *trained, *by_recipe)
 
     def trial_key(self, fit_key: str, method: str, num_removed: int, draw: int | None = None) -> str:
@@ -84,7 +87,7 @@ class FitSpec:
     keeps_weights: bool = False
     """Whether its weights go to the store, as a checkpoint that attribution reads."""
     recipe: str = ERM
-    """A name of `recipes.RECIPES`."""
+    """A name of `registry.RECIPES`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +137,9 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
         config=context.training,
         seed=spec.seed,
         robust=context.robust,
+        settings=context.recipes[spec.recipe].settings,
     )
-    fit = RECIPES[spec.recipe].fit(inputs)
+    fit: Fit = context.recipes[spec.recipe].fit(inputs)
     predictions = {
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }
@@ -252,6 +256,7 @@ def _fit_rows(context: TrialContext, fit_key: str, examples: Examples, predictio
 
 
 def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit: Fit) -> dict[str, Any]:
+    recipe = context.recipes[spec.recipe]
     return {
         "data_hash": context.data_hash,
         "model_hash": context.model_hash,
@@ -260,7 +265,8 @@ def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit
         "label_names": list(context.splits.label_names),
         "training": asdict(context.training),
         "objective": spec.recipe,
-        **({"robust": asdict(context.robust)} if RECIPES[spec.recipe].reads else {}),
+        **({"robust": asdict(context.robust)} if recipe.reads else {}),
+        **({"recipe": asdict(recipe.settings)} if recipe.settings is not None else {}),
         "seed": spec.seed,
         "chosen_epoch": fit.chosen_epoch,
         "device": device_name(),

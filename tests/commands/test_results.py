@@ -85,7 +85,7 @@ def test_what_is_up_to_date_is_not_made_again(whole: Path, capsys: pytest.Captur
     page = whole / "figures" / SMALL.name / "report.html"
     before = page.stat().st_mtime_ns
     assert status_of("report", str(whole)) == 0
-    assert "2 were up to date" in capsys.readouterr().out
+    assert "2 up to date before" in capsys.readouterr().out
     assert page.stat().st_mtime_ns == before
 
 
@@ -104,7 +104,7 @@ def test_a_new_result_makes_its_own_experiment_new_and_no_other(
     (trial,) = (store / "trials" / "method=trak").glob(f"*{OTHER.name}-trak-10-1.parquet")
     trial.unlink()
     assert status_of("report", str(store)) == 0
-    assert "1 experiments written, 1 were up to date" in capsys.readouterr().out
+    assert "1 experiment written, 1 up to date before" in capsys.readouterr().out
 
 
 def test_a_damaged_file_is_named_left_out_and_no_stamp_is_left(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,7 @@ def test_the_page_and_the_files_have_it(results, tmp_path: Path):
     assert "leaderboard.csv" in write_tables(results, tmp_path)
     markdown = (tmp_path / "leaderboard.md").read_text()
     assert (
-        "same seeds, 90% of train kept, 3 subsets x 1 fits; across seeds, 50% of train kept, 3 subsets x 2" in markdown
+        "same seeds, 90% of train kept, 3 subsets x 1 fit; across seeds, 50% of train kept, 3 subsets x 2" in markdown
     )
 
 

@@ -76,7 +76,7 @@ def test_what_was_read_is_told_in_one_line(tmp_path):
         rows = "".join(f"{split} {i},{i % 2},amber\n" for i in range(4))
         (tmp_path / f"{split}.csv").write_text(f"text,label,group\n{rows}{split} 0,0,amber\n")
     assert describe(load_splits(Toxigen(), tmp_path)) == (
-        "toxigen: 4 train, 4 val, 4 test examples of 1 groups; labels 0, 1, of which 1 is the positive one; left out: "
+        "toxigen: 4 train, 4 val, 4 test examples of 1 group; labels 0, 1, of which 1 is the positive one; left out: "
         "1 train row repeats another; 1 val row repeats another; 1 test row repeats another"
     )
 

@@ -110,7 +110,7 @@ def test_what_plug_ins_brought_comes_back(tmp_path: Path) -> None:
     [
         (CORPORA, "towns", "the corpus of .* is 'towns', which is not registered here"),
         (ARMS, "first", "an arm of .* is 'first', which is not registered here: install, or import, the plug-in"),
-        (METHODS, "length", "a method of .* with settings is 'length', which is not registered here"),
+        (METHODS, "length", "a method or recipe of .* with settings is 'length', which is not registered here"),
     ],
 )
 def test_what_is_not_registered_here_is_named(registry: dict[str, Any], name: str, said: str, tmp_path: Path) -> None:

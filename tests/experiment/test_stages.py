@@ -56,7 +56,7 @@ def test_what_an_arm_selects_again_is_what_is_read(
     of_first = read()
     d3m.run(registered(last, chooses_number), tmp_path, "local")
     assert set(read()).isdisjoint(of_first)
-    assert "1 trials of an earlier selection, of another code or version, are forgotten" in capsys.readouterr().err
+    assert "forgotten: 1 trial of an earlier selection, of another code or version" in capsys.readouterr().err
 
     config = registered(first, chooses_number)
     monkeypatch.setattr(engine, "run_fit", lambda *_: pytest.fail("its fit is stored"))

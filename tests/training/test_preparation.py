@@ -242,7 +242,7 @@ def test_a_text_without_tokens_is_refused(model_folder):
     folder = model_folder("gpt2")
     path = folder / "tokenizer.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
-    with pytest.raises(InputError, match="makes none of 1 texts of val"):
+    with pytest.raises(InputError, match="makes none of 1 text of val: leave those out"):
         prepare(folder, made_splits(val=("red", " ")))
 
 

@@ -19,6 +19,7 @@ from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, line_handle, rule
 from d3m_ray.analysis.figures.style import GREY, INK, MethodStyle, house_style, method_order, method_styles
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.statistics import CONFIDENCE, MIN_VALUES
+from d3m_ray.wording import counted
 
 HEIGHT_INCHES = 3.2
 DODGE_INCHES = 0.07  # between the methods' markers at one number
@@ -144,7 +145,7 @@ class _Drawing:
 
     def caption(self) -> list[str]:
         pairs = self.contrasts["num_pairs"]
-        num_pairs = f"{pairs.max()} pair{'' if pairs.max() == 1 else 's'}"
+        num_pairs = counted(pairs.max(), "pair")
         num_pairs = num_pairs if pairs.min() == pairs.max() else f"{pairs.min()} to {num_pairs}"
         sentences = [
             "Each small point is one seed: the arm's worst-group accuracy less that of "

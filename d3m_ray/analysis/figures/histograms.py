@@ -13,6 +13,7 @@ from d3m_ray.analysis.figures.lettering import legible
 from d3m_ray.analysis.figures.page import LEFT_INCHES, Page, head, line_handle, rule
 from d3m_ray.analysis.figures.style import INK, SKY, VERMILION, house_style, method_order
 from d3m_ray.analysis.results import Results
+from d3m_ray.wording import counted
 
 PANEL_INCHES = 1.5
 MAX_COLUMNS = 3  # a page is 8.5 inches wide
@@ -68,7 +69,7 @@ def score_figure(results: Results) -> Figure:
             axes.stairs(means, edges, color=SKY, linewidth=1.6)
             axes.axvline(0, color=INK, linewidth=1)
             _scale(axes, edges, max(shares.max(), means.max()))
-            head(axes, f"{legible(method)} ({len(values):,} examples x {values.shape[1]:,})")
+            head(axes, f"{legible(method)} ({counted(len(values), 'example')} x {values.shape[1]:,})")
         caption = (
             "Bars and lines are shares, each of its own kind; a score is positive where the train example raises the "
             f"{results.explained} of the query set. The vertical line is zero. No interval is shown. {TAILS_SENTENCE}"

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from d3m_ray.analysis.figures.lettering import LABEL_POINTS, legible, text_inches, wrapped
 from d3m_ray.analysis.figures.style import FAINT_INK, GRID, INK
 from d3m_ray.analysis.results import Results
+from d3m_ray.wording import counted
 
 WIDTH = 8.5  # inches, of US letter paper; DIN A4 has 8.3
 MARGIN = 0.15  # inches
@@ -177,4 +178,4 @@ def setting_line(results: Results) -> str:
 def _seeds(trials: pd.DataFrame) -> str:
     counts = trials.groupby(["method", "num_removed"])["seed"].nunique()
     fewest, most = counts.min(), counts.max()
-    return f"{fewest} to {most} seeds" if fewest != most else f"{most} seed{'' if most == 1 else 's'}"
+    return f"{fewest} to {most} seeds" if fewest != most else counted(most, "seed")

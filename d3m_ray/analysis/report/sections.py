@@ -21,6 +21,7 @@ from d3m_ray.analysis.report.tables import (
     score_tables,
 )
 from d3m_ray.analysis.results import Results
+from d3m_ray.wording import counted
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ def costs_section(results: Results) -> Section:
     """Seconds and examples a second of training and scoring, and what sharing saved."""
     cost = sharing(results)
     words = [
-        f"{cost.num_trials:,} trials took {cost.num_fits:,} trained models, {as_seconds(cost.train_seconds)} of "
-        "training one after the other. Arms that train on the same examples with the same seed share a model: "
-        f"{cost.num_saved:,} fits, about {as_seconds(cost.saved_seconds)}, were saved so."
+        f"{counted(cost.num_trials, 'trial')} took {counted(cost.num_fits, 'trained model')}, "
+        f"{as_seconds(cost.train_seconds)} of training one after the other. "
+        "Arms that train on the same examples with the same seed share a model: "
+        f"that saved {counted(cost.num_saved, 'fit')}, about {as_seconds(cost.saved_seconds)}."
     ]
     training = table_view(
         "training-costs",

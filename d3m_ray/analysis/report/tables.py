@@ -31,6 +31,7 @@ DIFFERENCE = (
 )
 WORST_GROUP = ("mean_of_minima", "minimum_of_means", "chance_minimum", "fixed_group", "fixed_group_accuracy")
 ABOUT_EXAMPLE = ("group", "label_name", "alignment", "smallest_num_removed", "example_id")
+NO_TRIALS = "The store holds no trial of test."
 NO_ARMS = "The store holds no arm with a model to compare it with."
 NO_SCORES = "The store holds no attribution scores and alignments of this experiment."
 NO_TEXTS = (
@@ -65,43 +66,23 @@ def difference_tables(results: Results) -> list[TableView]:
 
 def group_tables(results: Results) -> list[TableView]:
     """How the groups fare: the worst one in its senses, the arms beside each other, each group and cell."""
-    comparison = comparison_table(results)
-    nothing = "The store holds no trial of test."
     return [
         table_view(
             "worst-group",
             "The worst group, in its several senses",
             "One row for the models trained on everything, one per arm and number removed; accuracy on test.",
             worst_group_table(results),
-            columns(
-                *ARM, "mean_of_minima", "minimum_of_means", "chance_minimum", "fixed_group", "fixed_group_accuracy"
-            ),
-            nothing,
+            columns(*ARM, *WORST_GROUP),
+            NO_TRIALS,
         ),
-        table_view(
-            "accuracies",
-            "Arms beside each other: accuracy by group",
-            "One row per arm at the number removed that was chosen on val, with random removal of as many; mean test "
-            "accuracy over seeds.",
-            wide_table(comparison) if len(comparison) else None,
-            [*columns(*ARM), *(_accuracy_of(str(group)) for group in comparison["group"].unique())],
-            nothing,
-        ),
-        table_view(
-            "comparison",
-            "Arms beside each other: every metric",
-            "One row per arm (chosen as above) and group; means over seeds on test, and what was removed of the group.",
-            comparison,
-            columns(*ARM, "group", "num_examples", "num_removed_of_group", *COMPARED),
-            nothing,
-        ),
+        *_tables_beside_each_other(comparison_table(results)),
         table_view(
             "groups",
             "Groups and cells of the chosen arms",
             "One row per arm at the number chosen on val, and group or cell; means over seeds on test.",
             _chosen_arms(results, group_table(results)),
             columns(*ARM, "group", "num_examples", *METRICS),
-            nothing,
+            NO_TRIALS,
         ),
         table_view(
             "base",
@@ -114,10 +95,31 @@ def group_tables(results: Results) -> list[TableView]:
     ]
 
 
+def _tables_beside_each_other(comparison: pd.DataFrame) -> list[TableView]:
+    """The arms at their chosen numbers: accuracy by group, then every metric."""
+    return [
+        table_view(
+            "accuracies",
+            "Arms beside each other: accuracy by group",
+            "One row per arm at the number removed that was chosen on val, with random removal of as many; mean test "
+            "accuracy over seeds.",
+            wide_table(comparison) if len(comparison) else None,
+            [*columns(*ARM), *(_accuracy_of(str(group)) for group in comparison["group"].unique())],
+            NO_TRIALS,
+        ),
+        table_view(
+            "comparison",
+            "Arms beside each other: every metric",
+            "One row per arm (chosen as above) and group; means over seeds on test, and what was removed of the group.",
+            comparison,
+            columns(*ARM, "group", "num_examples", "num_removed_of_group", *COMPARED),
+            NO_TRIALS,
+        ),
+    ]
+
+
 def score_tables(results: Results) -> list[TableView]:
     """What the methods say of the train examples, how far they agree, and what was removed."""
-    ranges = score_ranges(results)
-    parts = ["group", "label_name", "query_set"]
     return [
         table_view(
             "removed",
@@ -138,16 +140,7 @@ def score_tables(results: Results) -> list[TableView]:
             columns("first", "second", "agreement", "num_removed", "value", "by_chance"),
             "Fewer than two methods have alignments in the store.",
         ),
-        table_view(
-            "ranges",
-            "How far scores and alignments reach",
-            "One row per method and part of train. A score is the effect of a train example on the "
-            f"{results.explained} of a query set: above 0 it raises it. An alignment weighs the scores of all groups: "
-            "low hurts those that fail.",
-            ranges.assign(**{name: ranges[name].astype("object").fillna("all") for name in parts}),
-            columns("method", "quantity", *parts, "num_values", "min", "mean", "max", "std"),
-            NO_SCORES,
-        ),
+        _range_table(results),
         table_view(
             "distribution",
             "Examples by split, group and label",
@@ -157,6 +150,21 @@ def score_tables(results: Results) -> list[TableView]:
             "The store holds no examples and no trials to count them by.",
         ),
     ]
+
+
+def _range_table(results: Results) -> TableView:
+    ranges = score_ranges(results)
+    parts = ["group", "label_name", "query_set"]
+    return table_view(
+        "ranges",
+        "How far scores and alignments reach",
+        "One row per method and part of train. A score is the effect of a train example on the "
+        f"{results.explained} of a query set: above 0 it raises it. An alignment weighs the scores of all groups: "
+        "low hurts those that fail.",
+        ranges.assign(**{name: ranges[name].astype("object").fillna("all") for name in parts}),
+        columns("method", "quantity", *parts, "num_values", "min", "mean", "max", "std"),
+        NO_SCORES,
+    )
 
 
 def example_tables(results: Results) -> list[TableView]:

@@ -1,1 +1,1 @@
-"""An attribution method, an arm and a corpus for d3m_ray, a file each."""
+"""An attribution method, an arm, a recipe and a corpus for d3m_ray, a file each."""
