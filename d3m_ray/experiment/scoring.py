@@ -6,17 +6,13 @@ Shapes: N train examples, G groups or pseudo-groups, Q queries.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
 from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.registry import METHODS
-from d3m_ray.attribution.scorers import Score
-from d3m_ray.attribution.support import coverage
-from d3m_ray.attribution.worker import forget_models
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.keys import (
     alignment_key,
@@ -33,6 +29,10 @@ from d3m_ray.experiment.plan import alignment_names, shared_settings
 from d3m_ray.experiment.run import Run
 from d3m_ray.selection.alignment import group_alignment, pseudo_groups
 from d3m_ray.trials.trial import TrialContext
+
+if TYPE_CHECKING:
+    from d3m_ray.attribution.inputs import Checkpoint
+    from d3m_ray.attribution.scorers import Score
 
 WEIGHED_GROUPS = "weighed groups"  # the query set of a method that scores the weighed sum of the groups' targets
 AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
@@ -182,6 +182,10 @@ def attribute(
 
     `record` gets by name what the method found out about them. Raises ValueError where the method scores no query.
     """
+    from d3m_ray.attribution.inputs import AttributionInputs
+    from d3m_ray.attribution.support import coverage
+    from d3m_ray.attribution.worker import forget_models
+
     context, config = run.context, run.config
     inputs = AttributionInputs(
         checkpoints=_checkpoints(run),
@@ -212,7 +216,7 @@ def attribute(
     return scores, time.perf_counter() - start
 
 
-def _score_of(method: str, run: Run, each_query: bool) -> Score:
+def _score_of(method: str, run: Run, each_query: bool) -> "Score":
     """How the method scores what is asked for."""
     of = METHODS[method].load()
     if each_query:
@@ -226,8 +230,10 @@ def _score_of(method: str, run: Run, each_query: bool) -> Score:
     return lambda inputs, settings, pool: score(inputs, settings, pool, weighting.weights)
 
 
-def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
+def _checkpoints(run: Run) -> "tuple[Checkpoint, ...]":
     """The base models, with the runs that they come from."""
+    from d3m_ray.attribution.inputs import Checkpoint, TrainingRun
+
     context, device = run.context, run.config.execution.worker_device
     checkpoints = []
     for seed, key in enumerate(checkpoint_keys(run.config, context, run.removed)):
@@ -240,6 +246,8 @@ def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
 
 
 def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
+    from d3m_ray.attribution.support import coverage
+
     settings = run.config.settings_of(method)
     return {
         **{name: value for name, value in shared_settings(run.config).items() if name not in AFTER_SCORES},

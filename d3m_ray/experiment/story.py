@@ -9,7 +9,6 @@ the same size. Val says which number is best, if an arm asks. Every result lands
 import functools
 
 from d3m_ray.experiment.best import record_best
-from d3m_ray.experiment.compatibility import supported
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.failures import Unscored, settle_unselected
 from d3m_ray.experiment.plan import (
@@ -60,6 +59,8 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_
 
 def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
     """The configuration with the arms that can serve the model; says what is doubtful. Raises as `supported`."""
+    from d3m_ray.experiment.compatibility import supported
+
     for warning in context.warnings:
         progress.stage(f"warning: {warning}")
     with announced("each method's gradient step to be tried on the model", progress.stage):

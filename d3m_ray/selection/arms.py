@@ -158,7 +158,7 @@ class Arm:
     best_of: str | None = None
     """The arm whose number of highest val target this one takes, once that one's trials are there: `best_number`."""
     recipe: str = "erm"
-    """How its models are trained, a name of `recipes.RECIPES`."""
+    """How its models are trained, a name of `registry.RECIPES`."""
 
     @property
     def goes_in_rounds(self) -> bool:

@@ -1,11 +1,15 @@
 """What a process computes on, and in which precision it multiplies matrices."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import PreTrainedModel
 
 from d3m_ray.errors import RunError
 from d3m_ray.records import DeviceKind
 from d3m_ray.training.settings import Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def default_device() -> torch.device:
@@ -62,7 +66,7 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def product_dtype(model: PreTrainedModel, precision: str) -> torch.dtype:
+def product_dtype(model: "PreTrainedModel", precision: str) -> torch.dtype:
     """The dtype in which the model multiplies matrices in that context: bfloat16, or its weights' own."""
     with autocast(model.device, precision):
         return torch.bfloat16 if torch.is_autocast_enabled(model.device.type) else model.dtype

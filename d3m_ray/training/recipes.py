@@ -1,11 +1,10 @@
-"""The ways to train a model, by name: plain, and those that look after the worst groups without removing anything.
+"""The ways to train a model: plain, and those that look after the worst groups without removing anything.
 
 Shapes: N train examples, B of a batch, C cells that train has; a cell is a (group, label).
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,8 @@ from transformers import PreTrainedModel
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import ERM_OBJECTIVE, Fit, Objective, fine_tune, predict
 from d3m_ray.training.last_layer import layer_to_refit, refit_last_layer
-from d3m_ray.training.model import PretrainedModel
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
-
-ERM = "erm"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,27 +91,6 @@ def dfr(inputs: FitInputs) -> Fit:
     fit = inputs.fine_tune()
     refit_last_layer(model, layer, balanced_data, inputs.config.precision, inputs.seed, robust.dfr_inverse_l2)
     return dataclasses.replace(fit, train_seconds=time.perf_counter() - start)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A way to train: what fits a model, and what of its settings that depends on."""
-
-    fit: Callable[[FitInputs], Fit]
-    reads: tuple[str, ...] = ()
-    """The fields of `RobustConfig` that it reads: they alone enter the keys of its fits."""
-    version: str = "1"
-    """Raised when the same settings train to other weights: older fits are not taken for new ones."""
-
-
-RECIPES: Mapping[str, Recipe] = {
-    ERM: Recipe(erm),
-    "balanced_sampling": Recipe(balanced_sampling),
-    "group_dro": Recipe(group_dro, ("dro_step_size",)),
-    "jtt": Recipe(jtt, ("jtt_first_epochs", "jtt_upweight")),
-    "dfr": Recipe(dfr, ("dfr_data", "dfr_inverse_l2")),
-}
-"""By the names that arms give in `Arm.recipe`; the store's column of them is `objective`."""
 
 
 def balanced_weights(cells: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -1,28 +1,31 @@
 """Run one trial: fine-tune without some ids, with a seed, and predict; then its rows of the store.
 
 A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses a fit. Equal fits are trained once.
+The first fit loads what trains, with torch: to plan trials, and to record those of stored fits, takes none of it.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedModel
 
 from d3m_ray.keys import content_hash
 from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import DeviceKind, Examples, Predictions, Splits
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
-from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.fine_tuning import Fit, predict
-from d3m_ray.training.model import PretrainedModel, build_classifier
-from d3m_ray.training.precision import device_name, device_of
-from d3m_ray.training.recipes import ERM, RECIPES, FitInputs
+from d3m_ray.training.pretrained import PretrainedModel
+from d3m_ray.training.registry import ERM, RECIPES
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from d3m_ray.training.batching import TokenizedExamples
+    from d3m_ray.training.fine_tuning import Fit
 
 EVALUATED_SPLITS = ("val", "test")
 TRAINING_VERSION = "2"  # raised when the same settings train to other weights: older fits are not taken for new ones
@@ -36,7 +39,7 @@ class TrialContext:
     experiment: str
     store: Store
     splits: Splits
-    tokens: Mapping[str, TokenizedExamples]
+    tokens: "Mapping[str, TokenizedExamples]"
     pretrained: PretrainedModel
     training: TrainingConfig
     """Its precision is float32 or bfloat16: what "auto" comes to is decided once, for all machines."""
@@ -84,7 +87,7 @@ class FitSpec:
     keeps_weights: bool = False
     """Whether its weights go to the store, as a checkpoint that attribution reads."""
     recipe: str = ERM
-    """A name of `recipes.RECIPES`."""
+    """A name of `registry.RECIPES`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +121,14 @@ def plan_trial(
     return TrialSpec(key, method, len(removed), seed if draw is None else draw, fit)
 
 
-_models: dict[str, PreTrainedModel] = {}  # at most one: the architecture that this process fine-tunes
+_models: "dict[str, PreTrainedModel]" = {}  # at most one: the architecture that this process fine-tunes
 
 
 def run_fit(context: TrialContext, spec: FitSpec) -> None:
     """Fine-tune, predict val and test, and store the fit; the weights first, so that a stored fit is whole."""
+    from d3m_ray.training.fine_tuning import predict
+    from d3m_ray.training.recipes import FitInputs
+
     model = _model_for(context)
     kept = np.delete(np.arange(len(context.splits.train)), spec.removed)
     inputs = FitInputs(
@@ -135,7 +141,7 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
         seed=spec.seed,
         robust=context.robust,
     )
-    fit = RECIPES[spec.recipe].fit(inputs)
+    fit = RECIPES[spec.recipe].load()(inputs)
     predictions = {
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }
@@ -229,7 +235,10 @@ def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: 
     context.store.write("failures", key, pd.DataFrame([row]), asdict(context.training), trial.method)
 
 
-def _model_for(context: TrialContext) -> PreTrainedModel:
+def _model_for(context: TrialContext) -> "PreTrainedModel":
+    from d3m_ray.training.model import build_classifier
+    from d3m_ray.training.precision import device_of
+
     if context.model_hash not in _models:
         _models.clear()
         _models[context.model_hash] = build_classifier(context.pretrained, device_of(context.device))
@@ -251,7 +260,9 @@ def _fit_rows(context: TrialContext, fit_key: str, examples: Examples, predictio
     )
 
 
-def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit: Fit) -> dict[str, Any]:
+def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit: "Fit") -> dict[str, Any]:
+    from d3m_ray.training.precision import device_name
+
     return {
         "data_hash": context.data_hash,
         "model_hash": context.model_hash,

@@ -164,7 +164,7 @@ def test_a_notebook_shows_the_finding_the_table_and_a_figure(ran: Ran) -> None:
 
 
 def test_a_report_is_written_where_it_is_asked_for(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d3m_ray.analysis.output.all_figures", lambda results: {})
+    monkeypatch.setattr("d3m_ray.analysis.figures.catalogue.all_figures", lambda results: {})
     page = ran.result.report(tmp_path / "pages")
     assert page.parent == tmp_path / "pages" / ran.result.experiment
     assert "<html" in page.read_text(encoding="utf-8")
@@ -174,7 +174,7 @@ def test_a_report_is_written_where_it_is_asked_for(ran: Ran, tmp_path: Path, mon
 def test_a_report_is_written_below_the_users_own_folder(
     ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d3m_ray.analysis.output.all_figures", lambda results: {})
+    monkeypatch.setattr("d3m_ray.analysis.figures.catalogue.all_figures", lambda results: {})
     monkeypatch.setenv("HOME", str(tmp_path))
     assert ran.result.report("~/pages").is_relative_to(tmp_path / "pages")
 

@@ -15,7 +15,7 @@ from made_up_towns import make_towns
 
 import d3m_ray as d3m
 from d3m_ray.__main__ import main
-from d3m_ray.analysis import output
+from d3m_ray.analysis.figures import catalogue
 from d3m_ray.commands import runs, sweeps
 from d3m_ray.experiment.plan import record_plan
 from d3m_ray.experiment.progress import Progress
@@ -39,7 +39,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The record of an experiment that was run by its corpus's name."""
     store = tmp_path_factory.mktemp("runs") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "all_figures", lambda results: {})
+        patch.setattr(catalogue, "all_figures", lambda results: {})
         assert status_of("run", "planted", "--store", str(store), *FLAGS) == 0
     (path,) = (store / "experiments").iterdir()
     return path
@@ -131,7 +131,7 @@ def test_a_study_judges_its_own_methods_for_few_epochs(parsed_to: Callable[..., 
 def test_a_repeated_record_trains_nothing_and_stores_no_text(
     record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(output, "all_figures", lambda results: {})
+    monkeypatch.setattr(catalogue, "all_figures", lambda results: {})
     store = record.parents[1]
     before = {path: path.stat().st_mtime_ns for path in (store / "fits").iterdir()}
     assert status_of("plan", str(record)) == 0

@@ -16,7 +16,7 @@ from d3m_ray.records import Examples, Splits
 from d3m_ray.selection.settings import AlignmentConfig
 from d3m_ray.store.store import Store
 from d3m_ray.training.precision import resolved_precision
-from d3m_ray.training.recipes import RECIPES
+from d3m_ray.training.registry import RECIPES
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.trial import TrialContext
 

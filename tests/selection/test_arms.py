@@ -20,7 +20,7 @@ from d3m_ray.selection.arms import (
     selection_of,
 )
 from d3m_ray.selection.numbers import is_removal, removal_counts, shares_of_rounds
-from d3m_ray.training.recipes import RECIPES
+from d3m_ray.training.registry import RECIPES
 
 ALIGNMENT = np.array([0.3, -0.1, 0.0, -0.5, -0.1, 2.0])
 LABELS = np.array([0, 1, 1, 0, 1, 1])

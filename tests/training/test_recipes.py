@@ -13,7 +13,8 @@ from d3m_ray.training import last_layer, recipes
 from d3m_ray.training.fine_tuning import fine_tune, predict
 from d3m_ray.training.last_layer import layer_inputs, layer_to_refit, refit_last_layer
 from d3m_ray.training.model import build_classifier, load_weights
-from d3m_ray.training.recipes import ERM, RECIPES, CellWeightedLoss, FitInputs, balanced_weights
+from d3m_ray.training.recipes import CellWeightedLoss, FitInputs, balanced_weights
+from d3m_ray.training.registry import ERM, RECIPES
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
 
 CONFIG = TrainingConfig(num_epochs=2, learning_rate=1e-3, batch_size=4, precision="float32", final_model="last")
@@ -22,7 +23,7 @@ ROBUST = RobustConfig()
 
 def _trained(name, pretrained, train, val, config=CONFIG, robust=ROBUST, seed=3):
     model = build_classifier(pretrained)
-    fit = RECIPES[name].fit(FitInputs(model, pretrained, train, np.arange(len(train)), val, config, seed, robust))
+    fit = RECIPES[name].load()(FitInputs(model, pretrained, train, np.arange(len(train)), val, config, seed, robust))
     return model, fit
 
 
