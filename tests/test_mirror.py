@@ -88,6 +88,7 @@ COVERED_BY = {
     "store.experiments": "store/test_store.py",
     "store.files": "store/test_faults.py",
     "store.parquet": "store/test_store.py",
+    "store.preparations": "commands/test_api.py",
     "store.reachability": "store/test_faults.py",
     "store.results": "store/test_store.py",
     "store.score_rows": "store/test_store.py",

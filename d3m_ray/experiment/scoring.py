@@ -167,6 +167,7 @@ def _scores(table: str, method: str, names: Sequence[str] | np.ndarray, run: Run
     store, key = run.context.store, scores_key(method, run.config, run.context, run.removed)
     ids = run.train.example_ids
     if not is_scored(table, method, run):
+        run = run.whole()
         findings: dict[str, Any] = {}
         scores, seconds = attribute(method, run, each_query=table == "query_scores", record=findings.__setitem__)
         _check_finite(scores)
@@ -186,13 +187,14 @@ def attribute(
     from d3m_ray.attribution.support import coverage
     from d3m_ray.attribution.worker import forget_models
 
+    run = run.whole()
     context, config = run.context, run.config
     inputs = AttributionInputs(
         checkpoints=_checkpoints(run),
         train=context.tokens["train"].take(run.kept) if len(run.removed) else context.tokens["train"],
         queries=context.tokens[query_split(config)],
         num_groups=len(context.splits.group_names),
-        precision=scoring_precision(config),
+        precision=scoring_precision(config, context),
         explains_test=query_split(config) == "test",
         query_target=config.alignment.query_target,
         say=run.progress.stage,
@@ -260,6 +262,6 @@ def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, A
         "checkpoints": checkpoint_keys(run.config, run.context, run.removed),
         "query_split": query_split(run.config),
         "query_target": run.config.alignment.query_target if METHODS[method].reads_queries else None,
-        "computed": scored_on(run.config),
+        "computed": scored_on(run.config, run.context),
         "scoring_seconds": seconds,
     }

@@ -15,6 +15,7 @@ from d3m_ray.store.experiments import Experiment, PlannedTrial, experiment_from_
 from d3m_ray.store.files import DamagedError, Files, StoreError
 from d3m_ray.store.format import read_format, record_format
 from d3m_ray.store.parquet import metadata_from_bytes, table_to_bytes
+from d3m_ray.store.preparations import Preparation, preparation_from_json, preparation_to_json
 from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
     checked_name,
@@ -200,7 +201,7 @@ class Store:
 
     def check_writable(self) -> None:
         """Write a file and delete it again: asked at the start of a run. Raises StoreError where that is refused."""
-        self._files.check_writable((*TABLES, "checkpoints", "experiments"))
+        self._files.check_writable((*TABLES, "checkpoints", "experiments", "preparations"))
 
     def write_experiment(
         self,
@@ -231,6 +232,18 @@ class Store:
         if experiment is None:
             raise StoreError(f"{self} holds no experiment {name!r}; run the sweep that makes it")
         self._files.put(_experiment_file(name), experiment_to_json(replace(experiment, caveats=tuple(caveats))))
+
+    def write_preparation(self, key: str, preparation: Preparation) -> None:
+        """Keep what preparing a model came to, under the hash of all that it follows from."""
+        self._files.put(_preparation_file(key), preparation_to_json(preparation))
+
+    def read_preparation(self, key: str) -> Preparation | None:
+        """What was kept under this key; None where there is nothing, or it is damaged."""
+        path = _preparation_file(key)
+        try:
+            return self._files.read(path, preparation_from_json) if self._files.has(path) else None
+        except DamagedError:
+            return None
 
     def without_experiment(self) -> StoreError:
         """What to raise where a result is asked of a store that has none: perhaps a slip in its name."""
@@ -304,6 +317,10 @@ def _checkpoint_file(fit_key: str) -> str:
 
 def _experiment_file(name: str) -> str:
     return f"experiments/{checked_name(name)}.json"
+
+
+def _preparation_file(key: str) -> str:
+    return f"preparations/{checked_name(key)}.json"
 
 
 def _now() -> str:

@@ -31,12 +31,9 @@ import d3m_ray.training.cpu_layers as cpu_layers
 from d3m_ray.errors import InputError
 from d3m_ray.records import BINARY_LABELS
 from d3m_ray.training.batching import Batch
-from d3m_ray.training.model_name import name_of_folder
+from d3m_ray.training.model_name import TINY_MODEL, name_of_folder
 from d3m_ray.training.precision import at_least_float32
 from d3m_ray.training.pretrained import PretrainedModel
-
-TINY_MODEL = "tiny"
-"""The model name that stands for a two-layer BERT of random weights over the train split's own words."""
 
 _RULE = f"--model is a transformers folder, a hub name or {TINY_MODEL!r}"
 

@@ -4,8 +4,8 @@ A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses
 The first fit loads what trains, with torch: to plan trials, and to record those of stored fits, takes none of it.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,16 @@ class TrialContext:
     """What a person should know of the model on this corpus; enters no key."""
     device: DeviceKind = "cpu"
     """What all fits are trained on."""
+    load: "Callable[[], tuple[PretrainedModel, Mapping[str, TokenizedExamples]]] | None" = None
+    """Of a context whose model was prepared before, and of which `pretrained` has the name alone: loads it and the
+    tokens. What trains or scores asks for `whole()`."""
+
+    def whole(self) -> "TrialContext":
+        """With the pretrained model and the tokens of the splits, loaded where they are not yet."""
+        if self.load is None:
+            return self
+        pretrained, tokens = self.load()
+        return replace(self, pretrained=pretrained, tokens=tokens, load=None)
 
     def __post_init__(self) -> None:
         if self.training.precision == "auto":
