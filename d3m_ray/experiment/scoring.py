@@ -69,7 +69,8 @@ def is_aligned(name: str, run: Run) -> bool:
     made_from = [run.context.store.has_whole("scores", key, name, say)]
     if table_scored_for(name) != "scores":
         made_from.append(is_scored(table_scored_for(name), attribution_method(name), run))
-    return run.stored_alignment(name) is not None and all(made_from)
+    alignment = alignment_key(name, run.config, run.context, run.removed)
+    return run.context.store.has_whole("alignments", alignment, name, say) and all(made_from)
 
 
 @dataclass(frozen=True, eq=False)

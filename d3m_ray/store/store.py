@@ -1,6 +1,7 @@
 """Reads and writes results, each by its table and key, with what produced it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +49,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self._files = Files(str(root))
         self._format = read_format(self._files)
+        self._whole: dict[str, str] = {}  # by path, the size and time of what was found whole: not to be read again
 
     def __str__(self) -> str:
         return self._files.root
@@ -162,11 +164,13 @@ class Store:
 
     def whole_keys(self, table: str, methods: Mapping[str, str | None], say: Say) -> set[str]:
         """Those of the keys, given with their methods, that `has_whole` holds for; many files are read in parallel."""
-        stored = set(result_files(self._files, table, table))
+        stored = self._files.versions(table)
         paths = {key: path for key, method in methods.items() if (path := result_file(table, key, method)) in stored}
-        faults = find_damaged(self._files, table, list(paths.values()))
+        faults = find_damaged(self._files, table, [p for p in paths.values() if self._whole.get(p) != stored[p]])
         self._delete(faults, say)
-        return {key for key, path in paths.items() if path not in faults}
+        whole = {key: path for key, path in paths.items() if path not in faults}
+        self._whole |= {path: stored[path] for path in whole.values()}
+        return set(whole)
 
     def has_whole_checkpoint(self, fit_key: str, say: Say) -> bool:
         """As `has_whole`, for the weights of a fit."""
@@ -235,15 +239,14 @@ class Store:
 
     def write_preparation(self, key: str, preparation: Preparation) -> None:
         """Keep what preparing a model came to, under the hash of all that it follows from."""
-        self._files.put(_preparation_file(key), preparation_to_json(preparation))
+        self._files.put(f"preparations/{checked_name(key)}.json", preparation_to_json(preparation))
 
     def read_preparation(self, key: str) -> Preparation | None:
         """What was kept under this key; None where there is nothing, or it is damaged."""
-        path = _preparation_file(key)
-        try:
+        path = f"preparations/{checked_name(key)}.json"
+        with suppress(DamagedError):
             return self._files.read(path, preparation_from_json) if self._files.has(path) else None
-        except DamagedError:
-            return None
+        return None
 
     def without_experiment(self) -> StoreError:
         """What to raise where a result is asked of a store that has none: perhaps a slip in its name."""
@@ -296,13 +299,15 @@ class Store:
         return sorted(self.versions(table, keys))
 
     def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
-        if not self._files.has(path):
-            return False
+        version = self._files.versions_of([path]).get(path)
+        if version is None or version == self._whole.get(path):
+            return version is not None
         try:
             read()
         except DamagedError as error:
             self._delete({path: error}, say)
             return False
+        self._whole[path] = version
         return True
 
     def _delete(self, faults: Mapping[str, DamagedError], say: Say) -> None:
@@ -317,10 +322,6 @@ def _checkpoint_file(fit_key: str) -> str:
 
 def _experiment_file(name: str) -> str:
     return f"experiments/{checked_name(name)}.json"
-
-
-def _preparation_file(key: str) -> str:
-    return f"preparations/{checked_name(key)}.json"
 
 
 def _now() -> str:
