@@ -6,7 +6,8 @@ from pathlib import Path
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.training.batching import TokenizedExamples, tokenize
-from d3m_ray.training.model import PretrainedModel, load_pretrained
+from d3m_ray.training.model import load_pretrained
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.training.vocabulary import trim_vocabulary
 

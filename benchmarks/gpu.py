@@ -32,8 +32,9 @@ from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.batching import TokenizedExamples, training_batches
 from d3m_ray.training.fine_tuning import build_optimizer, fine_tune, predict
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of, margins_of
+from d3m_ray.training.model import build_classifier, load_weights, logits_of, margins_of
 from d3m_ray.training.precision import autocast
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import TrainingConfig
 
 TOXIGEN_ROWS, THESIS_EPOCHS, PADDED_LENGTH = 7805, 3, 128

@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from d3m_ray.training.batching import Batch, TokenizedExamples, training_batches
 from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.fine_tuning import build_optimizer
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of
+from d3m_ray.training.model import build_classifier, load_weights, logits_of
 from d3m_ray.training.precision import autocast
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import TrainingConfig
 
 NUM_WARM_UP = 3

@@ -21,7 +21,8 @@ from d3m_ray.attribution.trak.scores import GradientStep, project_shard, solve_g
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import fine_tune
-from d3m_ray.training.model import PretrainedModel, build_classifier
+from d3m_ray.training.model import build_classifier
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import TrainingConfig
 
 DAMPINGS = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)

@@ -20,7 +20,8 @@ from d3m_ray.records import Examples, cells_of
 from d3m_ray.selection.arms import Arm, Evidence, cell_floors
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import fine_tune
-from d3m_ray.training.model import PretrainedModel, build_classifier
+from d3m_ray.training.model import build_classifier
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.recipes import FitInputs
 from d3m_ray.training.registry import Recipe
 from d3m_ray.training.settings import RobustConfig, TrainingConfig

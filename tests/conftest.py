@@ -28,7 +28,7 @@ from d3m_ray.data.corpora import CORPORA
 from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import PretrainedModel
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.registry import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]

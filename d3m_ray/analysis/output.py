@@ -11,8 +11,6 @@ from typing import Any
 import pandas as pd
 
 from d3m_ray.analysis.caveats import find_caveats
-from d3m_ray.analysis.figures.catalogue import all_figures
-from d3m_ray.analysis.figures.files import figure_files, svg
 from d3m_ray.analysis.leaderboard import leaderboard_markdown
 from d3m_ray.analysis.report.answer import answer_of
 from d3m_ray.analysis.report.index import index_page
@@ -81,6 +79,9 @@ def write_tables(results: Results, folder: Path) -> list[str]:
 
 def write_figures(results: Results, folder: Path) -> tuple[list[str], dict[str, str]]:
     """Write each figure as PDF, PNG and SVG; returns the files' names, and by figure its `<svg>` element for a page."""
+    from d3m_ray.analysis.figures.catalogue import all_figures  # loads matplotlib
+    from d3m_ray.analysis.figures.files import figure_files, svg
+
     _forget(folder)
     names: list[str] = []
     elements: dict[str, str] = {}

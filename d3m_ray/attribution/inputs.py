@@ -8,7 +8,7 @@ import numpy as np
 
 from d3m_ray.records import DeviceKind, QueryTarget
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import PretrainedModel
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import Precision, TrainingConfig
 
 ScoringPrecision = Precision | Literal["float64"]

@@ -26,7 +26,8 @@ from d3m_ray.attribution.trak.gradients import ProjectedGradients
 from d3m_ray.attribution.trak.projection import SignProjection
 from d3m_ray.errors import InputError
 from d3m_ray.training.batching import Batch, TokenizedExamples
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of, margin_slopes, margins_of
+from d3m_ray.training.model import build_classifier, load_weights, logits_of, margin_slopes, margins_of
+from d3m_ray.training.pretrained import PretrainedModel
 
 ROUNDING = 2e-4  # of the largest entry: two float32 backward passes agree to a tenth of it
 TRIED_DIM = 16  # of the projection

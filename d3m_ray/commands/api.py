@@ -264,28 +264,36 @@ def engine_of(config: ExperimentConfig, store: Store, progress: "Progress", want
     """What the configuration runs on, left again at the end of the block; Ray is imported where it is asked for.
 
     Where all is stored, so that it is not `wanted`, a cluster is joined only if a damaged file is to be made again.
+    This process loads what computes when the first fit or score is asked for.
     """
-    if config.execution.engine == LOCAL:
-        import torch
-
-        from d3m_ray.trials.engine import LocalEngine
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(config.execution.cpus_per_trial)  # as on Ray: sums of other parts round otherwise
-        try:
-            yield LocalEngine()
-        finally:
-            torch.set_num_threads(threads)
-        return
     from d3m_ray.trials.engine import EngineOnDemand
 
+    is_local = config.execution.engine == LOCAL
+
     def join() -> "Engine":
+        if is_local:
+            return joined.enter_context(_local_engine(config.execution.cpus_per_trial))
         from d3m_ray.cluster.engine import connected
 
         return joined.enter_context(connected(config.execution, store, progress.stage))
 
     with ExitStack() as joined:
-        yield join() if wanted else EngineOnDemand(join)
+        yield join() if wanted and not is_local else EngineOnDemand(join)
+
+
+@contextmanager
+def _local_engine(num_threads: int) -> "Iterator[Engine]":
+    """The engine of this process, on as many threads as on Ray: sums of other parts round otherwise."""
+    import torch
+
+    from d3m_ray.trials.engine import LocalEngine
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield LocalEngine()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _tell_of_broken_plugins(progress: "Progress") -> None:

@@ -13,7 +13,8 @@ from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.selection.arms import ARMS, AUTO_SUFFIX
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.last_layer import layer_to_refit
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of
+from d3m_ray.training.model import build_classifier, load_weights, logits_of
+from d3m_ray.training.pretrained import PretrainedModel
 
 
 def supported(

@@ -9,7 +9,6 @@ from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.keys import content_hash
 from d3m_ray.selection.alignment import ALIGNMENT_VERSION
 from d3m_ray.selection.arms import AUTO_SUFFIX
-from d3m_ray.training.precision import resolved_precision
 from d3m_ray.training.settings import Precision
 from d3m_ray.trials.trial import TrialContext
 
@@ -32,16 +31,20 @@ def scores_key(method: str, config: ExperimentConfig, context: TrialContext, rem
     explained = (config.alignment.query_target,) if scored_by.reads_queries else ()
     weighed = (asdict(config.alignment),) if scores_weighed_groups(method, config) else ()
     made_from = (*checkpoint_keys(config, context, removed), query_split(config), *explained)
-    return content_hash(method, scored_by.version, *made_from, own, scored_on(config), *weighed)
+    return content_hash(method, scored_by.version, *made_from, own, scored_on(config, context), *weighed)
 
 
-def scored_on(config: ExperimentConfig) -> dict[str, str]:
+def scored_on(config: ExperimentConfig, context: TrialContext) -> dict[str, str]:
     """The device and the precision that scores are computed with, by name."""
-    return {"device": config.execution.worker_device, "precision": scoring_precision(config)}
+    return {"device": config.execution.worker_device, "precision": scoring_precision(config, context)}
 
 
-def scoring_precision(config: ExperimentConfig) -> Precision:
+def scoring_precision(config: ExperimentConfig, context: TrialContext) -> Precision:
     """The precision that scores are computed in: "auto" is decided once, for all machines."""
+    if context.load is not None:  # nothing of it takes a GPU: scores are computed where fits are trained
+        return context.training.precision
+    from d3m_ray.training.precision import resolved_precision
+
     return resolved_precision(config.training.precision, config.execution.worker_device)
 
 

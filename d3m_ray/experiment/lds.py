@@ -25,11 +25,11 @@ from d3m_ray.experiment.plan import (
     Prepared,
     asked_trials,
     check_name_is_free,
-    make_context,
     plan_trials,
     read_corpus,
     record_plan,
 )
+from d3m_ray.experiment.preparing import prepare_on
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.run import Outcome, Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_scored, query_scores
@@ -43,7 +43,6 @@ from d3m_ray.experiment.stages import (
     train,
     unless_it_fails,
 )
-from d3m_ray.experiment.story import keep_supported
 from d3m_ray.experiment.studies import LdsConfig
 from d3m_ray.experiment.subsets import Subsets, numbers_left_out, plan_subsets
 from d3m_ray.keys import content_hash
@@ -59,7 +58,6 @@ from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import Engine, FailedFit
 from d3m_ray.trials.trial import TrialContext, TrialSpec
-from d3m_ray.waiting import announced
 
 LDS_VERSION = "2"  # raised when the same fits and scores give other rows
 DIGITS = 6  # of the resampled means that the store keeps, for the differences of methods
@@ -98,15 +96,14 @@ def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> Prepared
     removals = dataclasses.replace(
         config.experiment, num_removed=(0, *config.removal_shares), seeds=config.removal_seeds
     )
-    with announced(f"model {removals.model} to load", progress.stage):
-        context = make_context(removals, splits, store)
-    supported = keep_supported(removals, context, progress)
+    prepared = prepare_on(removals, splits, store, progress)
+    supported, context = prepared.config, prepared.context
     config = dataclasses.replace(config, experiment=dataclasses.replace(config.experiment, methods=supported.methods))
     if removals.experiment is None:  # apart from the sweep of the same settings, whose table would show the subsets
         context = dataclasses.replace(context, experiment=f"{context.experiment}-lds")
     removals = dataclasses.replace(supported, methods=(*supported.methods, "random"))
     check_name_is_free(removals, context)
-    return PreparedLds(config, Prepared(removals, context))
+    return PreparedLds(config, dataclasses.replace(prepared, config=removals, context=context))
 
 
 def another_study(prepared: PreparedLds, config: LdsConfig) -> PreparedLds:

@@ -29,11 +29,12 @@ from d3m_ray.records import Splits, cells_of
 from d3m_ray.selection.arms import ARMS, Evidence, can_select, cell_floors, selection_of
 from d3m_ray.selection.numbers import removal_counts
 from d3m_ray.store.experiments import PlannedTrial
+from d3m_ray.store.preparations import Preparation
 from d3m_ray.store.provenance import current_provenance
 from d3m_ray.store.store import Store
-from d3m_ray.training.precision import device_name, resolved_precision
-from d3m_ray.training.preparation import prepare_model
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.registry import ERM, RECIPES, Recipe
+from d3m_ray.training.settings import Precision
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 from d3m_ray.waiting import announced
 from d3m_ray.wording import counted
@@ -49,6 +50,10 @@ class Prepared:
 
     config: ExperimentConfig
     context: TrialContext
+    preparation: Preparation
+    """What preparing its model came to, now or in an earlier run."""
+    keep_as: str | None = None
+    """Under which key the store is to keep that; None where it has it already, or must not."""
 
 
 def read_corpus(config: ExperimentConfig, progress: Progress) -> Splits:
@@ -94,28 +99,41 @@ def numbers_that_fit(numbers: Sequence[int | str], num_train: int) -> tuple[int 
 
 def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> TrialContext:
     """The tokenised splits, the pretrained model and the hashes that all trials share."""
+    from d3m_ray.training.precision import resolved_precision
+    from d3m_ray.training.preparation import prepare_model
+
+    check_numbers(config, splits)
+    prepared = prepare_model(config.model, splits, config.training.max_length)
+    precision = resolved_precision(config.training.precision, config.execution.trial_device)
+    bare = context_of(config, splits, store, prepared.pretrained.name, prepared.content_hash, precision)
+    return replace(bare, pretrained=prepared.pretrained, tokens=prepared.tokens, warnings=prepared.warnings)
+
+
+def check_numbers(config: ExperimentConfig, splits: Splits) -> None:
+    """Raises InputError where the numbers removed are more than train, or the cell floors, leave."""
     most = max(removal_counts(config.num_removed, len(splits.train)))
     if most >= len(splits.train):
         raise InputError(f"--num-removed leaves train examples; received {most}, train has {len(splits.train)}")
     _check_floor_leaves_enough(config, splits, most)
-    prepared = prepare_model(config.model, splits, config.training.max_length)
-    data_hash, model_hash = splits.content_hash(), prepared.content_hash
-    device = config.execution.trial_device
-    precision = resolved_precision(config.training.precision, device)
+
+
+def context_of(
+    config: ExperimentConfig, splits: Splits, store: Store, model: str, model_hash: str, precision: Precision
+) -> TrialContext:
+    """What the trials share, of the model its name alone, without tokens."""
+    data_hash = splits.content_hash()
     settings = content_hash(data_hash, model_hash, shared_settings(config))[:8]
-    experiment = config.experiment or f"{splits.name}-{settings}"
     return TrialContext(
-        experiment=experiment,
+        experiment=config.experiment or f"{splits.name}-{settings}",
         store=store,
         splits=splits,
-        tokens=prepared.tokens,
-        pretrained=prepared.pretrained,
+        tokens={},
+        pretrained=PretrainedModel(model, {}, {}, ()),
         training=replace(config.training, precision=precision),
         robust=config.robust,
         data_hash=data_hash,
         model_hash=model_hash,
-        warnings=prepared.warnings,
-        device=device,
+        device=config.execution.trial_device,
         recipes=recipes_of(config),
     )
 
@@ -194,9 +212,11 @@ def record_plan(prepared: Prepared, progress: Progress, plan: Sequence[PlannedTr
     """
     config, context = prepared.config, prepared.context
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
-    made_by = current_provenance(device_name())
+    made_by = current_provenance(prepared.preparation.device_name)
     planned = asked_trials(config, context) if plan is None else plan
     context.store.write_experiment(context.experiment, recorded, planned, keys, made_by)
+    if prepared.keep_as is not None:
+        context.store.write_preparation(prepared.keep_as, prepared.preparation)
     progress.log_to(context.store, context.experiment)
     store_corpus(context.store, context.splits, context.data_hash, config.store_texts, progress.stage)
 
@@ -220,7 +240,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
         **({"warnings": context.warnings} if context.warnings else {}),
         "computed": {
             "fits": {"device": context.device, "precision": context.training.precision},
-            "scores": scored_on(config),
+            "scores": scored_on(config, context),
         },
         **shared_settings(config),
     }

@@ -51,6 +51,10 @@ class Run:
         """The next round's."""
         return replace(self, removed=removed)
 
+    def whole(self) -> "Run":
+        """With the model and the tokens, which are loaded where they are not yet: what computes scores asks for it."""
+        return replace(self, context=self.context.whole())
+
     @cached_property
     def kept(self) -> np.ndarray:
         """[N left] positions of the train examples that are scored."""

@@ -6,17 +6,13 @@ Shapes: N train examples, G groups or pseudo-groups, Q queries.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
 from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.registry import METHODS
-from d3m_ray.attribution.scorers import Score
-from d3m_ray.attribution.support import coverage
-from d3m_ray.attribution.worker import forget_models
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.keys import (
     alignment_key,
@@ -34,6 +30,10 @@ from d3m_ray.experiment.run import Run
 from d3m_ray.selection.alignment import group_alignment, pseudo_groups
 from d3m_ray.trials.trial import TrialContext
 from d3m_ray.wording import counted
+
+if TYPE_CHECKING:
+    from d3m_ray.attribution.inputs import Checkpoint
+    from d3m_ray.attribution.scorers import Score
 
 WEIGHED_GROUPS = "weighed groups"  # the query set of a method that scores the weighed sum of the groups' targets
 AFTER_SCORES = ("alignment", "selection")  # settings that scores know nothing of
@@ -70,7 +70,8 @@ def is_aligned(name: str, run: Run) -> bool:
     made_from = [run.context.store.has_whole("scores", key, name, say)]
     if table_scored_for(name) != "scores":
         made_from.append(is_scored(table_scored_for(name), attribution_method(name), run))
-    return run.stored_alignment(name) is not None and all(made_from)
+    alignment = alignment_key(name, run.config, run.context, run.removed)
+    return run.context.store.has_whole("alignments", alignment, name, say) and all(made_from)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +170,7 @@ def _scores(table: str, method: str, names: Sequence[str] | np.ndarray, run: Run
     store, key = run.context.store, scores_key(method, run.config, run.context, run.removed)
     ids = run.train.example_ids
     if not is_scored(table, method, run):
+        run = run.whole()
         findings: dict[str, Any] = {}
         scores, seconds = attribute(method, run, each_query=table == "query_scores", record=findings.__setitem__)
         _check_finite(scores)
@@ -184,13 +186,18 @@ def attribute(
 
     `record` gets by name what the method found out about them. Raises ValueError where the method scores no query.
     """
+    from d3m_ray.attribution.inputs import AttributionInputs
+    from d3m_ray.attribution.support import coverage
+    from d3m_ray.attribution.worker import forget_models
+
+    run = run.whole()
     context, config = run.context, run.config
     inputs = AttributionInputs(
         checkpoints=_checkpoints(run),
         train=context.tokens["train"].take(run.kept) if len(run.removed) else context.tokens["train"],
         queries=context.tokens[query_split(config)],
         num_groups=len(context.splits.group_names),
-        precision=scoring_precision(config),
+        precision=scoring_precision(config, context),
         explains_test=query_split(config) == "test",
         query_target=config.alignment.query_target,
         say=run.progress.stage,
@@ -214,7 +221,7 @@ def attribute(
     return scores, time.perf_counter() - start
 
 
-def _score_of(method: str, run: Run, each_query: bool) -> Score:
+def _score_of(method: str, run: Run, each_query: bool) -> "Score":
     """How the method scores what is asked for."""
     of = METHODS[method].load()
     if each_query:
@@ -228,8 +235,10 @@ def _score_of(method: str, run: Run, each_query: bool) -> Score:
     return lambda inputs, settings, pool: score(inputs, settings, pool, weighting.weights)
 
 
-def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
+def _checkpoints(run: Run) -> "tuple[Checkpoint, ...]":
     """The base models, with the runs that they come from."""
+    from d3m_ray.attribution.inputs import Checkpoint, TrainingRun
+
     context, device = run.context, run.config.execution.worker_device
     checkpoints = []
     for seed, key in enumerate(checkpoint_keys(run.config, context, run.removed)):
@@ -242,6 +251,8 @@ def _checkpoints(run: Run) -> tuple[Checkpoint, ...]:
 
 
 def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, Any]:
+    from d3m_ray.attribution.support import coverage
+
     settings = run.config.settings_of(method)
     return {
         **{name: value for name, value in shared_settings(run.config).items() if name not in AFTER_SCORES},
@@ -254,6 +265,6 @@ def _scoring_configuration(run: Run, method: str, seconds: float) -> dict[str, A
         "checkpoints": checkpoint_keys(run.config, run.context, run.removed),
         "query_split": query_split(run.config),
         "query_target": run.config.alignment.query_target if METHODS[method].reads_queries else None,
-        "computed": scored_on(run.config),
+        "computed": scored_on(run.config, run.context),
         "scoring_seconds": seconds,
     }

@@ -107,7 +107,7 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
     if not planned:
         return []
     run.progress.begin_fits(len(planned))
-    return run.engine.run_fits(context, planned, run.progress.fit)
+    return run.engine.run_fits(context.whole(), planned, run.progress.fit)
 
 
 def forget_superseded(run: Run, trials: Sequence[TrialSpec]) -> None:

@@ -9,20 +9,19 @@ the same size. Val says which number is best, if an arm asks. Every result lands
 import functools
 
 from d3m_ray.experiment.best import record_best
-from d3m_ray.experiment.compatibility import supported
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.failures import Unscored, settle_unselected
 from d3m_ray.experiment.plan import (
     Prepared,
     alignment_names,
     check_name_is_free,
-    make_context,
     plan_trials,
     read_corpus,
     reads_base_models,
     record_plan,
     with_numbers_that_fit,
 )
+from d3m_ray.experiment.preparing import prepare_on
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.run import Outcome, Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_aligned
@@ -38,8 +37,6 @@ from d3m_ray.experiment.stages import (
 )
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import Engine
-from d3m_ray.trials.trial import TrialContext
-from d3m_ray.waiting import announced
 
 
 def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_chosen: bool = True) -> Prepared:
@@ -51,19 +48,9 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_
     splits = read_corpus(config, progress)
     if not numbers_chosen:
         config = with_numbers_that_fit(config, splits, progress)
-    with announced(f"model {config.model} to load", progress.stage):
-        context = make_context(config, splits, store)
-    config = keep_supported(config, context, progress)
-    check_name_is_free(config, context)
-    return Prepared(config, context)
-
-
-def keep_supported(config: ExperimentConfig, context: TrialContext, progress: Progress) -> ExperimentConfig:
-    """The configuration with the arms that can serve the model; says what is doubtful. Raises as `supported`."""
-    for warning in context.warnings:
-        progress.stage(f"warning: {warning}")
-    with announced("each method's gradient step to be tried on the model", progress.stage):
-        return supported(config, context.pretrained, context.tokens, progress.stage)
+    prepared = prepare_on(config, splits, store, progress)
+    check_name_is_free(prepared.config, prepared.context)
+    return prepared
 
 
 def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Outcome:

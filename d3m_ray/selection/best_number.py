@@ -6,11 +6,9 @@ Shapes: Q val examples, G groups, S seeds, K numbers removed above 0.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.special import logsumexp
 from scipy.stats import t as student
 
-from d3m_ray.attribution.targets import target_values
 from d3m_ray.selection.settings import AlignmentConfig
 
 LEVEL = 0.05  # of taking any number above 0 where none raises the target
@@ -24,6 +22,10 @@ def val_target(margins: np.ndarray, groups: np.ndarray, weights: np.ndarray, con
     f being the target's function of a margin (`attribution.targets`). Of `worst_loss`, minus the smooth maximum of the
     groups' mean losses, log(mean_g exp(beta L_g)) / beta; its weights follow from it.
     """
+    import torch
+
+    from d3m_ray.attribution.targets import target_values
+
     values = target_values(torch.from_numpy(margins.astype(np.float64)), config.query_target).numpy()
     means = np.bincount(groups, weights=values, minlength=len(weights)) / np.bincount(groups, minlength=len(weights))
     if config.target != "worst_loss":

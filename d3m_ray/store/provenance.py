@@ -2,14 +2,17 @@
 
 import os
 import platform
+import re
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from d3m_ray.keys import content_hash
 from d3m_ray.version import __version__
 
 Provenance = Mapping[str, str | int | Mapping[str, str]]
@@ -26,9 +29,19 @@ RECORDED_LIBRARIES = (
     "pandas",
     "pyarrow",
 )
+LIBRARIES_OF_MODELS = (
+    *("safetensors", "huggingface-hub", "sentencepiece", "tiktoken", "protobuf", "accelerate", "peft"),
+    *("traker", "kronfluence"),
+)
+"""What transformers reads models with where it is installed, and what arms are tried with, besides those recorded."""
+PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]  # the root of a checkout, else a folder of installed packages
 BUILT_FROM = "d3m_ray/commit.txt"  # in a wheel alone: `hatch_build.py` writes the commit that it was built from
 MAX_SECONDS = 5.0  # for git to answer
+PROCESSOR = Path("/proc/cpuinfo")
+OF_PROCESSOR = re.compile(r"(vendor_id|cpu family|model|model name|stepping|flags|CPU [a-z]+|Features)\s*:.*")
+GPUS = ("nvidia*", "kfd", "dxg")  # below /dev
+READ_BY_LIBRARIES = ("ATEN_", "PYTORCH_", "TORCH_", "TRANSFORMERS_")  # environment variables that begin so
 DESCRIBE = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
 
 
@@ -77,6 +90,24 @@ def commit(root: Path = PACKAGE_PARENT) -> str:
     except (OSError, subprocess.SubprocessError):
         return UNKNOWN
     return said.stdout.strip() or UNKNOWN
+
+
+def environment_hash(devices: Path = Path("/dev")) -> str | None:
+    """Hash of what a computation on this machine's processor depends on besides its inputs.
+
+    That is the code of this package, Python, the versions of the libraries that compute or read models, the processor,
+    and the variables that torch and transformers read. None where it cannot be told: of a machine that has a GPU, whose
+    driver says which device a process gets, or of a system that does not describe its processor in a file. A library
+    that somebody edits in its place under the same version is not seen.
+    """
+    if not PROCESSOR.is_file() or any(True for name in GPUS for _ in devices.glob(name)):
+        return None
+    processor = {line for line in PROCESSOR.read_text(encoding="utf-8").splitlines() if OF_PROCESSOR.fullmatch(line)}
+    versions = _library_versions() | {library: _version(library) or "" for library in LIBRARIES_OF_MODELS}
+    variables = [f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith(READ_BY_LIBRARIES)]
+    files = sorted(PACKAGE.rglob("*.py"))
+    code = [part for path in files for part in (str(path.relative_to(PACKAGE)), path.read_bytes())]
+    return content_hash(sys.version, platform.machine(), sorted(processor), versions, variables, *code)
 
 
 def _num_cores() -> int:

@@ -1,6 +1,7 @@
 """Reads and writes results, each by its table and key, with what produced it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from d3m_ray.store.experiments import Experiment, PlannedTrial, experiment_from_
 from d3m_ray.store.files import DamagedError, Files, StoreError
 from d3m_ray.store.format import read_format, record_format
 from d3m_ray.store.parquet import metadata_from_bytes, table_to_bytes
+from d3m_ray.store.preparations import Preparation, preparation_from_json, preparation_to_json
 from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
     checked_name,
@@ -47,6 +49,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self._files = Files(str(root))
         self._format = read_format(self._files)
+        self._whole: dict[str, str] = {}  # by path, the size and time of what was found whole: not to be read again
 
     def __str__(self) -> str:
         return self._files.root
@@ -161,11 +164,13 @@ class Store:
 
     def whole_keys(self, table: str, methods: Mapping[str, str | None], say: Say) -> set[str]:
         """Those of the keys, given with their methods, that `has_whole` holds for; many files are read in parallel."""
-        stored = set(result_files(self._files, table, table))
+        stored = self._files.versions(table)
         paths = {key: path for key, method in methods.items() if (path := result_file(table, key, method)) in stored}
-        faults = find_damaged(self._files, table, list(paths.values()))
+        faults = find_damaged(self._files, table, [p for p in paths.values() if self._whole.get(p) != stored[p]])
         self._delete(faults, say)
-        return {key for key, path in paths.items() if path not in faults}
+        whole = {key: path for key, path in paths.items() if path not in faults}
+        self._whole |= {path: stored[path] for path in whole.values()}
+        return set(whole)
 
     def has_whole_checkpoint(self, fit_key: str, say: Say) -> bool:
         """As `has_whole`, for the weights of a fit."""
@@ -200,7 +205,7 @@ class Store:
 
     def check_writable(self) -> None:
         """Write a file and delete it again: asked at the start of a run. Raises StoreError where that is refused."""
-        self._files.check_writable((*TABLES, "checkpoints", "experiments"))
+        self._files.check_writable((*TABLES, "checkpoints", "experiments", "preparations"))
 
     def write_experiment(
         self,
@@ -231,6 +236,17 @@ class Store:
         if experiment is None:
             raise StoreError(f"{self} holds no experiment {name!r}; run the sweep that makes it")
         self._files.put(_experiment_file(name), experiment_to_json(replace(experiment, caveats=tuple(caveats))))
+
+    def write_preparation(self, key: str, preparation: Preparation) -> None:
+        """Keep what preparing a model came to, under the hash of all that it follows from."""
+        self._files.put(f"preparations/{checked_name(key)}.json", preparation_to_json(preparation))
+
+    def read_preparation(self, key: str) -> Preparation | None:
+        """What was kept under this key; None where there is nothing, or it is damaged."""
+        path = f"preparations/{checked_name(key)}.json"
+        with suppress(DamagedError):
+            return self._files.read(path, preparation_from_json) if self._files.has(path) else None
+        return None
 
     def without_experiment(self) -> StoreError:
         """What to raise where a result is asked of a store that has none: perhaps a slip in its name."""
@@ -283,13 +299,15 @@ class Store:
         return sorted(self.versions(table, keys))
 
     def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
-        if not self._files.has(path):
-            return False
+        version = self._files.versions_of([path]).get(path)
+        if version is None or version == self._whole.get(path):
+            return version is not None
         try:
             read()
         except DamagedError as error:
             self._delete({path: error}, say)
             return False
+        self._whole[path] = version
         return True
 
     def _delete(self, faults: Mapping[str, DamagedError], say: Say) -> None:

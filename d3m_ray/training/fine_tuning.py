@@ -20,8 +20,9 @@ from d3m_ray.records import Predictions
 from d3m_ray.training.adamw import RootedAdamW
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
 from d3m_ray.training.cpu_encoder import only_logits
-from d3m_ray.training.model import PretrainedModel, draw_new_modules, load_weights, logits_of, margins_of
+from d3m_ray.training.model import draw_new_modules, load_weights, logits_of, margins_of
 from d3m_ray.training.precision import autocast
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import FinalModel, TrainingConfig
 from d3m_ray.training.steps import (
     Step,

@@ -5,12 +5,10 @@ Shapes: B examples, C labels.
 
 import contextlib
 import difflib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,43 +30,14 @@ from transformers.utils import logging as transformers_logging
 import d3m_ray.training.cpu_encoder as cpu_encoder
 import d3m_ray.training.cpu_layers as cpu_layers
 from d3m_ray.errors import InputError
-from d3m_ray.keys import content_hash
-from d3m_ray.records import BINARY_LABELS, read_only
+from d3m_ray.records import BINARY_LABELS
 from d3m_ray.training.batching import Batch
-from d3m_ray.training.model_name import name_of_folder
+from d3m_ray.training.model_name import TINY_MODEL, name_of_folder
 from d3m_ray.training.precision import at_least_float32
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.wording import counted
 
-TINY_MODEL = "tiny"
-"""The model name that stands for a two-layer BERT of random weights over the train split's own words."""
-
 _RULE = f"--model is a transformers folder, a hub name or {TINY_MODEL!r}"
-
-
-@dataclass(frozen=True, eq=False)
-class PretrainedModel:
-    """A classifier before fine-tuning, as plain values from which a worker builds it."""
-
-    name: str
-    config: Mapping[str, Any]
-    """The transformers configuration as a dictionary, `model_type` included."""
-    weights: Mapping[str, np.ndarray]
-    """State dictionary, float32 numpy arrays, read-only."""
-    new_modules: tuple[str, ...]
-    """Modules that the pretrained weights lack (the head): drawn again from the seed of each fit."""
-    warnings: tuple[str, ...] = ()
-    """What a person should know of how it was loaded, a sentence each; enters no hash."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", {name: read_only(array) for name, array in self.weights.items()})
-
-    def content_hash(self) -> str:
-        """Hash of the configuration and of the weights; the name does not enter."""
-        config = {
-            key: value for key, value in self.config.items() if key not in ("_name_or_path", "transformers_version")
-        }
-        arrays = (part for key in sorted(self.weights) for part in (key, self.weights[key].tobytes()))
-        return content_hash(json.dumps(config, sort_keys=True, default=str), *self.new_modules, *arrays)
 
 
 def load_pretrained(

@@ -1,13 +1,16 @@
 """What a process computes on, and in which precision it multiplies matrices."""
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from d3m_ray.errors import RunError
 from d3m_ray.records import DeviceKind
 from d3m_ray.training.settings import Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Fits on a GPU ask torch for exact kernels, and torch then refuses the products of cuBLAS unless their workspace has a
 # fixed size, which is read when a process first multiplies.
@@ -68,7 +71,7 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def product_dtype(model: PreTrainedModel, precision: str) -> torch.dtype:
+def product_dtype(model: "PreTrainedModel", precision: str) -> torch.dtype:
     """The dtype in which the model multiplies matrices in that context: bfloat16, or its weights' own."""
     with autocast(model.device, precision):
         return torch.bfloat16 if torch.is_autocast_enabled(model.device.type) else model.dtype

@@ -13,7 +13,8 @@ from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.records import Splits
 from d3m_ray.training.batching import Batch, TokenizedExamples, tokenize
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_pretrained, load_weights, logits_of
+from d3m_ray.training.model import build_classifier, load_pretrained, load_weights, logits_of
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.vocabulary import (
     check_ids,
     check_inputs,

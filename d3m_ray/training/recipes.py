@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import ERM_OBJECTIVE, Fit, Objective, fine_tune, predict
 from d3m_ray.training.last_layer import layer_to_refit, refit_last_layer
-from d3m_ray.training.model import PretrainedModel
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
 
 

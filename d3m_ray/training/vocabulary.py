@@ -17,7 +17,8 @@ from d3m_ray.errors import InputError
 from d3m_ray.keys import content_hash
 from d3m_ray.records import Splits
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import PretrainedModel, build_classifier
+from d3m_ray.training.model import build_classifier
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.wording import counted
 
 MIN_WORDS = 2  # entries that are no special tokens; what transformers builds without a vocabulary file has none, or "▁"

@@ -1,29 +1,31 @@
 """Run one trial: fine-tune without some ids, with a seed, and predict; then its rows of the store.
 
 A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses a fit. Equal fits are trained once.
+The first fit loads what trains, with torch: to plan trials, and to record those of stored fits, takes none of it.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedModel
 
 from d3m_ray.keys import content_hash
 from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import DeviceKind, Examples, Predictions, Splits
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
-from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.fine_tuning import Fit, predict
-from d3m_ray.training.model import PretrainedModel, build_classifier
-from d3m_ray.training.precision import device_name, device_of
-from d3m_ray.training.recipes import FitInputs
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.registry import ERM, RECIPES, Recipe
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from d3m_ray.training.batching import TokenizedExamples
+    from d3m_ray.training.fine_tuning import Fit
 
 EVALUATED_SPLITS = ("val", "test")
 TRAINING_VERSION = "3"  # raised when the same settings train to other weights: older fits are not taken for new ones
@@ -37,7 +39,7 @@ class TrialContext:
     experiment: str
     store: Store
     splits: Splits
-    tokens: Mapping[str, TokenizedExamples]
+    tokens: "Mapping[str, TokenizedExamples]"
     pretrained: PretrainedModel
     training: TrainingConfig
     """Its precision is float32 or bfloat16: what "auto" comes to is decided once, for all machines."""
@@ -50,6 +52,16 @@ class TrialContext:
     """What all fits are trained on."""
     recipes: Mapping[str, Recipe] = field(default_factory=lambda: dict(RECIPES))
     """By name those that trials train by. They travel to the workers, which know a plug-in's by nothing else."""
+    load: "Callable[[], tuple[PretrainedModel, Mapping[str, TokenizedExamples]]] | None" = None
+    """Of a context whose model was prepared before, and of which `pretrained` has the name alone: loads it and the
+    tokens. What trains or scores asks for `whole()`."""
+
+    def whole(self) -> "TrialContext":
+        """With the pretrained model and the tokens of the splits, loaded where they are not yet."""
+        if self.load is None:
+            return self
+        pretrained, tokens = self.load()
+        return replace(self, pretrained=pretrained, tokens=tokens, load=None)
 
     def __post_init__(self) -> None:
         if self.training.precision == "auto":
@@ -121,11 +133,14 @@ def plan_trial(
     return TrialSpec(key, method, len(removed), seed if draw is None else draw, fit)
 
 
-_models: dict[str, PreTrainedModel] = {}  # at most one: the architecture that this process fine-tunes
+_models: "dict[str, PreTrainedModel]" = {}  # at most one: the architecture that this process fine-tunes
 
 
 def run_fit(context: TrialContext, spec: FitSpec) -> None:
     """Fine-tune, predict val and test, and store the fit; the weights first, so that a stored fit is whole."""
+    from d3m_ray.training.fine_tuning import predict
+    from d3m_ray.training.recipes import FitInputs
+
     model = _model_for(context)
     kept = np.delete(np.arange(len(context.splits.train)), spec.removed)
     inputs = FitInputs(
@@ -233,7 +248,10 @@ def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: 
     context.store.write("failures", key, pd.DataFrame([row]), asdict(context.training), trial.method)
 
 
-def _model_for(context: TrialContext) -> PreTrainedModel:
+def _model_for(context: TrialContext) -> "PreTrainedModel":
+    from d3m_ray.training.model import build_classifier
+    from d3m_ray.training.precision import device_of
+
     if context.model_hash not in _models:
         _models.clear()
         _models[context.model_hash] = build_classifier(context.pretrained, device_of(context.device))
@@ -255,7 +273,9 @@ def _fit_rows(context: TrialContext, fit_key: str, examples: Examples, predictio
     )
 
 
-def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit: Fit) -> dict[str, Any]:
+def _fit_configuration(context: TrialContext, spec: FitSpec, num_train: int, fit: "Fit") -> dict[str, Any]:
+    from d3m_ray.training.precision import device_name
+
     recipe = context.recipes[spec.recipe]
     return {
         "data_hash": context.data_hash,

@@ -16,8 +16,12 @@ import torch
 import d3m_ray as d3m
 from d3m_ray.cluster import engine as cluster_engine
 from d3m_ray.commands import api
+from d3m_ray.errors import RunError
 from d3m_ray.experiment.progress import Progress
+from d3m_ray.pool import LocalPool
+from d3m_ray.store.preparations import Preparation
 from d3m_ray.store.store import Store
+from d3m_ray.training import preparation
 from d3m_ray.trials import engine as local_engine
 from d3m_ray.trials.engine import LocalEngine
 from d3m_ray.trials.settings import ExecutionConfig
@@ -81,6 +85,58 @@ def test_what_is_done_is_repeated_without_a_cluster(
     again = d3m.run(CONFIG, ran.result.store, engine="ray")
     assert again.trials.equals(ran.result.trials)
     assert f"{NUM_TRIALS} of them stored before; 0 fits to train" in capsys.readouterr().err
+
+
+def test_what_is_done_is_repeated_without_its_model(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = Path(ran.result.store) / "experiments" / f"{ran.result.experiment}.json"
+    before = json.loads(record.read_bytes())
+    monkeypatch.setattr(preparation, "prepare_model", lambda *_: pytest.fail("nothing is to be trained or scored"))
+    again = d3m.run(CONFIG, ran.result.store, engine="local")
+    assert again.trials.equals(ran.result.trials)
+    assert f"{NUM_TRIALS} of them stored before; 0 fits to train" in capsys.readouterr().err
+    after = json.loads(record.read_bytes())
+    assert after["provenance"].pop("recorded_at") >= before["provenance"].pop("recorded_at")
+    assert after == before
+    assert repr(d3m.plan(CONFIG, ran.result.store)) == repr(ran.after)
+
+
+def test_a_warning_about_the_model_is_given_again(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, key, kept = copy_with_preparation(ran, tmp_path)
+    store.write_preparation(key, dataclasses.replace(kept, warnings=("6% of the texts are long",)))
+    assert d3m.plan(dataclasses.replace(CONFIG, experiment=ran.result.experiment), str(store)).num_fits == 0
+    assert "warning: 6% of the texts are long" in capsys.readouterr().err
+
+
+def test_a_damaged_preparation_is_made_again(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, key, kept = copy_with_preparation(ran, tmp_path)
+    path = tmp_path / "store" / "preparations" / f"{key}.json"
+    path.write_bytes(path.read_bytes().replace(b'"cpu, ', b'"cuda, '))
+    assert store.read_preparation(key) is None
+    assert not d3m.run(CONFIG, str(store), engine="local").failed
+    assert store.read_preparation(key) == kept
+    path.write_bytes(b"[]")
+    assert d3m.plan(CONFIG, str(store)).is_done
+    assert path.read_bytes() == b"[]", "a plan writes nothing"
+
+
+def test_a_preparation_that_is_not_what_preparing_comes_to_is_refused_and_replaced(ran: Ran, tmp_path: Path) -> None:
+    store, key, kept = copy_with_preparation(ran, tmp_path)
+    store.write_preparation(key, dataclasses.replace(kept, model_hash="0123456789abcdef0123"))
+    with pytest.raises(RunError, match=r"of tiny .* had kept something else, which is replaced"):
+        d3m.run(CONFIG, str(store), engine="local")
+    assert store.read_preparation(key) == kept
+    assert d3m.plan(CONFIG, str(store)).is_done
+
+
+def copy_with_preparation(ran: Ran, folder: Path) -> tuple[Store, str, Preparation]:
+    """A copy of the store, and what it keeps of its one preparation."""
+    store = Store(shutil.copytree(ran.result.store, folder / "store"))
+    (path,) = (folder / "store" / "preparations").iterdir()
+    kept = store.read_preparation(path.stem)
+    assert kept is not None
+    return store, path.stem, kept
 
 
 def test_what_is_done_and_damaged_is_made_again_on_a_cluster_that_is_joined_then(
@@ -164,7 +220,7 @@ def test_a_notebook_shows_the_finding_the_table_and_a_figure(ran: Ran) -> None:
 
 
 def test_a_report_is_written_where_it_is_asked_for(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d3m_ray.analysis.output.all_figures", lambda results: {})
+    monkeypatch.setattr("d3m_ray.analysis.figures.catalogue.all_figures", lambda results: {})
     page = ran.result.report(tmp_path / "pages")
     assert page.parent == tmp_path / "pages" / ran.result.experiment
     assert "<html" in page.read_text(encoding="utf-8")
@@ -174,7 +230,7 @@ def test_a_report_is_written_where_it_is_asked_for(ran: Ran, tmp_path: Path, mon
 def test_a_report_is_written_below_the_users_own_folder(
     ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d3m_ray.analysis.output.all_figures", lambda results: {})
+    monkeypatch.setattr("d3m_ray.analysis.figures.catalogue.all_figures", lambda results: {})
     monkeypatch.setenv("HOME", str(tmp_path))
     assert ran.result.report("~/pages").is_relative_to(tmp_path / "pages")
 
@@ -254,8 +310,8 @@ def test_this_process_computes_with_as_many_threads_as_a_trial_has(tmp_path: Pat
     """Sums of other parts round otherwise, and would differ from what Ray stores under the same key."""
     before = torch.get_num_threads()
     given = api.placed(dataclasses.replace(CONFIG, execution=ExecutionConfig(cpus_per_trial=before + 1)), None, "local")
-    with api.engine_of(given, Store(tmp_path), Progress()) as engine:
-        assert isinstance(engine, LocalEngine)
+    with api.engine_of(given, Store(tmp_path), Progress()) as engine, engine.pool(lambda *_: None) as pool:
+        assert isinstance(pool, LocalPool)
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

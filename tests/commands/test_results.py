@@ -31,7 +31,7 @@ def _few_figures() -> Iterator[None]:
         return {name: draw for name, draw in all_figures(results).items() if name in ("pareto", "distribution")}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "all_figures", two_of_all)
+        patch.setattr("d3m_ray.analysis.figures.catalogue.all_figures", two_of_all)
         yield
 
 

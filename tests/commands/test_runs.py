@@ -4,6 +4,8 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,14 @@ from made_up_towns import make_towns
 
 import d3m_ray as d3m
 from d3m_ray.__main__ import main
-from d3m_ray.analysis import output
+from d3m_ray.analysis.figures import catalogue
 from d3m_ray.commands import runs, sweeps
 from d3m_ray.experiment.plan import record_plan
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare
 from d3m_ray.store.store import Store
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--num-train", "48", "--num-val", "24", "--num-test", "24", "--num-epochs", "1", "--seeds", "0", "1")
 FLAGS = (*SMALL, "--methods", "trak", "random", "--num-removed", "0", "6", "--no-store-texts", "--engine", "local")
 
@@ -39,7 +42,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The record of an experiment that was run by its corpus's name."""
     store = tmp_path_factory.mktemp("runs") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "all_figures", lambda results: {})
+        patch.setattr(catalogue, "all_figures", lambda results: {})
         assert status_of("run", "planted", "--store", str(store), *FLAGS) == 0
     (path,) = (store / "experiments").iterdir()
     return path
@@ -57,6 +60,20 @@ def parsed_to(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         return got[0]
 
     return parse
+
+
+def test_a_finished_run_again_loads_nothing_that_computes(record: Path) -> None:
+    """Neither torch, nor Ray, nor what draws: all is stored, and the figures are up to date."""
+    arguments = ["run", "planted", "--store", str(record.parents[1]), *FLAGS[:-1], "ray"]
+    script = (
+        "import sys\nfrom d3m_ray.__main__ import main\n"
+        f"try:\n    main({arguments})\nexcept SystemExit as ended:\n    print(ended.code)\n"
+        "print(sorted({'torch', 'transformers', 'tokenizers', 'ray', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    )
+    called = [sys.executable, "-c", script]
+    shown = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert shown.stdout.splitlines()[-2:] == ["0", "[]"]
+    assert "8 trials, 8 of them stored before; 0 fits to train" in shown.stderr
 
 
 # --- a corpus by its name ---------------------------------------------------------------------------------------------
@@ -131,7 +148,7 @@ def test_a_study_judges_its_own_methods_for_few_epochs(parsed_to: Callable[..., 
 def test_a_repeated_record_trains_nothing_and_stores_no_text(
     record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(output, "all_figures", lambda results: {})
+    monkeypatch.setattr(catalogue, "all_figures", lambda results: {})
     store = record.parents[1]
     before = {path: path.stat().st_mtime_ns for path in (store / "fits").iterdir()}
     assert status_of("plan", str(record)) == 0

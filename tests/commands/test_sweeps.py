@@ -11,6 +11,7 @@ import pytest
 
 from d3m_ray.__main__ import main
 from d3m_ray.analysis import output
+from d3m_ray.analysis.figures import catalogue
 from d3m_ray.cluster import engine
 from d3m_ray.commands.flags import with_environment, with_shares
 from d3m_ray.commands.sweeps import run_lds_sweep, run_sweep
@@ -76,7 +77,7 @@ def here(monkeypatch):
         yield LocalEngine()
 
     monkeypatch.setattr(engine, "connected", connected)
-    monkeypatch.setattr(output, "all_figures", lambda results: {})
+    monkeypatch.setattr(catalogue, "all_figures", lambda results: {})
 
 
 def run_small(store: Path, *flags: str) -> int:

@@ -60,7 +60,7 @@ def removed_by(store: Store, method: str, number: int) -> tuple[set[str], dict]:
 
 def alignment_without(prepared: Prepared, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ids that are left and their alignment, by the stored model that was trained without the others."""
-    context, store = prepared.context, prepared.context.store
+    context, store = prepared.context.whole(), prepared.context.store
     kept = np.delete(np.arange(64), removed)
     key, val = context.fit_key(removed, 0), context.splits.val
     inputs = AttributionInputs(

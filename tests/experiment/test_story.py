@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from d3m_ray.analysis.status import experiment_status
+from d3m_ray.attribution import worker
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.attribution.trak.settings import TrakConfig
@@ -225,7 +226,7 @@ def test_a_method_that_fails_ends_only_its_own_arms(tmp_path, monkeypatch, repla
     config = dataclasses.replace(SMALL, methods=("ekfac", "embedding"), num_removed=(10,), seeds=(0,))
     store = Store(tmp_path)
     forgotten = []
-    monkeypatch.setattr(scoring, "forget_models", lambda: forgotten.append("what its steps left half-way"))
+    monkeypatch.setattr(worker, "forget_models", lambda: forgotten.append("what its steps left half-way"))
     outcome = run(config, store)
     assert len(forgotten) == 1
     assert outcome.failed == []

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 import d3m_ray
 from d3m_ray.store import provenance as module
-from d3m_ray.store.provenance import UNKNOWN, commit, current_provenance
+from d3m_ray.store.provenance import UNKNOWN, commit, current_provenance, environment_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,3 +80,45 @@ def test_the_package_has_one_version() -> None:
     assert document["project"]["dynamic"] == ["version"]
     place = ROOT / document["tool"]["hatch"]["version"]["path"]
     assert f'__version__ = "{d3m_ray.__version__}"' in place.read_text(encoding="utf-8")
+
+
+CPU = "processor\t: 0\nmodel name\t: One\ncpu MHz\t\t: {mhz}\nflags\t\t: {flags}\n"
+
+
+def test_an_environment_is_its_processor_libraries_and_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = tmp_path / "cpuinfo"
+    processor.write_text(CPU.format(mhz=2000, flags="avx2"))
+    monkeypatch.setattr(module, "PROCESSOR", processor)
+    found = [environment_hash(tmp_path)]
+    processor.write_text(2 * CPU.format(mhz=2100, flags="avx2"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment_hash(tmp_path) == found[0], "neither how fast it goes just now nor how many cores there are"
+    processor.write_text(CPU.format(mhz=2000, flags="avx2 avx512_bf16"))
+    found.append(environment_hash(tmp_path))
+    monkeypatch.setattr(module, "_library_versions", lambda: {"torch": "0"})
+    found.append(environment_hash(tmp_path))
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    found.append(environment_hash(tmp_path))
+    monkeypatch.setattr(sys, "version", "another")
+    found.append(environment_hash(tmp_path))
+    package = tmp_path / "package"
+    shutil.copytree(ROOT / "d3m_ray", package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "PACKAGE", package)
+    assert environment_hash(tmp_path) == found[-1], "wherever it lies"
+    (package / "errors.py").write_text("")
+    found.append(environment_hash(tmp_path))
+    assert len(set(found)) == len(found) == 6
+    assert None not in found
+
+
+@pytest.mark.parametrize("device", ["nvidia0", "kfd", "dxg"])
+def test_an_environment_with_a_gpu_or_an_unknown_processor_cannot_be_told(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment_hash(tmp_path) is not None
+    (tmp_path / device).touch()
+    assert environment_hash(tmp_path) is None
+    monkeypatch.setattr(module, "PROCESSOR", tmp_path / "nothing")
+    assert environment_hash(tmp_path / "no devices") is None

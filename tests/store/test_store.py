@@ -431,3 +431,23 @@ def test_a_store_in_a_bucket_is_a_store(s3_root: str) -> None:
     assert store.keys("failures") == set()
     with pytest.raises(StoreError, match=r"holds no fits/k9\.parquet"):
         store.read("fits", "k9")
+
+
+def test_what_was_found_whole_is_read_again_only_where_it_has_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"{number:020d}" for number in range(3)]
+    for key in keys:
+        store.write("removals", key, pd.DataFrame({"trial_key": [key], "example_id": ["train/0"]}), {}, "trak")
+    methods, said, read = dict.fromkeys(keys, "trak"), [], []
+    get = Files.get
+    monkeypatch.setattr(Files, "get", lambda files, path: (read.append(path), get(files, path))[1])
+    assert store.has_whole("removals", keys[0], "trak", said.append)
+    assert store.whole_keys("removals", methods, said.append) == set(keys)
+    assert store.has_whole("removals", keys[1], "trak", said.append)
+    assert len(read) == len(set(read)) == 3
+    path = Path(store.file_of("removals", keys[1], "trak"))
+    path.write_bytes(path.read_bytes()[:-9])
+    assert store.whole_keys("removals", methods, said.append) == {keys[0], keys[2]}
+    assert not store.has_whole("removals", keys[1], "trak", said.append)
+    assert (len(read), len(said), path.exists()) == (4, 1, False)

@@ -21,8 +21,9 @@ from transformers.utils import logging as transformers_logging
 from d3m_ray.errors import InputError
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.cpu_encoder import UnpaddedEncoder, only_logits
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of
+from d3m_ray.training.model import build_classifier, load_weights, logits_of
 from d3m_ray.training.preparation import try_model
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.vocabulary import trim_vocabulary
 
 PADDING, START, END, FIRST_WORD, VOCABULARY = 0, 1, 2, 5, 100

@@ -23,7 +23,7 @@ ROBUST = RobustConfig()
 
 def _trained(name, pretrained, train, val, config=CONFIG, robust=ROBUST, seed=3):
     model = build_classifier(pretrained)
-    fit = RECIPES[name].fit(FitInputs(model, pretrained, train, np.arange(len(train)), val, config, seed, robust))
+    fit = RECIPES[name].load()(FitInputs(model, pretrained, train, np.arange(len(train)), val, config, seed, robust))
     return model, fit
 
 

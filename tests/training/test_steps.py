@@ -10,7 +10,8 @@ from transformers import DebertaConfig, DebertaForSequenceClassification, get_li
 
 import d3m_ray.training.fine_tuning as training
 from d3m_ray.training.fine_tuning import fine_tune
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights
+from d3m_ray.training.model import build_classifier, load_weights
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.training.steps import (
     Step,

@@ -18,7 +18,8 @@ from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.records import QueryTarget
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import begin_fit, build_optimizer, loss_of, seeded, set_learning_rate
-from d3m_ray.training.model import PretrainedModel, logits_of
+from d3m_ray.training.model import logits_of
+from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.steps import Step, learning_rate_at, seed_step, step_logits, steps_per_epoch, training_steps
 
 

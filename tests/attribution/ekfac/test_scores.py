@@ -19,7 +19,8 @@ from d3m_ray.attribution.libraries import kronfluence
 from d3m_ray.errors import InputError
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, margins_of
+from d3m_ray.training.model import build_classifier, load_weights, margins_of
+from d3m_ray.training.pretrained import PretrainedModel
 
 CONFIG = EkfacConfig()
 
