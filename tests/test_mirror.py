@@ -96,7 +96,6 @@ COVERED_BY = {
     "training.last_layer": "training/test_recipes.py",
     "training.memory": "attribution/test_worker.py",
     "training.pretrained": "training/test_model.py",
-    "training.registry": "training/test_recipes.py",
     "training.settings": "training/test_fine_tuning.py",
     "training.vocabulary": "training/test_preparation.py",
     "trials.engine": "cluster/test_sweep.py",
