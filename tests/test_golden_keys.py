@@ -31,16 +31,16 @@ GOLDEN = {
     "fit with warm-up": "ac11abe49363dca98393",
     "trial": "ac6f4b775f62f5c200f6",
     "trial of a draw": "e566a75164b15941829d",
-    "scores, trak": "ed3eaf8d75b98e26d6d3",
+    "scores, trak": "1041d038981a8442ee24",
     "scores, ekfac": "ecccf1d40cad62b48710",
     "scores, metagradient": "da6cdac0caf02cafecf6",
     "scores, random": "8daf0ddfe2906039a53c",
     "scores, metagradient per group": "1ee43fe0a1bdf0463ff9",
-    "scores, trak by margin": "40c91fac5cf41c8fe0ee",
-    "scores, pseudo-groups": "f18cb564cb68f3754aad",
-    "alignment, trak": "0e71cfbe66e5df3a42ac",
-    "alignment, trak by margin": "27db0830c7ab9ae6faef",
-    "alignment, second round": "13ea907eddfde7658230",
+    "scores, trak by margin": "eff1abab735d9085fb8d",
+    "scores, pseudo-groups": "771b082b4d7946de16f9",
+    "alignment, trak": "3eb6eb5bf1c003d6c8c4",
+    "alignment, trak by margin": "673d925118aec27a6d7a",
+    "alignment, second round": "3d66841c0ba0ca8b5ce3",
 }
 
 
