@@ -139,19 +139,32 @@ def resampled_counts(num_subsets: int, num_resamples: int, seed: int) -> np.ndar
 def rank_correlations(predicted: np.ndarray, actual: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """[R] float64 Spearman correlations of predicted [M] and actual [M] in each resample; NaN where one is constant.
 
-    `counts` [M, R] says how often a pair stands in a resample. Equal values have their average rank, which is right for
-    a pair drawn twice: less its mean, twice the rank of value i is sum_j counts_j sign(x_i - x_j). So no resample is
-    ever sorted. float32 holds these whole numbers exactly.
+    `counts` [M, R] float32 says how often a pair stands in a resample. Equal values have their average rank, a pair
+    drawn twice too. A correlation does not ask in which unit: it is taken of `_doubled_ranks`.
     """
-    predicted_ranks, actual_ranks = (
-        np.sign(values[:, None] - values).astype(np.float32) @ counts for values in (predicted, actual)
-    )
-    weighted = counts * predicted_ranks
-    covariance = np.einsum("mr,mr->r", weighted, actual_ranks, dtype=np.float64)
-    predicted_variance = np.einsum("mr,mr->r", weighted, predicted_ranks, dtype=np.float64)
-    actual_variance = np.einsum("mr,mr->r", counts * actual_ranks, actual_ranks, dtype=np.float64)
+    predicted_ranks, actual_ranks = _doubled_ranks(predicted, counts), _doubled_ranks(actual, counts)
+    covariance = _summed_products(counts, predicted_ranks, actual_ranks)
+    predicted_variance = _summed_products(counts, predicted_ranks, predicted_ranks)
+    actual_variance = _summed_products(counts, actual_ranks, actual_ranks)
     scale = np.sqrt(predicted_variance * actual_variance)
     return np.divide(covariance, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+
+
+def _doubled_ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[M, R] float32: twice the rank of each of the values [M] in each resample, less twice the mean rank.
+
+    That is the number of values in the resample that lie below it, less the number of those above:
+    sum_j counts_j sign(x_i - x_j). One product of matrices gives it for all resamples, where sorting would take each
+    by itself, and equal values get their average rank without a case of their own. float32 holds these whole numbers
+    exactly.
+    """
+    is_above_or_below = np.sign(values[:, None] - values).astype(np.float32)  # [M, M]: 1 where i is above j, -1 below
+    return is_above_or_below @ counts
+
+
+def _summed_products(counts: np.ndarray, ranks: np.ndarray, other_ranks: np.ndarray) -> np.ndarray:
+    """[R] float64: per resample the sum over its pairs of the products of two ranks [M, R], each pair counted."""
+    return np.einsum("mr,mr->r", counts * ranks, other_ranks, dtype=np.float64)
 
 
 def _summary(correlations: np.ndarray, num_subsets: int) -> Correlations:

@@ -9,9 +9,9 @@ matrix is approximated (George et al. 2018, arXiv 1806.03884, section 3; Grosse 
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ SIDES = ("S", "A")  # output gradients and inputs
 Bases = tuple[np.ndarray, np.ndarray]
 """Of a layer: U_S [O, O] and U_A [I, I], eigenvectors in columns; float32, float64 where the precision is."""
 
+Tensors = TypeVar("Tensors")
+"""What a pass multiplies by, as tensors: its bases or its directions, by layer; None of a pass that has neither."""
+
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
@@ -48,15 +51,13 @@ class Curvature:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerStep:
-    """What a shard of a pass over the tracked layers needs besides its example positions."""
+class LayerPass:
+    """A pass over the tracked layers at one checkpoint: what each of its shards needs, whatever it computes there."""
 
     checkpoint: Checkpoint
     examples: TokenizedExamples
     modules: tuple[str, ...]
     precision: ScoringPrecision
-    arrays: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
-    """By layer what the pass multiplies by: its bases, or directions. A worker takes them to its device once."""
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Tells what a worker keeps for this pass from what it keeps for another; enters no result."""
 
@@ -65,9 +66,17 @@ class LayerStep:
 class FisherStep:
     """A pass over gradients at drawn labels."""
 
-    layers: LayerStep
+    layers: LayerPass
     draws: np.ndarray
     """[N] of `fisher.uniform_draws`."""
+
+
+@dataclass(frozen=True, eq=False)
+class SquaresStep:
+    """A pass over gradients at drawn labels that squares them in the eigenbases."""
+
+    fisher: FisherStep
+    bases: Mapping[str, Bases]
 
 
 def fit_curvature(
@@ -78,17 +87,18 @@ def fit_curvature(
     Raises InputError where `config.modules` names no linear layer.
     """
 
-    def step(bases: Mapping[str, Bases]) -> FisherStep:
-        layers = LayerStep(checkpoint, inputs.train, config.modules, inputs.precision, bases)
-        return pool.put(FisherStep(layers, uniform_draws(len(inputs.train), config.label_seed)))
+    def fisher() -> FisherStep:
+        layers = LayerPass(checkpoint, inputs.train, config.modules, inputs.precision)
+        return FisherStep(layers, uniform_draws(len(inputs.train), config.label_seed))
 
     shards = make_shards(inputs.train, MAX_SHARDS)
-    covariances = summed(pool.map(f"ekfac covariances, {of}", covariances_of_shard, step({}), shards))
+    covariances = summed(pool.map(f"ekfac covariances, {of}", covariances_of_shard, pool.put(fisher()), shards))
     names = sorted({name for name, _ in covariances})
     names.sort(key=lambda name: -max(covariances[name, side].size for side in SIDES))  # the longest to solve first
     pairs = [tuple(covariances.pop((name, side)) for side in SIDES) for name in names]
     bases = dict(zip(names, pool.map(f"ekfac eigenbases, {of}", eigenbases_of_layer, None, pairs), strict=True))
-    squares = summed(pool.map(f"ekfac eigenvalues, {of}", squares_of_shard, step(bases), shards))
+    squaring = pool.put(SquaresStep(fisher(), bases))
+    squares = summed(pool.map(f"ekfac eigenvalues, {of}", squares_of_shard, squaring, shards))
     return Curvature(bases, {name: total / len(inputs.train) for name, total in squares.items()})
 
 
@@ -112,7 +122,7 @@ def covariances_of_shard(step: FisherStep, positions: np.ndarray) -> dict[tuple[
         product = at_least_float32(rows.T @ rows)
         totals[key] = totals[key].add_(product) if key in totals else product
 
-    layers, _ = prepared(step.layers)
+    layers, _ = hooked(step.layers, lambda _: None)
     for batch, caught in _at_drawn_labels(step, positions, layers):
         for name, (inputs, gradients) in caught.items():
             add((name, "A"), _text_rows(inputs, batch))
@@ -137,11 +147,11 @@ def eigenbases_of_layer(_: None, covariances: Bases) -> Bases:
     return output_basis.cpu().numpy().astype(dtype), input_basis.cpu().numpy().astype(dtype)
 
 
-def squares_of_shard(step: FisherStep, positions: np.ndarray) -> dict[str, np.ndarray]:
+def squares_of_shard(step: SquaresStep, positions: np.ndarray) -> dict[str, np.ndarray]:
     """By layer the [O, I] sum over the examples of (U_S^T G U_A)^2."""
-    layers, bases = prepared(step.layers)
+    layers, bases = with_bases(step.fisher.layers, step.bases)
     totals: dict[str, torch.Tensor] = {}
-    for _, caught in _at_drawn_labels(step, positions, layers):
+    for _, caught in _at_drawn_labels(step.fisher, positions, layers):
         for name, (inputs, gradients) in caught.items():
             output_basis, input_basis = bases[name]
             for one_gradient, one_input in zip(gradients @ output_basis, inputs @ input_basis, strict=True):
@@ -166,24 +176,33 @@ def _at_drawn_labels(
         )
 
 
-def batches_of(step: LayerStep, positions: np.ndarray, layers: LinearGradients) -> Iterator[tuple[np.ndarray, Batch]]:
+def batches_of(over: LayerPass, positions: np.ndarray, layers: LinearGradients) -> Iterator[tuple[np.ndarray, Batch]]:
     """The examples at these positions in padded batches, each with the places that its examples have there."""
-    for rows in budget_batches(step.examples.lengths[positions], GRADIENT_TOKENS):
-        yield rows, step.examples.batch(positions[rows], layers.model.device)
+    for rows in budget_batches(over.examples.lengths[positions], GRADIENT_TOKENS):
+        yield rows, over.examples.batch(positions[rows], layers.model.device)
 
 
-def prepared(step: LayerStep) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, ...]]]:
-    """The hooked model, and the arrays on its device in the dtype in which it multiplies.
+def with_bases(
+    over: LayerPass, bases: Mapping[str, Bases]
+) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """`hooked`, with the layers' eigenbases."""
+    return hooked(over, lambda tensor: {name: (tensor(u_s), tensor(u_a)) for name, (u_s, u_a) in bases.items()})
 
-    Both are kept by the worker until another pass begins.
+
+def hooked(
+    over: LayerPass, multipliers: Callable[[Callable[[np.ndarray], torch.Tensor]], Tensors]
+) -> tuple[LinearGradients, Tensors]:
+    """The hooked model, and what the pass multiplies by, on the model's device in the dtype in which it multiplies.
+
+    `multipliers` is given the function that takes an array there. The worker keeps both until another pass begins, so
+    that arrays as large as the curvature are taken to a device once.
     """
 
-    def prepare(model: PreTrainedModel) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, ...]]]:
-        dtype = product_dtype(model, step.precision)
-        tensors = {
-            name: tuple(torch.tensor(array, dtype=dtype, device=model.device) for array in arrays)
-            for name, arrays in step.arrays.items()
-        }
-        return LinearGradients(model, tracked_linears(model, step.modules), step.precision), tensors
+    def prepare(model: PreTrainedModel) -> tuple[LinearGradients, Tensors]:
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            return torch.tensor(array, dtype=product_dtype(model, over.precision), device=model.device)
 
-    return loaded_model(step.checkpoint, f"ekfac-{step.key}", step.precision, prepare)[1]
+        linears = tracked_linears(model, over.modules)
+        return LinearGradients(model, linears, over.precision), multipliers(tensor)
+
+    return loaded_model(over.checkpoint, f"ekfac-{over.key}", over.precision, prepare)[1]

@@ -21,7 +21,15 @@ import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
-from d3m_ray.attribution.ekfac.curvature import Curvature, LayerStep, batches_of, fit_curvature, prepared
+from d3m_ray.attribution.ekfac.curvature import (
+    Bases,
+    Curvature,
+    LayerPass,
+    batches_of,
+    fit_curvature,
+    hooked,
+    with_bases,
+)
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.scorers import Scorers
@@ -67,11 +75,20 @@ def _score(
 class DirectionStep:
     """A pass over queries, whose gradients are solved by the curvature."""
 
-    layers: LayerStep
-    """Its arrays are the eigenbases."""
+    layers: LayerPass
+    bases: Mapping[str, Bases]
     damped: Mapping[str, np.ndarray]
     """By layer [O, I]: E + damping."""
     query_target: QueryTarget
+
+
+@dataclass(frozen=True, eq=False)
+class ProductStep:
+    """A pass over train examples, whose gradients meet a block of directions."""
+
+    layers: LayerPass
+    directions: Mapping[str, np.ndarray]
+    """By layer [K, O * I]."""
 
 
 def _score_checkpoint(
@@ -85,26 +102,26 @@ def _score_checkpoint(
 ) -> np.ndarray:
     """[N, targets] scores, a block of targets after another, so that their directions fit in memory."""
 
-    def over(examples: TokenizedExamples, arrays: Mapping[str, tuple[np.ndarray, ...]]) -> LayerStep:
-        return LayerStep(checkpoint, examples, config.modules, inputs.precision, arrays)
+    def over(examples: TokenizedExamples) -> LayerPass:
+        return LayerPass(checkpoint, examples, config.modules, inputs.precision)
 
     damped = {name: values + config.damping * values.mean() for name, values in curvature.eigenvalues.items()}
-    solving = pool.put(DirectionStep(over(inputs.queries, curvature.bases), damped, inputs.query_target))
+    solving = pool.put(DirectionStep(over(inputs.queries), curvature.bases, damped, inputs.query_target))
     shards = make_shards(inputs.train)
     size = max(1, BLOCK_BYTES // sum(values.nbytes for values in damped.values()))
     blocks = []
     for start in range(0, len(targets), size):
         block = targets[start : start + size]
         solved = list(pool.map(f"ekfac queries, {of}", direction_of_target, solving, block))
-        directions = {name: (np.stack([each[name] for each in solved]),) for name in damped}
-        scoring = pool.put(over(inputs.train, directions))
+        directions = {name: np.stack([each[name] for each in solved]) for name in damped}
+        scoring = pool.put(ProductStep(over(inputs.train), directions))
         blocks.append(np.concatenate(list(pool.map(f"ekfac scores, {of}", score_shard, scoring, shards))))
     return np.concatenate(blocks, axis=1)[np.argsort(np.concatenate(shards))]
 
 
 def direction_of_target(step: DirectionStep, target: np.ndarray) -> dict[str, np.ndarray]:
     """By layer [O * I]: (F + damping)^-1 times the mean gradient of the targets of the queries at these positions."""
-    layers, bases = prepared(step.layers)
+    layers, bases = with_bases(step.layers, step.bases)
     totals: dict[str, torch.Tensor] = {}
     for _, batch in batches_of(step.layers, target, layers):
         logits = layers.forward(batch)
@@ -129,17 +146,17 @@ def _solve(
     return at_least_float32(output_basis @ solved @ input_basis.T).flatten().cpu().numpy()
 
 
-def score_shard(step: LayerStep, positions: np.ndarray) -> np.ndarray:
+def score_shard(step: ProductStep, positions: np.ndarray) -> np.ndarray:
     """[n, K] products of minus the gradients of the losses of the examples at these positions with the directions."""
-    layers, arrays = prepared(step)
-    num_targets, dtype = next((len(directions), directions.dtype) for (directions,) in step.arrays.values())
-    scores = np.zeros((len(positions), num_targets), dtype=dtype)
-    for rows, batch in batches_of(step, positions, layers):
+    layers, directions = hooked(step.layers, lambda tensor: {name: tensor(d) for name, d in step.directions.items()})
+    one_layer = next(iter(step.directions.values()))
+    scores = np.zeros((len(positions), len(one_layer)), dtype=one_layer.dtype)
+    for rows, batch in batches_of(step.layers, positions, layers):
         logits = layers.forward(batch)
         # minus the slope of the cross-entropy over the logits: 1 at the label, less the probabilities
         slopes = one_hot(batch.labels, logits.shape[1]) - logits.softmax(dim=1)
         for name, (inputs, gradients) in layers.backward(slopes).items():
-            scores[rows] += _products(inputs, gradients, *arrays[name]).cpu().numpy()
+            scores[rows] += _products(inputs, gradients, directions[name]).cpu().numpy()
     return scores
 
 

@@ -14,12 +14,13 @@ change them. Gradients and factors are float64 where the precision is, and float
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from kronfluence.utils.constants import LAMBDA_MATRIX_NAME, NUM_LAMBDA_PROCESSED
+from kronfluence.utils.dataset import make_indices_partition
 from scipy.special import softmax
 
 from d3m_ray.attribution.ekfac.fisher import drawn_labels, uniform_draws
@@ -155,22 +156,46 @@ def _score_checkpoint(
     pool: WorkerPool,
     of: str,
 ) -> np.ndarray:
-    """[N, G] float64 scores for the sum over each group's queries, or [N, Q] for each query."""
+    """[N, G] scores for the sum over each group's queries, or [N, Q] for each query."""
     queries = SortedExamples(inputs.queries, inputs.queries.labels)
     query_batch = _query_batch(fitted)
-    if groups is None:
-        starts = range(QUERY_BATCHES * query_batch, len(queries), QUERY_BATCHES * query_batch)
-        blocks = np.split(np.arange(len(queries)), starts)
-    else:
-        blocks = [np.flatnonzero(np.isin(queries.order, group)) for group in groups]
-    num_partitions = _num_scored(fitted, max(int(queries.examples.lengths[block].sum()) for block in blocks))
+    blocks = _blocks(queries, groups, QUERY_BATCHES * query_batch)
+    num_partitions = _num_scored(fitted, max(int(queries.examples.lengths[block.places].sum()) for block in blocks))
     of_step = query_batch if groups is None else None
     task = pool.put(ScoreStep(fitted, queries, num_partitions, of_step, inputs.query_target))
-    steps = zip(*itertools.product(blocks, range(num_partitions)), strict=True)
-    parts = list(pool.map(f"kronfluence scores, {of}", score_partition, task, *steps))
-    rows = [np.hstack(parts[start : start + num_partitions]) for start in range(0, len(parts), num_partitions)]
-    scores = np.vstack(rows).T[np.argsort(fitted.train.order)]
-    return scores[:, np.argsort(queries.order)] if groups is None else scores
+    steps = [(block, partition) for block in blocks for partition in range(num_partitions)]
+    places, partitions = [block.places for block, _ in steps], [partition for _, partition in steps]
+    parts = pool.map(f"kronfluence scores, {of}", score_partition, task, places, partitions)
+    num_columns = len(queries) if groups is None else len(groups)
+    scores = np.empty(
+        (len(fitted.train), num_columns), dtype=np.float64 if inputs.precision == "float64" else np.float32
+    )
+    bounds = make_indices_partition(len(fitted.train), num_partitions)
+    for (block, partition), part in zip(steps, parts, strict=True):
+        rows = fitted.train.order[slice(*bounds[partition])]
+        scores[np.ix_(rows, block.columns)] = part.T
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Queries that one pass over a partition of train scores."""
+
+    places: np.ndarray
+    """Where they stand among the sorted queries."""
+    columns: np.ndarray
+    """Of the scores that they give."""
+
+
+def _blocks(queries: SortedExamples, groups: Sequence[np.ndarray] | None, num_queries: int) -> list[_Block]:
+    """Each group as one column; or single queries, so many at once, under the positions that they came in."""
+    if groups is not None:
+        return [
+            _Block(np.flatnonzero(np.isin(queries.order, group)), np.array([column]))
+            for column, group in enumerate(groups)
+        ]
+    starts = range(num_queries, len(queries), num_queries)
+    return [_Block(places, queries.order[places]) for places in np.split(np.arange(len(queries)), starts)]
 
 
 def _num_scored(fitted: FactorStep, query_tokens: int) -> int:
