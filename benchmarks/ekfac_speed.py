@@ -4,16 +4,17 @@ That is: every text padded to 128 tokens, and a pairwise score of every train ex
 All are given the same examples, all linear layers and one thread.
 """
 
+import dataclasses
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from corpora import Source, evenly, prepare_splits
 from kronfluence.analyzer import Analyzer, prepare_model
 from kronfluence.arguments import FactorArguments, ScoreArguments
 from kronfluence.task import Task
@@ -24,13 +25,9 @@ from d3m_ray.attribution.ekfac import scores as ekfac
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.libraries import kronfluence
-from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.pool import LocalPool
-from d3m_ray.training.batching import TokenizedExamples, tokenize
-from d3m_ray.training.model import build_classifier, load_pretrained, load_weights, margins_of
-from d3m_ray.training.settings import TrainingConfig
-from d3m_ray.training.vocabulary import trim_vocabulary
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.model import build_classifier, load_weights, margins_of
 
 PADDED_LENGTH = 128
 TRAIN_BATCH = 32
@@ -38,13 +35,9 @@ QUERY_BATCH = 16
 
 
 @dataclass(frozen=True)
-class EkfacBenchmark:
-    """What to measure on."""
+class EkfacBenchmark(Source):
+    """What to measure on, and how much of it."""
 
-    data: Path
-    """Folder of train.csv, val.csv and test.csv."""
-    model: str
-    """A transformers folder or hub name."""
     num_train: int = 256
     """Train examples, evenly chosen from the split."""
     num_queries: int = 64
@@ -98,22 +91,12 @@ def main(benchmark: EkfacBenchmark) -> None:
 
 def prepare(benchmark: EkfacBenchmark) -> AttributionInputs:
     """The base model as a checkpoint, and examples evenly chosen, with the groups that the chosen queries have."""
-    splits = load_splits(Hatexplain(), benchmark.data)
-    pretrained, tokenizer = load_pretrained(benchmark.model, splits.train.texts)
-    max_length = TrainingConfig().max_length
-    pretrained, tokens = trim_vocabulary(
-        pretrained, {name: tokenize(examples, tokenizer, max_length) for name, examples in splits.by_name().items()}
-    )
-    train = _evenly(tokens["train"], benchmark.num_train)
-    queries = _evenly(tokens["val"], benchmark.num_queries)
+    pretrained, tokens = prepare_splits(benchmark)
+    queries = evenly(tokens["val"], benchmark.num_queries)
     groups, renumbered = np.unique(queries.groups, return_inverse=True)
     checkpoint = Checkpoint("benchmark", pretrained, pretrained.weights)
-    queries = TokenizedExamples(**{**vars(queries), "groups": renumbered})
-    return AttributionInputs((checkpoint,), train, queries, len(groups))
-
-
-def _evenly(examples: TokenizedExamples, number: int) -> TokenizedExamples:
-    return examples.take(np.linspace(0, len(examples) - 1, min(number, len(examples))).round().astype(np.int64))
+    queries = dataclasses.replace(queries, groups=renumbered)
+    return AttributionInputs((checkpoint,), evenly(tokens["train"], benchmark.num_train), queries, len(groups))
 
 
 def padded_pairwise(inputs: AttributionInputs) -> torch.Tensor:
