@@ -32,7 +32,7 @@ GOLDEN = {
     "trial": "ac6f4b775f62f5c200f6",
     "trial of a draw": "e566a75164b15941829d",
     "scores, trak": "1041d038981a8442ee24",
-    "scores, ekfac": "ecccf1d40cad62b48710",
+    "scores, ekfac": "49740e6daf70b8f19a45",
     "scores, metagradient": "da6cdac0caf02cafecf6",
     "scores, random": "8daf0ddfe2906039a53c",
     "scores, metagradient per group": "1ee43fe0a1bdf0463ff9",
