@@ -1,7 +1,8 @@
 """CPU seconds of EK-FAC scores per group, native and by kronfluence over partitions, beside kronfluence's common use.
 
 That is: every text padded to 128 tokens, and a pairwise score of every train example and every query, in one process.
-All are given the same examples, all linear layers and one thread.
+All are given the same examples, all linear layers and one thread. Of the native way each pass is told apart: two trees
+are compared by running this with `--native-only` by turns, PYTHONPATH naming one and the other.
 """
 
 import dataclasses
@@ -42,6 +43,8 @@ class EkfacBenchmark(Source):
     """Train examples, evenly chosen from the split."""
     num_queries: int = 64
     """Val examples, evenly chosen from the split."""
+    native_only: bool = False
+    """Leave out the library."""
 
 
 class PaddedTask(Task):
@@ -80,6 +83,8 @@ def main(benchmark: EkfacBenchmark) -> None:
         "kronfluence, over partitions, per group": lambda: kronfluence.score_groups(inputs, EkfacConfig(), LocalPool()),
         "native, per group": lambda: ekfac.score_groups(inputs, EkfacConfig(), LocalPool()),
     }
+    if benchmark.native_only:
+        ways = {}
     slowest: float | None = None
     for name, way in ways.items():
         start = time.process_time()
@@ -87,6 +92,26 @@ def main(benchmark: EkfacBenchmark) -> None:
         seconds = time.process_time() - start
         slowest = slowest or seconds
         print(f"{name:42s}{seconds:10.1f} CPU s{slowest / seconds:10.1f} x", flush=True)
+    passes = Passes()
+    start = time.process_time()
+    ekfac.score_groups(inputs, EkfacConfig(), LocalPool(passes))
+    whole = time.process_time() - start
+    for name, seconds in {**passes.seconds, "whole": whole}.items():
+        print(f"{name:42s}{seconds:10.2f} CPU s{1e3 * seconds / len(inputs.train):10.2f} ms an example", flush=True)
+
+
+class Passes:
+    """CPU seconds of each pass, from the end of one step to the end of the next."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def __call__(self, label: str, num_done: int, num_shards: int) -> None:
+        now = time.process_time()
+        name = label.partition(",")[0]
+        self.seconds[name] = self.seconds.get(name, 0) + now - self._last
+        self._last = now
 
 
 def prepare(benchmark: EkfacBenchmark) -> AttributionInputs:

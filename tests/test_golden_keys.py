@@ -32,7 +32,7 @@ GOLDEN = {
     "trial": "ac6f4b775f62f5c200f6",
     "trial of a draw": "e566a75164b15941829d",
     "scores, trak": "ad0a22686fce0af4e6f2",
-    "scores, ekfac": "f9c8c4953d94c2b68554",
+    "scores, ekfac": "471facb9158f4bdce4da",
     "scores, metagradient": "0f6a7624bf8df363f470",
     "scores, random": "f0a8d4279db7fd0b71e7",
     "scores, metagradient per group": "4810f8e6755e36ba04b1",

@@ -43,7 +43,6 @@ COVERED_BY = {
     "analysis.written_tables": "commands/test_results.py",
     "attribution.ekfac.curvature": "attribution/ekfac/test_scores.py",
     "attribution.ekfac.fisher": "attribution/ekfac/test_scores.py",
-    "attribution.ekfac.linear_gradients": "attribution/ekfac/test_scores.py",
     "attribution.ekfac.settings": "attribution/ekfac/test_scores.py",
     "attribution.forward": "attribution/test_targets.py",
     "attribution.head_states": "attribution/test_similarity.py",

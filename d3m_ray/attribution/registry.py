@@ -55,7 +55,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("trak", "TRAK over every parameter", _in("trak.scores"), "trak", _TRAK, version="2"),
-        Method("ekfac", "EK-FAC influence over every linear layer", _in("ekfac.scores"), "ekfac", _EKFAC),
+        Method("ekfac", "EK-FAC influence over every linear layer", _in("ekfac.scores"), "ekfac", _EKFAC, version="2"),
         Method("traker", "TRAK by the traker library", _in("libraries.traker"), "trak", _TRAK),
         Method("kronfluence", "EK-FAC by the kronfluence library", _in("libraries.kronfluence"), "ekfac", _EKFAC),
         Method(
