@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import tyro
-from corpora import Benchmark, prepare
-from transformers import PreTrainedModel
+from corpora import Benchmark, loaded, prepare
 
 from d3m_ray.attribution.shards import gradient_batches, make_shards
 from d3m_ray.attribution.trak.gradients import ProjectedGradients
 from d3m_ray.attribution.trak.projection import SignProjection
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.training.batching import Batch
-from d3m_ray.training.model import PretrainedModel, build_classifier, load_weights, logits_of, margins_of
+from d3m_ray.training.model import PretrainedModel, logits_of, margins_of
 from d3m_ray.training.precision import autocast
 
+GRADIENTS = "TRAK gradients"
 REFERENCE = "forward, backward to the activations"
 
 
@@ -33,14 +33,7 @@ def main(benchmark: ScoringBenchmark) -> None:
     """Print CPU milliseconds an example of every pass, and their ratio to the pass that no gradient can do without."""
     torch.set_num_threads(1)
     pretrained, train = prepare(benchmark)
-    config = TrakConfig()
-    projection = SignProjection(config.projection_dim, config.projection_seed)
-    passes: dict[str, Callable[[Batch], object]] = {
-        "forward": _plain(pretrained, None),
-        REFERENCE: _plain(pretrained, False),
-        "forward, whole backward": _plain(pretrained, True),
-        "TRAK gradients": ProjectedGradients(_model(pretrained), projection, "auto"),
-    }
+    passes = passes_of(pretrained)
     chosen = [shard[batch] for shard in make_shards(train) for batch in gradient_batches(train.lengths[shard])]
     chosen = chosen[:: max(1, len(chosen) // benchmark.num_steps)]
     for one_pass in passes.values():
@@ -51,6 +44,18 @@ def main(benchmark: ScoringBenchmark) -> None:
     print(f"{'CPU ms an example, one thread':40s}{'ms':>8s}{'of the reference':>20s}")
     for name, of_pass in zip(passes, seconds, strict=True):
         print(f"{name:40s}{1e3 * of_pass / num_examples:8.2f}{of_pass / reference:20.3f}")
+
+
+def passes_of(pretrained: PretrainedModel) -> dict[str, Callable[[Batch], object]]:
+    """What is timed, by name: each goes through a batch."""
+    config = TrakConfig()
+    projection = SignProjection(config.projection_dim, config.projection_seed)
+    return {
+        "forward": _plain(pretrained, None),
+        REFERENCE: _plain(pretrained, False),
+        "forward, whole backward": _plain(pretrained, True),
+        GRADIENTS: ProjectedGradients(loaded(pretrained), projection, "auto"),
+    }
 
 
 def _by_turns(passes: dict[str, Callable[[Batch], object]], batch: Batch, num_repeats: int) -> np.ndarray:
@@ -65,15 +70,9 @@ def _by_turns(passes: dict[str, Callable[[Batch], object]], batch: Batch, num_re
     return median
 
 
-def _model(pretrained: PretrainedModel) -> PreTrainedModel:
-    model = build_classifier(pretrained).eval()
-    load_weights(model, pretrained.weights)
-    return model
-
-
 def _plain(pretrained: PretrainedModel, weights: bool | None) -> Callable[[Batch], object]:
     """A forward pass, with a backward pass to the activations, to the weights too, or, with None, without one."""
-    model = _model(pretrained).requires_grad_(bool(weights))
+    model = loaded(pretrained).eval().requires_grad_(bool(weights))
     if weights is False:
         model.get_input_embeddings().register_forward_hook(lambda _, args, output: output.requires_grad_())
 
