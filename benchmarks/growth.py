@@ -70,7 +70,7 @@ def _report(
 
 
 def _measured(stage: str, num_train: int, num_groups: int, num_queries: int) -> tuple[float, float]:
-    """CPU seconds of a stage, and the GiB by which it raised the peak memory of a process, its input arrays included."""
+    """CPU seconds of a stage, and the GiB by which it raised the peak memory of a process, with its input arrays."""
     spawning = multiprocessing.get_context("spawn")
     results = spawning.SimpleQueue()
     process = spawning.Process(target=_run, args=(stage, num_train, num_groups, num_queries, results))

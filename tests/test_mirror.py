@@ -57,6 +57,7 @@ COVERED_BY = {
     "attribution.metagradient.reverse": "attribution/metagradient/test_scores.py",
     "attribution.metagradient.settings": "attribution/metagradient/test_scores.py",
     "attribution.query_sets": "attribution/test_methods.py",
+    "attribution.trak.lookups": "attribution/trak/test_gradients.py",
     "attribution.trak.settings": "attribution/trak/test_scores.py",
     "commands.arguments": "commands/test_results.py",
     "commands.examples": "analysis/test_examples.py",

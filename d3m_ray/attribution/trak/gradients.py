@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from d3m_ray.attribution.ekfac.layers import LINEAR_LAYERS, num_inputs_and_outputs
 from d3m_ray.attribution.linear_use import cast_weights, use_of_linears
+from d3m_ray.attribution.trak.lookups import Lookup, hook_lookups
 from d3m_ray.attribution.trak.projection import SignProjection
 from d3m_ray.training.batching import Batch
 from d3m_ray.training.model import logits_of, margins_of
@@ -128,7 +128,7 @@ class ProjectedGradients:
                 self._hook_norm(name, layer)
         for module in self.model.modules():
             if isinstance(module, nn.Embedding):
-                _hook_lookups(module, self._tables)
+                hook_lookups(module, self._tables)
         self._is_hooked = True
 
     def _hook_linears(self, names: tuple[str, ...]) -> None:
@@ -240,40 +240,6 @@ class ProjectedGradients:
             right = self._signs(f"{name}.in", k_in, num_columns)[:, : matrix.shape[1]]
             total += self.projection.scale * (left @ matrix @ right.T).flatten()
         return total
-
-
-class Lookup:
-    """A call of `torch.nn.functional.embedding` under way: its ids, and what it gives for these or others."""
-
-    def __init__(self, ids: torch.Tensor, arguments: tuple, options: Mapping[str, Any]) -> None:
-        self.ids = ids
-        self._arguments, self._options = arguments, options
-
-    def of(self, ids: torch.Tensor) -> torch.Tensor:
-        return nn.functional.embedding(ids, *self._arguments, **self._options)
-
-
-class _Lookups(TorchFunctionMode):
-    """Hands each look-up in a table to a function: embeddings that shift their ids or scale what they find included."""
-
-    def __init__(self, tables: Mapping[int, Callable[[Lookup], torch.Tensor]]) -> None:
-        super().__init__()
-        self.tables = tables
-
-    def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function is nn.functional.embedding and id(args[1]) in self.tables:
-            return self.tables[id(args[1])](Lookup(args[0], args[1:], kwargs))
-        return function(*args, **kwargs)
-
-
-def _hook_lookups(module: nn.Embedding, tables: Mapping[int, Callable[[Lookup], torch.Tensor]]) -> None:
-    """Let the tables' functions serve what the module looks up; the mode slows every call, so it lasts for these."""
-    lookups = _Lookups(tables)
-    module.register_forward_pre_hook(lambda *_: lookups.__enter__() and None)
-    module.register_forward_hook(lambda *_: lookups.__exit__(None, None, None), always_call=True)
 
 
 def _normalised(layer: Any, values: torch.Tensor) -> torch.Tensor:
