@@ -7,7 +7,7 @@ SET_UP := $(VENV)/.set-up
 DEMO_STORE := results/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format docs lock clean
+.PHONY: help demo test test-fast lint format benchmarks docs lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ lint: $(SET_UP) ## style, format and types
 format: $(SET_UP) ## mend style and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+benchmarks: $(SET_UP) ## this package beside its peers, by turns; on your own texts by DATA=DIR MODEL=DIR
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py $(if $(DATA),--data $(DATA)) $(if $(MODEL),--model $(MODEL))
 
 docs: $(SET_UP) ## the documentation as pages in site/, checked: a link to nothing or an unknown equation is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

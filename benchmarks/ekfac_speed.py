@@ -1,19 +1,21 @@
 """CPU seconds of EK-FAC scores per group, native and by kronfluence over partitions, beside kronfluence's common use.
 
 That is: every text padded to 128 tokens, and a pairwise score of every train example and every query, in one process.
-All are given the same examples, all linear layers and one thread.
+All are given the same examples, all linear layers and one thread. Of the native way each pass is told apart: two trees
+are compared by running this with `--native-only` by turns, PYTHONPATH naming one and the other.
 """
 
+import dataclasses
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from corpora import Source, evenly, prepare_splits
 from kronfluence.analyzer import Analyzer, prepare_model
 from kronfluence.arguments import FactorArguments, ScoreArguments
 from kronfluence.task import Task
@@ -24,13 +26,9 @@ from d3m_ray.attribution.ekfac import scores as ekfac
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.libraries import kronfluence
-from d3m_ray.data.corpora import load_splits
-from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.pool import LocalPool
-from d3m_ray.training.batching import TokenizedExamples, tokenize
-from d3m_ray.training.model import build_classifier, load_pretrained, load_weights, margins_of
-from d3m_ray.training.settings import TrainingConfig
-from d3m_ray.training.vocabulary import trim_vocabulary
+from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.model import build_classifier, load_weights, margins_of
 
 PADDED_LENGTH = 128
 TRAIN_BATCH = 32
@@ -38,17 +36,15 @@ QUERY_BATCH = 16
 
 
 @dataclass(frozen=True)
-class EkfacBenchmark:
-    """What to measure on."""
+class EkfacBenchmark(Source):
+    """What to measure on, and how much of it."""
 
-    data: Path
-    """Folder of train.csv, val.csv and test.csv."""
-    model: str
-    """A transformers folder or hub name."""
     num_train: int = 256
     """Train examples, evenly chosen from the split."""
     num_queries: int = 64
     """Val examples, evenly chosen from the split."""
+    native_only: bool = False
+    """Leave out the library."""
 
 
 class PaddedTask(Task):
@@ -87,6 +83,8 @@ def main(benchmark: EkfacBenchmark) -> None:
         "kronfluence, over partitions, per group": lambda: kronfluence.score_groups(inputs, EkfacConfig(), LocalPool()),
         "native, per group": lambda: ekfac.score_groups(inputs, EkfacConfig(), LocalPool()),
     }
+    if benchmark.native_only:
+        ways = {}
     slowest: float | None = None
     for name, way in ways.items():
         start = time.process_time()
@@ -94,26 +92,36 @@ def main(benchmark: EkfacBenchmark) -> None:
         seconds = time.process_time() - start
         slowest = slowest or seconds
         print(f"{name:42s}{seconds:10.1f} CPU s{slowest / seconds:10.1f} x", flush=True)
+    passes = Passes()
+    start = time.process_time()
+    ekfac.score_groups(inputs, EkfacConfig(), LocalPool(passes))
+    whole = time.process_time() - start
+    for name, seconds in {**passes.seconds, "whole": whole}.items():
+        print(f"{name:42s}{seconds:10.2f} CPU s{1e3 * seconds / len(inputs.train):10.2f} ms an example", flush=True)
+
+
+class Passes:
+    """CPU seconds of each pass, from the end of one step to the end of the next."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def __call__(self, label: str, num_done: int, num_shards: int) -> None:
+        now = time.process_time()
+        name = label.partition(",")[0]
+        self.seconds[name] = self.seconds.get(name, 0) + now - self._last
+        self._last = now
 
 
 def prepare(benchmark: EkfacBenchmark) -> AttributionInputs:
     """The base model as a checkpoint, and examples evenly chosen, with the groups that the chosen queries have."""
-    splits = load_splits(Hatexplain(), benchmark.data)
-    pretrained, tokenizer = load_pretrained(benchmark.model, splits.train.texts)
-    max_length = TrainingConfig().max_length
-    pretrained, tokens = trim_vocabulary(
-        pretrained, {name: tokenize(examples, tokenizer, max_length) for name, examples in splits.by_name().items()}
-    )
-    train = _evenly(tokens["train"], benchmark.num_train)
-    queries = _evenly(tokens["val"], benchmark.num_queries)
+    pretrained, tokens = prepare_splits(benchmark)
+    queries = evenly(tokens["val"], benchmark.num_queries)
     groups, renumbered = np.unique(queries.groups, return_inverse=True)
     checkpoint = Checkpoint("benchmark", pretrained, pretrained.weights)
-    queries = TokenizedExamples(**{**vars(queries), "groups": renumbered})
-    return AttributionInputs((checkpoint,), train, queries, len(groups))
-
-
-def _evenly(examples: TokenizedExamples, number: int) -> TokenizedExamples:
-    return examples.take(np.linspace(0, len(examples) - 1, min(number, len(examples))).round().astype(np.int64))
+    queries = dataclasses.replace(queries, groups=renumbered)
+    return AttributionInputs((checkpoint,), evenly(tokens["train"], benchmark.num_train), queries, len(groups))
 
 
 def padded_pairwise(inputs: AttributionInputs) -> torch.Tensor:

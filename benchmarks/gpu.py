@@ -21,8 +21,9 @@ import numpy as np
 import torch
 import transformers
 import tyro
+from corpora import TOXIGEN_ROWS, loaded, made_examples, made_model, stock
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
@@ -32,16 +33,12 @@ from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.batching import TokenizedExamples, training_batches
 from d3m_ray.training.fine_tuning import build_optimizer, fine_tune, predict
-from d3m_ray.training.model import build_classifier, load_weights, logits_of, margins_of
+from d3m_ray.training.model import build_classifier, logits_of, margins_of
 from d3m_ray.training.precision import autocast
 from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import TrainingConfig
 
-TOXIGEN_ROWS, THESIS_EPOCHS, PADDED_LENGTH = 7805, 3, 128
-SIZES = {
-    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
-    "base": {},  # transformers' defaults are BERT-base's
-}
+THESIS_EPOCHS, PADDED_LENGTH = 3, 128
 SETTINGS = {"trak": TrakConfig(), "ekfac": EkfacConfig(), "metagradient": MetagradientConfig()}
 SKIPPED = ("random", "bm25", "traker", "kronfluence")  # draw, read no model, or are other libraries
 
@@ -93,26 +90,6 @@ def machine(options: Options) -> dict[str, Any]:
     }
 
 
-def made_model(size: str, dropout: float = 0.1) -> PretrainedModel:
-    """A BERT of random weights."""
-    options = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, **SIZES[size]}
-    config = AutoConfig.for_model("bert", num_labels=2, **options)
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(config)
-    weights = {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
-    return PretrainedModel(f"bert {size}", {**config.to_dict(), "model_type": "bert"}, weights, ("classifier",))
-
-
-def made_examples(split: str, num_examples: int) -> TokenizedExamples:
-    """Random tokens in about the lengths of ToxiGen's texts: 21 on average, 92 at most."""
-    rng = np.random.default_rng([num_examples, *split.encode()])
-    lengths = np.clip(rng.lognormal(2.93, 0.45, num_examples).round(), 5, 92).astype(np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    ids = rng.integers(1000, 12_000, offsets[-1]).astype(np.int32)
-    groups = rng.permutation(np.arange(num_examples) % 4)
-    return TokenizedExamples(split, ids, offsets, rng.integers(0, 2, num_examples), groups, pad_id=0)
-
-
 def config_of(**changes: Any) -> TrainingConfig:
     """The thesis's training, in whatever precision is fast."""
     return dataclasses.replace(TrainingConfig(num_epochs=1, learning_rate=5e-5, final_model="last"), **changes)
@@ -159,13 +136,6 @@ def beside_cpu(options: Options) -> dict[str, float]:
     }
 
 
-def loaded(pretrained: PretrainedModel, device: str) -> PreTrainedModel:
-    """The model as it was pretrained."""
-    model = build_classifier(pretrained, device)
-    load_weights(model, pretrained.weights)
-    return model
-
-
 def inputs_on(device: Any, pretrained: PretrainedModel, num_train: int, precision: Any) -> AttributionInputs:
     """What a method scores, on a device: a checkpoint that the CPU trained without dropout."""
     config = config_of(precision="float32")
@@ -200,7 +170,7 @@ def training(options: Options) -> dict[str, Any]:
     """Examples a second and peak memory of fine-tuning: the thesis's path and this package's, and fits an hour."""
     found: dict[str, Any] = {}
     for name, step in (("thesis", thesis_step), ("d3m_ray", own_step)):
-        pretrained, train = made_model(options.size), made_examples("train", TOXIGEN_ROWS)
+        pretrained, train = made_model(options.size), made_examples("train", TOXIGEN_ROWS["train"])
         model = stock(pretrained, options.device) if name == "thesis" else loaded(pretrained, options.device)
         optimizer = build_optimizer(model.train(), TrainingConfig())
         batches = list(
@@ -210,19 +180,11 @@ def training(options: Options) -> dict[str, Any]:
         rate, memory = timed(take, batches, options)
         found[name] = {
             "examples_per_second": rate,
-            "fits_per_hour": 3600 * rate / (TOXIGEN_ROWS * THESIS_EPOCHS),
+            "fits_per_hour": 3600 * rate / (TOXIGEN_ROWS["train"] * THESIS_EPOCHS),
             "peak_gib": memory,
         }
     found["ratio"] = found["d3m_ray"]["examples_per_second"] / found["thesis"]["examples_per_second"]
     return found
-
-
-def stock(pretrained: PretrainedModel, device: str) -> PreTrainedModel:
-    """The model of transformers itself, as the thesis takes it."""
-    options = {key: value for key, value in pretrained.config.items() if key != "model_type"}
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **options))
-    load_weights(model, pretrained.weights)
-    return model.to(device)
 
 
 def thesis_step(model: Any, train: TokenizedExamples, optimizer: torch.optim.Optimizer, indices: np.ndarray) -> None:

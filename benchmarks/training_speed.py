@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import tyro
-from corpora import Benchmark, prepare
+from corpora import Benchmark, loaded, prepare, stock
 from processes import examples_per_second
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from d3m_ray.training.batching import Batch, TokenizedExamples, training_batches
 from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.fine_tuning import build_optimizer
-from d3m_ray.training.model import build_classifier, load_weights, logits_of
+from d3m_ray.training.model import logits_of
 from d3m_ray.training.precision import autocast
 from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import TrainingConfig
@@ -64,28 +64,23 @@ def main(benchmark: Benchmark) -> None:
 def measure(ready: Callable[[], object], benchmark: Benchmark, variant: Variant) -> float:
     """Examples per second of the optimiser steps of one process."""
     pretrained, train = prepare(benchmark, variant.trimmed)
-    model = _model(pretrained, variant)
+    model = model_of(pretrained, variant)
     optimizer = build_optimizer(model, TrainingConfig())
-    batches = _batches(train, variant)[: benchmark.num_steps + NUM_WARM_UP]
-    _train(model, train, batches[:NUM_WARM_UP], variant, optimizer)
+    batches = batches_of(train, variant)[: benchmark.num_steps + NUM_WARM_UP]
+    take_steps(model, train, batches[:NUM_WARM_UP], variant, optimizer)
     ready()
     start = time.perf_counter()
-    _train(model, train, batches[NUM_WARM_UP:], variant, optimizer)
+    take_steps(model, train, batches[NUM_WARM_UP:], variant, optimizer)
     return sum(map(len, batches[NUM_WARM_UP:])) / (time.perf_counter() - start)
 
 
-def _model(pretrained: PretrainedModel, variant: Variant) -> PreTrainedModel:
-    if variant.own_layers:
-        model = build_classifier(pretrained)
-    else:
-        options = {key: value for key, value in pretrained.config.items() if key != "model_type"}
-        config = AutoConfig.for_model(pretrained.config["model_type"], **options)
-        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
-    load_weights(model, pretrained.weights)
-    return model.train()
+def model_of(pretrained: PretrainedModel, variant: Variant) -> PreTrainedModel:
+    """The model that the variant trains, in training mode."""
+    return (loaded if variant.own_layers else stock)(pretrained).train()
 
 
-def _batches(train: TokenizedExamples, variant: Variant) -> list[np.ndarray]:
+def batches_of(train: TokenizedExamples, variant: Variant) -> list[np.ndarray]:
+    """Positions of an epoch's batches, in the order that the variant takes them in."""
     rng = np.random.default_rng(0)
     if variant.like_lengths:
         return list(training_batches(train.lengths, BATCH_SIZE, rng))
@@ -93,13 +88,14 @@ def _batches(train: TokenizedExamples, variant: Variant) -> list[np.ndarray]:
     return [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
 
 
-def _train(
+def take_steps(
     model: PreTrainedModel,
     train: TokenizedExamples,
     batches: Sequence[np.ndarray],
     variant: Variant,
     optimizer: torch.optim.Optimizer,
 ) -> None:
+    """A step of the optimiser for each batch."""
     for indices in batches:
         batch = train.batch(indices)
         if variant.padded:

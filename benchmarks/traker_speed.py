@@ -43,7 +43,7 @@ def main(benchmark: TrakerBenchmark) -> None:
     pretrained, train = prepare(benchmark)
     checkpoint = Checkpoint("pretrained", pretrained, pretrained.weights)
     config = TrakConfig(projection_dim=benchmark.projection_dim)
-    few = _median_length(train, benchmark.num_examples)
+    few = median_length(train, benchmark.num_examples)
     num_parameters = sum(array.size for array in pretrained.weights.values())
     print(f"{num_parameters / 1e6:.1f} M parameters, {few.lengths.mean():.1f} tokens a text, {config}")
     task = trak.GradientStep(checkpoint, few, config, "auto")
@@ -51,7 +51,7 @@ def main(benchmark: TrakerBenchmark) -> None:
     inputs = AttributionInputs((checkpoint,), few, _as_queries(few), len(np.unique(few.groups)))
     _report("trak, whole scoring", len(few), lambda: trak.score_groups(inputs, config, LocalPool()))
     whole_base, whole_train = prepare(benchmark, trimmed=False)
-    whole = Checkpoint("whole", whole_base, whole_base.weights), _median_length(whole_train, benchmark.num_examples)
+    whole = Checkpoint("whole", whole_base, whole_base.weights), median_length(whole_train, benchmark.num_examples)
     largest = max(1, traker.GRADIENT_BYTES // (4 * num_parameters))
     ways = {
         f"traker, whole vocabulary, batches of {benchmark.batch_size}": (*whole, benchmark.batch_size),
@@ -81,7 +81,7 @@ def _report(name: str, num_examples: int, run: Callable[[], object]) -> float:
     return seconds
 
 
-def _median_length(train: TokenizedExamples, num_examples: int) -> TokenizedExamples:
+def median_length(train: TokenizedExamples, num_examples: int) -> TokenizedExamples:
     """Evenly chosen examples between the quartiles of length, in a fixed random order."""
     order = np.argsort(train.lengths, kind="stable")
     middle = order[len(order) // 4 : 3 * len(order) // 4]

@@ -31,16 +31,16 @@ GOLDEN = {
     "fit with warm-up": "6581c41b66d4fabbf13c",
     "trial": "ac6f4b775f62f5c200f6",
     "trial of a draw": "e566a75164b15941829d",
-    "scores, trak": "ff820b10726f72fe73de",
-    "scores, ekfac": "f9c8c4953d94c2b68554",
+    "scores, trak": "ad0a22686fce0af4e6f2",
+    "scores, ekfac": "471facb9158f4bdce4da",
     "scores, metagradient": "0f6a7624bf8df363f470",
     "scores, random": "f0a8d4279db7fd0b71e7",
     "scores, metagradient per group": "4810f8e6755e36ba04b1",
-    "scores, trak by margin": "64a2ad7578c4f95f4592",
-    "scores, pseudo-groups": "b3b5cb6d856dc1ecd28b",
-    "alignment, trak": "9cc9f786cdd5e66e7160",
-    "alignment, trak by margin": "97fee20609b55d17eab6",
-    "alignment, second round": "2d07f9bf553a94fb9d55",
+    "scores, trak by margin": "68fdb972b89b4512d8bb",
+    "scores, pseudo-groups": "4850688d6a68ca024c79",
+    "alignment, trak": "01d3c83c8820b474c600",
+    "alignment, trak by margin": "192d5aaff64ce074fd6c",
+    "alignment, second round": "18b487d21888b331d3c7",
 }
 
 

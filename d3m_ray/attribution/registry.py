@@ -54,8 +54,8 @@ _TRAK, _EKFAC = ("projection_dim", "damping", "projection_seed"), ("modules", "d
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("trak", "TRAK over every parameter", _in("trak.scores"), "trak", _TRAK),
-        Method("ekfac", "EK-FAC influence over every linear layer", _in("ekfac.scores"), "ekfac", _EKFAC),
+        Method("trak", "TRAK over every parameter", _in("trak.scores"), "trak", _TRAK, version="2"),
+        Method("ekfac", "EK-FAC influence over every linear layer", _in("ekfac.scores"), "ekfac", _EKFAC, version="2"),
         Method("traker", "TRAK by the traker library", _in("libraries.traker"), "trak", _TRAK),
         Method("kronfluence", "EK-FAC by the kronfluence library", _in("libraries.kronfluence"), "ekfac", _EKFAC),
         Method(
@@ -74,7 +74,14 @@ METHODS: dict[str, Method] = {
             ("per_group",),
             scores_queries=False,
         ),
-        Method("gradcos", "cosine of the projected gradients of TRAK", _in("gradcos"), "trak", (_TRAK[0], _TRAK[2])),
+        Method(
+            "gradcos",
+            "cosine of the projected gradients of TRAK",
+            _in("gradcos"),
+            "trak",
+            (_TRAK[0], _TRAK[2]),
+            version="2",
+        ),
         Method("bm25", "BM25 over token ids, signed by label agreement", _in("similarity", "BM25_SCORERS")),
         Method(
             "embedding",

@@ -1,11 +1,27 @@
-"""Fixed shards of examples: cut by content, never by the number of workers, so that results do not depend on it."""
+"""Fixed shards of examples and their batches: cut by content, never by the number of workers, so that results do not
+depend on it.
+"""
+
+from collections.abc import Iterator
 
 import numpy as np
 
-from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.batching import TokenizedExamples, budget_batches
 
 MIN_SHARD_TOKENS = 4096  # some batches of work for each hand-over to a worker
 MAX_SHARDS = 128  # many more than workers, so that they end nearly together
+
+GRADIENT_TOKENS = 2048  # padded tokens of a gradient batch: activations of a small model stay in cache
+
+
+def gradient_batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Every example of a shard once, longest first, in batches of about `GRADIENT_TOKENS` tokens with their padding.
+
+    Nearly even ones: filled to the brim, most shards would leave a last batch of a few examples, at the cost of many.
+    """
+    num_tokens = sum(len(batch) * int(lengths[batch].max()) for batch in budget_batches(lengths, GRADIENT_TOKENS))
+    num_batches = max(1, round(num_tokens / GRADIENT_TOKENS))
+    yield from budget_batches(lengths, num_tokens // num_batches + int(lengths.max()))
 
 
 def make_shards(examples: TokenizedExamples, max_shards: int = MAX_SHARDS) -> list[np.ndarray]:

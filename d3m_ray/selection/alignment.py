@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from d3m_ray.selection.settings import AlignmentConfig
 
+BLOCK_ENTRIES = 2**24  # of scores that are float64 at once
 ALIGNMENT_VERSION = "1"  # raised when the same scores and settings give another alignment, or other pseudo-groups
 
 
@@ -49,7 +50,7 @@ def pseudo_groups(query_scores: np.ndarray, query_labels: np.ndarray) -> np.ndar
     num_groups = 0
     for label in np.unique(query_labels):
         of_class = np.flatnonzero(query_labels == label)
-        second = _apart_from_the_first(query_scores[:, of_class].astype(np.float64))
+        second = _apart_from_the_first(query_scores[:, of_class])
         groups[of_class] = num_groups + second
         num_groups += 1 + int(second.any())
     return groups
@@ -61,9 +62,13 @@ def _apart_from_the_first(scores: np.ndarray) -> np.ndarray:
     The projections are, up to their scale, the leading eigenvector of the Gram matrix [C, C] of the centred columns.
     Its sign is arbitrary: the first column that does not project to zero settles it.
     """
-    last = scores.shape[1] - 1
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    _, eigenvectors = linalg.eigh(centred.T @ centred, subset_by_index=[last, last])
+    num_columns = scores.shape[1]
+    gram, size = np.zeros((num_columns, num_columns)), max(1, BLOCK_ENTRIES // num_columns)
+    for start in range(0, len(scores), size):  # rows are centred one by one: no more than a block need be float64
+        block = scores[start : start + size].astype(np.float64)
+        block -= block.mean(axis=1, keepdims=True)
+        gram += block.T @ block
+    _, eigenvectors = linalg.eigh(gram, subset_by_index=[num_columns - 1, num_columns - 1])
     projections = eigenvectors[:, 0]  # of equal columns: one sign all over, or a single entry that is not zero
     is_zero = np.abs(projections) <= np.sqrt(np.finfo(np.float64).eps) * np.abs(projections).max()
     return ~is_zero & (np.sign(projections) != np.sign(projections[~is_zero][0]))

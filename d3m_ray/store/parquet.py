@@ -1,7 +1,7 @@
 """A table as the bytes of a Parquet file whose metadata says what produced it, and back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -19,11 +19,18 @@ CHECKED_FORMAT = ds.ParquetFileFormat(
 
 def table_to_bytes(content: pa.Table, configuration: Mapping[str, Any]) -> pa.Buffer:
     """The file: its metadata are the configuration (JSON values) and which software wrote it."""
+    return parts_to_bytes(content.schema, [content], configuration)
+
+
+def parts_to_bytes(schema: pa.Schema, parts: Iterable[pa.Table], configuration: Mapping[str, Any]) -> pa.Buffer:
+    """As `table_to_bytes`, of a table that comes in parts, so that it need not be in memory as a whole."""
     metadata = {"configuration": configuration, **software()}
     encoded = json.dumps(metadata, sort_keys=True, allow_nan=False).encode()
+    described = schema.with_metadata({METADATA_KEY: encoded})
     sink = pa.BufferOutputStream()
-    described = content.replace_schema_metadata({METADATA_KEY: encoded})
-    pq.write_table(described, sink, compression="zstd", write_page_checksum=True)
+    with pq.ParquetWriter(sink, described, compression="zstd", write_page_checksum=True) as writer:
+        for part in parts:
+            writer.write_table(part.cast(described))
     return sink.getvalue()
 
 
@@ -31,6 +38,18 @@ def table_from_bytes(data: pa.Buffer) -> pa.Table:
     """The table. Raises ValueError where the file is truncated or no longer what was written."""
     try:
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(str(error)) from error
+
+
+def parts_from_bytes(data: pa.Buffer) -> Iterator[pa.Table]:
+    """The table, one row group after another. Raises as `table_from_bytes`, where it comes to it."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        if file.num_row_groups == 0:
+            yield file.read()
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error)) from error
 

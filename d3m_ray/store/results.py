@@ -1,7 +1,7 @@
 """The Parquet files of results: where each lies, and reading one or all of a table, each checked."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from d3m_ray.store.files import DamagedError, Files, StoreError
-from d3m_ray.store.parquet import CHECKED_FORMAT, table_from_bytes
+from d3m_ray.store.parquet import CHECKED_FORMAT, parts_from_bytes, table_from_bytes
 from d3m_ray.store.tables import table_spec, under_schema
 
 NUM_READERS = 16  # of files at once: a bucket takes tens of milliseconds for each
@@ -60,7 +60,29 @@ def read_result(files: Files, table: str, path: str) -> pa.Table:
 
     Raises DamagedError where the file is no longer what was written, StoreError where another version wrote it.
     """
-    content = files.read(path, table_from_bytes)
+    return _checked(files, table, path, files.read(path, table_from_bytes))
+
+
+def read_parts(files: Files, table: str, path: str) -> Iterator[pa.Table]:
+    """One result as `read_result`, a part of its rows after another, so that no more than one is in memory."""
+    parts = parts_from_bytes(files.get(path))
+    while True:
+        try:
+            content = next(parts, None)
+        except ValueError as error:
+            raise files.damaged(path, error) from error
+        if content is None:
+            return
+        yield _checked(files, table, path, content)
+
+
+def check_result(files: Files, table: str, path: str) -> None:
+    """Raises as `read_result`, keeping nothing."""
+    for _ in read_parts(files, table, path):
+        pass
+
+
+def _checked(files: Files, table: str, path: str, content: pa.Table) -> pa.Table:
     try:
         content = under_schema(table, content)
     except ValueError as error:
@@ -77,7 +99,7 @@ def find_damaged(files: Files, table: str, paths: Sequence[str]) -> dict[str, Da
 
     def fault(path: str) -> DamagedError | None:
         try:
-            read_result(files, table, path)
+            check_result(files, table, path)
         except DamagedError as error:
             return error
         return None
@@ -143,4 +165,4 @@ def _check_key(files: Files, table: str, path: str, content: pa.Table | pa.Recor
 def _name_the_unreadable(files: Files, table: str, paths: Iterable[str]) -> None:
     """Raises StoreError where one of the files cannot be read by itself."""
     for path in paths:
-        read_result(files, table, path)
+        check_result(files, table, path)

@@ -4,7 +4,7 @@ Shapes: N train examples, S columns (query sets or single queries). Rows go thro
 through the columns within each, so that reading back is a reshape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +13,31 @@ from d3m_ray.store.tables import table_spec
 
 Names = Sequence[str] | np.ndarray
 
+PART_ROWS = 2**20  # of scores that are rows at once: three columns of places for each would outgrow the scores
 
-def scores_to_rows(table: str, key: str, scores: np.ndarray, example_ids: Names, column_names: Names) -> pa.Table:
-    """The table of scores [N, S] under the table's schema. Raises ValueError where shapes differ or a score is NaN."""
+
+def scores_to_rows(
+    table: str, key: str, scores: np.ndarray, example_ids: Names, column_names: Names
+) -> Iterator[pa.Table]:
+    """The table of scores [N, S] under the table's schema, a few examples after others.
+
+    Raises ValueError where shapes differ or a score is NaN, before the first.
+    """
     num_examples, num_columns = len(example_ids), len(column_names)
     if scores.shape != (num_examples, num_columns) or not np.isfinite(scores).all():
         raise ValueError(
             f"{table} are finite numbers [{num_examples}, {num_columns}], one per example and name; received "
             f"{scores.shape}, {np.count_nonzero(~np.isfinite(scores))} not finite"
         )
+    size = max(1, PART_ROWS // max(1, num_columns))
+    return (
+        _rows(table, key, scores[start : start + size], example_ids[start : start + size], column_names)
+        for start in range(0, num_examples, size)
+    )
+
+
+def _rows(table: str, key: str, scores: np.ndarray, example_ids: Names, column_names: Names) -> pa.Table:
+    num_examples, num_columns = scores.shape
     columns = [
         _encoded(np.zeros(scores.size, dtype=np.int32), [key]),
         _encoded(np.repeat(np.arange(num_examples, dtype=np.int32), num_columns), example_ids),
@@ -31,26 +47,35 @@ def scores_to_rows(table: str, key: str, scores: np.ndarray, example_ids: Names,
     return pa.Table.from_arrays(columns, schema=table_spec(table).schema)
 
 
-def scores_from_rows(content: pa.Table, example_ids: Names, column_names: Names) -> np.ndarray:
+def scores_from_rows(parts: Iterable[pa.Table], example_ids: Names, column_names: Names) -> np.ndarray:
     """[N, S] float32 scores. Raises ValueError where the rows are not those of these examples and names, in order."""
-    shape = (len(example_ids), len(column_names))
-    _, example_column, name_column, score_column = content.columns
-    if content.num_rows != shape[0] * shape[1]:
-        raise ValueError(f"{content.num_rows} rows, expected {shape[0]} times {shape[1]}")
-    examples, names = (_decoded(column) for column in (example_column, name_column))
-    for (places, dictionary), axis, expected in ((examples, 0, example_ids), (names, 1, column_names)):
-        grid = places.reshape(shape)
-        first = grid.take(0, axis=1 - axis)
-        if (grid != np.expand_dims(first, 1 - axis)).any() or dictionary[first].tolist() != list(expected):
-            raise ValueError("rows are not in train order, or of other examples")
-    return score_column.to_numpy().reshape(shape)
+    num_columns = len(column_names)
+    scores = np.empty(len(example_ids) * num_columns, dtype=np.float32)
+    codes = [{name: place for place, name in enumerate(names)} for names in (example_ids, column_names)]
+    start = 0
+    for part in parts:
+        stop = start + part.num_rows
+        if stop > len(scores):
+            raise ValueError(f"{stop} rows or more, expected {len(example_ids)} times {num_columns}")
+        _, example_column, name_column, score_column = part.columns
+        expected = np.divmod(np.arange(start, stop), max(1, num_columns))
+        for column, code, places in zip((example_column, name_column), codes, expected, strict=True):
+            if (_codes(column, code) != places).any():
+                raise ValueError("rows are not in train order, or of other examples")
+        scores[start:stop] = score_column.to_numpy()
+        start = stop
+    if start != len(scores):
+        raise ValueError(f"{start} rows, expected {len(example_ids)} times {num_columns}")
+    return scores.reshape(len(example_ids), num_columns)
 
 
 def _encoded(places: np.ndarray, names: Names) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(places, pa.array(list(names), type=pa.string()))
 
 
-def _decoded(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's place in the array of distinct values, and these."""
+def _codes(column: pa.ChunkedArray, code: Mapping[str, int]) -> np.ndarray:
+    """Each row's value as its code, -1 where it has none."""
     whole = column.unify_dictionaries().combine_chunks()
-    return whole.indices.to_numpy(zero_copy_only=False), whole.dictionary.to_numpy(zero_copy_only=False)
+    of_values = np.array([code.get(value, -1) for value in whole.dictionary.to_pylist()], dtype=np.int64)
+    codes: np.ndarray = of_values[whole.indices.to_numpy(zero_copy_only=False)]
+    return codes

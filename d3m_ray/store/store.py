@@ -15,14 +15,16 @@ from d3m_ray.store.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from d3m_ray.store.experiments import Experiment, PlannedTrial, experiment_from_json, experiment_to_json, extended
 from d3m_ray.store.files import DamagedError, Files, StoreError
 from d3m_ray.store.format import read_format, record_format
-from d3m_ray.store.parquet import metadata_from_bytes, table_to_bytes
+from d3m_ray.store.parquet import metadata_from_bytes, parts_to_bytes, table_to_bytes
 from d3m_ray.store.preparations import Preparation, preparation_from_json, preparation_to_json
 from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
+    check_result,
     checked_name,
     find_damaged,
     is_name,
     key_of,
+    read_parts,
     read_result,
     result_file,
     result_files,
@@ -95,12 +97,10 @@ class Store:
         configuration: Mapping[str, Any],
         method: str,
     ) -> None:
-        """Store scores [N, S] of N train examples for S query sets (`scores`) or queries (`query_scores`).
-
-        As `write`, without a frame of N x S rows.
-        """
-        content = scores_to_rows(table, key, scores, example_ids, column_names)
-        self._files.put(result_file(table, key, method), table_to_bytes(content, configuration))
+        """Store scores [N, S] for S query sets (`scores`) or queries (`query_scores`), without a frame of N S rows."""
+        parts = scores_to_rows(table, key, scores, example_ids, column_names)
+        content = parts_to_bytes(table_spec(table).schema, parts, configuration)
+        self._files.put(result_file(table, key, method), content)
 
     def read(self, table: str, key: str, method: str | None = None) -> pd.DataFrame:
         """One result as written, with `method` as the last column where the table has methods.
@@ -112,11 +112,11 @@ class Store:
 
     def read_scores(self, table: str, key: str, example_ids: Names, column_names: Names, method: str) -> np.ndarray:
         """[N, S] float32 scores that `write_scores` stored for these examples and names. Raises as `read`."""
-        content = read_result(self._files, table, result_file(table, key, method))
+        path = result_file(table, key, method)
         try:
-            return scores_from_rows(content, example_ids, column_names)
+            return scores_from_rows(read_parts(self._files, table, path), example_ids, column_names)
         except ValueError as error:
-            raise self._files.damaged(result_file(table, key, method), error) from error
+            raise self._files.damaged(path, error) from error
 
     def read_all(
         self,
@@ -160,7 +160,7 @@ class Store:
     def has_whole(self, table: str, key: str, method: str | None, say: Say) -> bool:
         """Whether the result is stored and can be read. A damaged file is deleted, and said: to be recomputed."""
         path = result_file(table, key, method)
-        return self._is_whole(path, lambda: read_result(self._files, table, path), say)
+        return self._is_whole(path, lambda: check_result(self._files, table, path), say)
 
     def whole_keys(self, table: str, methods: Mapping[str, str | None], say: Say) -> set[str]:
         """Those of the keys, given with their methods, that `has_whole` holds for; many files are read in parallel."""

@@ -14,10 +14,10 @@ from d3m_ray.testing import check_method
 DRAWS_BY_POSITION = ("random", "ekfac", "kronfluence")
 SETTINGS = {name: TrakConfig(projection_dim=64) for name, method in METHODS.items() if method.settings == "trak"}
 LIMITS = {
-    "trak": {"trak.scores.GRADIENT_TOKENS": 30},
-    "gradcos": {"trak.scores.GRADIENT_TOKENS": 30},
+    "trak": {"shards.GRADIENT_TOKENS": 30},
+    "gradcos": {"shards.GRADIENT_TOKENS": 30},
     "embedding": {"similarity.FORWARD_TOKENS": 30},
-    "ekfac": {"ekfac.curvature.GRADIENT_TOKENS": 16, "ekfac.scores.EXAMPLES_AT_ONCE": 3}
+    "ekfac": {"shards.GRADIENT_TOKENS": 16, "ekfac.scores.EXAMPLES_AT_ONCE": 3}
     | {"ekfac.scores.BLOCK_BYTES": 60_000},  # two queries, by turns
     "traker": {"libraries.traker.BATCH_TOKENS": 30, "libraries.traker.MAX_SHARDS": 4},
     "kronfluence": {"libraries.kronfluence_margin.BATCH_EXAMPLES": 3, "libraries.kronfluence_margin.BATCH_TOKENS": 30}

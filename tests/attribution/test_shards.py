@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3m_ray.attribution.shards import MIN_SHARD_TOKENS, make_shards
+from d3m_ray.attribution.shards import GRADIENT_TOKENS, MIN_SHARD_TOKENS, gradient_batches, make_shards
 from d3m_ray.training.batching import TokenizedExamples
 
 LENGTHS = st.lists(st.integers(1, 3 * MIN_SHARD_TOKENS), max_size=40)
@@ -32,3 +32,21 @@ def test_shards_follow_from_the_lengths_alone_longest_first(lengths):
     shards = make_shards(_of_lengths(lengths))
     in_order = [lengths[position] for shard in shards for position in shard]
     assert in_order == sorted(lengths, reverse=True)
+
+
+@given(st.lists(st.integers(1, GRADIENT_TOKENS // 4), min_size=1, max_size=400))
+def test_gradient_batches_hold_every_example_once_none_much_larger_than_another(lengths):
+    of = np.array(lengths)
+    batches = list(gradient_batches(of))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(of)))
+    padded = [len(batch) * int(of[batch].max()) for batch in batches]
+    assert max(padded) <= 1.5 * GRADIENT_TOKENS + of.max()
+
+
+def test_no_gradient_batch_is_a_small_rest():
+    lengths = np.full(MIN_SHARD_TOKENS // 32 + 2, 32)
+    assert [len(batch) for batch in gradient_batches(lengths)] == [66, 64]
+
+
+def test_an_example_longer_than_a_batch_is_one():
+    assert [batch.tolist() for batch in gradient_batches(np.array([4, 9 * GRADIENT_TOKENS, 5]))] == [[1], [2, 0]]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from d3m_ray.attribution.query_sets import group_scores
+from d3m_ray.selection import alignment
 from d3m_ray.selection.alignment import group_alignment, group_weights, pseudo_groups
 from d3m_ray.selection.settings import AlignmentConfig
 
@@ -83,6 +84,14 @@ def by_components(scores: np.ndarray) -> np.ndarray:
     component = np.linalg.svd(centred.astype(np.float64), full_matrices=False)[0][:, 0]
     sides = component @ centred > 0
     return sides != sides[0]
+
+
+@pytest.mark.parametrize("entries", [1, 7 * 20, 10**6])
+def test_the_split_does_not_depend_on_how_many_rows_are_taken_at_once(entries, monkeypatch):
+    scores = planted()
+    expected = pseudo_groups(scores, LABELS)
+    monkeypatch.setattr(alignment, "BLOCK_ENTRIES", entries)
+    np.testing.assert_array_equal(pseudo_groups(scores, LABELS), expected)
 
 
 def test_planted_clusters_come_back_within_each_class():

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from pyarrow import fs
 from safetensors import safe_open
 
+from d3m_ray.store import score_rows
 from d3m_ray.store import store as store_module
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.files import Files, StoreError
 from d3m_ray.store.provenance import current_provenance, software
+from d3m_ray.store.score_rows import scores_from_rows, scores_to_rows
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES
 from d3m_ray.version import __version__
@@ -60,7 +62,7 @@ def store(tmp_path: Path) -> Store:
 ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     rows=st.lists(st.tuples(ANY_TEXT, ANY_TEXT, ANY_TEXT, st.integers(0, 2**62)), min_size=1, max_size=5),
     scores=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=6, max_size=6),
@@ -77,6 +79,27 @@ def test_any_text_and_number_comes_back_as_written(store: Store, rows: list[tupl
     names = [f"{number} {row[0]}" for number, row in enumerate(rows * 3)][:3]
     store.write_scores("scores", "k1", matrix, names, ["a", "b"], {}, "trak")
     np.testing.assert_array_equal(store.read_scores("scores", "k1", names, ["a", "b"], "trak"), matrix)
+
+
+@pytest.mark.parametrize("part_rows", [1, 7, 100])
+def test_scores_come_back_from_parts_of_any_size(store: Store, monkeypatch: pytest.MonkeyPatch, part_rows: int) -> None:
+    """Of whole examples as they are written, and cut anywhere as earlier versions wrote them."""
+    scores = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
+    ids, names = [f"train/{number}" for number in range(11)], ["x", "y", "z"]
+    monkeypatch.setattr(score_rows, "PART_ROWS", part_rows)
+    store.write_scores("query_scores", "k1", scores, ids, names, {}, "trak")
+    np.testing.assert_array_equal(store.read_scores("query_scores", "k1", ids, names, "trak"), scores)
+    assert store.has_whole("query_scores", "k1", "trak", print)
+    frame = store.read("query_scores", "k1", "trak")
+    np.testing.assert_array_equal(frame["score"].to_numpy().reshape(11, 3), scores)
+    rows = pa.concat_tables(scores_to_rows("scores", "k1", scores, ids, names)).unify_dictionaries().combine_chunks()
+    cut = [rows.slice(start, 4) for start in range(0, len(rows), 4)]
+    np.testing.assert_array_equal(scores_from_rows(cut, ids, names), scores)
+    for others in (ids[::-1], [*ids[:-1], "train/0"], ids[:-1], [*ids, "train/11"]):
+        with pytest.raises(ValueError, match=r"train order|rows"):
+            scores_from_rows(cut, others, names)
+    with pytest.raises(ValueError, match="train order"):
+        scores_from_rows(cut, ids, names[::-1])
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -20,19 +20,21 @@ from transformers import PreTrainedModel
 
 from d3m_ray.attribution.ekfac.fisher import drawn_labels, uniform_draws
 from d3m_ray.attribution.ekfac.layers import tracked_linears
-from d3m_ray.attribution.ekfac.linear_gradients import Caught, LinearGradients
+from d3m_ray.attribution.ekfac.linear_gradients import Caught, LinearGradients, where_gradients_are
+from d3m_ray.attribution.ekfac.second_moment import SecondMoment
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
-from d3m_ray.attribution.shards import make_shards
+from d3m_ray.attribution.shards import gradient_batches, make_shards
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.pool import WorkerPool
-from d3m_ray.training.batching import Batch, TokenizedExamples, budget_batches
+from d3m_ray.training.batching import Batch, TokenizedExamples
 from d3m_ray.training.precision import at_least_float32, default_device, product_dtype
 
-GRADIENT_TOKENS = 2048  # padded tokens of a gradient batch: activations of a small model stay in cache
 MAX_SHARDS = 32  # each sends back sums as large as the curvature itself
 
-SIDES = ("S", "A")  # output gradients and inputs
+Moment = tuple[str, tuple[str, ...]]
+"""What an uncentred covariance is of: "S" and a layer, its output gradients; "A" and the layers that read one input."""
+Moments = tuple[Moment, ...]
 
 Bases = tuple[np.ndarray, np.ndarray]
 """Of a layer: U_S [O, O] and U_A [I, I], eigenvectors in columns; float32, float64 where the precision is."""
@@ -92,11 +94,14 @@ def fit_curvature(
         return FisherStep(layers, uniform_draws(len(inputs.train), config.label_seed))
 
     shards = make_shards(inputs.train, MAX_SHARDS)
-    covariances = summed(pool.map(f"ekfac covariances, {of}", covariances_of_shard, pool.put(fisher()), shards))
-    names = sorted({name for name, _ in covariances})
-    names.sort(key=lambda name: -max(covariances[name, side].size for side in SIDES))  # the longest to solve first
-    pairs = [tuple(covariances.pop((name, side)) for side in SIDES) for name in names]
-    bases = dict(zip(names, pool.map(f"ekfac eigenbases, {of}", eigenbases_of_layer, None, pairs), strict=True))
+    moments = summed(pool.map(f"ekfac covariances, {of}", covariances_of_shard, pool.put(fisher()), shards))
+    sides = _sides_of_layers(moments)
+    to_solve = sorted({parts for both in sides.values() for parts in both})
+    to_solve.sort(key=lambda parts: -moments[parts[0]].size)  # the longest to solve first
+    covariances = [sum(moments[part] for part in parts) for parts in to_solve]
+    moments.clear()
+    solved = dict(zip(to_solve, pool.map(f"ekfac eigenbases, {of}", eigenbasis, None, covariances), strict=True))
+    bases = {name: (solved[of_outputs], solved[of_inputs]) for name, (of_outputs, of_inputs) in sides.items()}
     squaring = pool.put(SquaresStep(fisher(), bases))
     squares = summed(pool.map(f"ekfac eigenvalues, {of}", squares_of_shard, squaring, shards))
     return Curvature(bases, {name: total / len(inputs.train) for name, total in squares.items()})
@@ -114,20 +119,34 @@ def summed(results: Iterable[Mapping[Any, np.ndarray]]) -> dict[Any, np.ndarray]
     return totals
 
 
-def covariances_of_shard(step: FisherStep, positions: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-    """By layer, under "A" the [I, I] sum over unpadded tokens of a a^T, under "S" the [O, O] sum of g g^T."""
-    totals: dict[tuple[str, str], torch.Tensor] = {}
+def _sides_of_layers(moments: Mapping[Moment, np.ndarray]) -> dict[str, tuple[Moments, Moments]]:
+    """By layer the moments that its covariances S and A are the sums of; layers of one input have those of A in common.
 
-    def add(key: tuple[str, str], rows: torch.Tensor) -> None:
-        product = at_least_float32(rows.T @ rows)
-        totals[key] = totals[key].add_(product) if key in totals else product
+    There is one of A, unless layers read one input in some batches only.
+    """
+    layers = [layer for side, (layer, *_) in moments if side == "S"]
+    return {
+        layer: (
+            (("S", (layer,)),),
+            tuple((side, readers) for side, readers in moments if side == "A" and layer in readers),
+        )
+        for layer in layers
+    }
 
+
+def covariances_of_shard(step: FisherStep, positions: np.ndarray) -> dict[Moment, np.ndarray]:
+    """Of each layer's output gradients the [O, O] sum of g g^T, of each input the [I, I] sum of a a^T, over tokens."""
+    totals: dict[Moment, SecondMoment] = {}
     layers, _ = hooked(step.layers, lambda _: None)
     for batch, caught in _at_drawn_labels(step, positions, layers):
+        readers: dict[int, list[str]] = {}
         for name, (inputs, gradients) in caught.items():
-            add((name, "A"), _text_rows(inputs, batch))
-            add((name, "S"), _text_rows(gradients, batch))
-    return {key: total.cpu().numpy() for key, total in totals.items()}
+            readers.setdefault(id(inputs), []).append(name)
+            rows = _text_rows(gradients, batch)[None]
+            totals.setdefault(("S", (name,)), SecondMoment()).add(where_gradients_are(rows, rows)[1].flatten(0, 1))
+        for names in readers.values():
+            totals.setdefault(("A", tuple(names)), SecondMoment()).add(_text_rows(caught[names[0]][0], batch))
+    return {key: total.matrix().cpu().numpy() for key, total in totals.items()}
 
 
 def _text_rows(values: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -137,14 +156,11 @@ def _text_rows(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     return values[batch.attention_mask.bool()]
 
 
-def eigenbases_of_layer(_: None, covariances: Bases) -> Bases:
-    """U_S and U_A of a layer's [O, O] and [I, I] covariances: solved in float64, returned in their dtype."""
-    output_basis, input_basis = (
-        torch.linalg.eigh(torch.tensor(covariance, dtype=torch.float64, device=default_device())).eigenvectors
-        for covariance in covariances
-    )
-    dtype = covariances[0].dtype
-    return output_basis.cpu().numpy().astype(dtype), input_basis.cpu().numpy().astype(dtype)
+def eigenbasis(_: None, covariance: np.ndarray) -> np.ndarray:
+    """The eigenvectors, in columns, of a covariance: solved in float64, returned in its dtype."""
+    wide = torch.tensor(covariance, dtype=torch.float64, device=default_device())
+    basis: np.ndarray = torch.linalg.eigh(wide).eigenvectors.cpu().numpy().astype(covariance.dtype)
+    return basis
 
 
 def squares_of_shard(step: SquaresStep, positions: np.ndarray) -> dict[str, np.ndarray]:
@@ -152,14 +168,44 @@ def squares_of_shard(step: SquaresStep, positions: np.ndarray) -> dict[str, np.n
     layers, bases = with_bases(step.fisher.layers, step.bases)
     totals: dict[str, torch.Tensor] = {}
     for _, caught in _at_drawn_labels(step.fisher, positions, layers):
-        for name, (inputs, gradients) in caught.items():
-            output_basis, input_basis = bases[name]
-            for one_gradient, one_input in zip(gradients @ output_basis, inputs @ input_basis, strict=True):
-                product = at_least_float32(one_gradient.T @ one_input)  # one example's [O, I] stays in cache
-                if name not in totals:
-                    totals[name] = torch.zeros_like(product)
-                totals[name].addcmul_(product, product)
+        for name, inputs, gradients in rotated(caught, bases):
+            if name not in totals:
+                shape = gradients.shape[2], inputs.shape[2]
+                totals[name] = torch.zeros(
+                    shape, dtype=torch.promote_types(inputs.dtype, torch.float32), device=inputs.device
+                )
+            _add_squares(totals[name], inputs, gradients)
     return {name: total.cpu().numpy() for name, total in totals.items()}
+
+
+def _add_squares(total: torch.Tensor, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
+    """Add to [O, I] the squares of each example's sum_t gradients_t inputs_t^T, from [N, T, O] and [N, T, I]."""
+    if inputs.shape[1] == 1:  # squared term by term: one product sums over the examples
+        squares = [values.squeeze(1).to(total.dtype).square_() for values in (gradients, inputs)]
+        total.addmm_(squares[0].T, squares[1])
+        return
+    for one_gradient, one_input in zip(gradients, inputs, strict=True):
+        product = at_least_float32(one_gradient.T @ one_input)  # one example's [O, I] stays in cache
+        total.addcmul_(product, product)
+
+
+def rotated(
+    caught: Caught, bases: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """By layer its inputs [N, T, I] and output gradients [N, T, O] in the eigenbases; an input of several layers once.
+
+    Tokens without gradients may be missing.
+    """
+    last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # inputs, their basis, and one times the other
+    for name, (inputs, gradients) in caught.items():
+        output_basis, input_basis = bases[name]
+        some_inputs, some_gradients = where_gradients_are(inputs, gradients)
+        if some_inputs is not inputs:
+            yield name, some_inputs @ input_basis, some_gradients @ output_basis
+            continue
+        if last is None or last[0] is not inputs or last[1] is not input_basis:
+            last = inputs, input_basis, inputs @ input_basis
+        yield name, last[2], gradients @ output_basis
 
 
 def _at_drawn_labels(
@@ -178,15 +224,20 @@ def _at_drawn_labels(
 
 def batches_of(over: LayerPass, positions: np.ndarray, layers: LinearGradients) -> Iterator[tuple[np.ndarray, Batch]]:
     """The examples at these positions in padded batches, each with the places that its examples have there."""
-    for rows in budget_batches(over.examples.lengths[positions], GRADIENT_TOKENS):
+    for rows in gradient_batches(over.examples.lengths[positions]):
         yield rows, over.examples.batch(positions[rows], layers.model.device)
 
 
 def with_bases(
     over: LayerPass, bases: Mapping[str, Bases]
 ) -> tuple[LinearGradients, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """`hooked`, with the layers' eigenbases."""
-    return hooked(over, lambda tensor: {name: (tensor(u_s), tensor(u_a)) for name, (u_s, u_a) in bases.items()})
+    """`hooked`, with the layers' eigenbases; one that layers have in common is one tensor."""
+
+    def on_device(tensor: Callable[[np.ndarray], torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        tensors = {id(basis): tensor(basis) for both in bases.values() for basis in both}
+        return {name: (tensors[id(u_s)], tensors[id(u_a)]) for name, (u_s, u_a) in bases.items()}
+
+    return hooked(over, on_device)
 
 
 def hooked(

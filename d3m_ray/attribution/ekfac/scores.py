@@ -28,8 +28,10 @@ from d3m_ray.attribution.ekfac.curvature import (
     batches_of,
     fit_curvature,
     hooked,
+    rotated,
     with_bases,
 )
+from d3m_ray.attribution.ekfac.linear_gradients import where_gradients_are
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint
 from d3m_ray.attribution.scorers import Scorers
@@ -42,7 +44,7 @@ from d3m_ray.training.model import margin_slopes, margins_of
 from d3m_ray.training.precision import at_least_float32
 
 BLOCK_BYTES = 2**30  # of directions that train examples meet in one pass; each worker holds them
-EXAMPLES_AT_ONCE = 8  # train gradients [O, I] that are made and used while they are in cache
+EXAMPLES_AT_ONCE = 16  # train gradients [O, I] that are made and used while they are in cache
 
 
 def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
@@ -127,10 +129,9 @@ def direction_of_target(step: DirectionStep, target: np.ndarray) -> dict[str, np
         logits = layers.forward(batch)
         weights = target_slopes(margins_of(logits, batch.labels), step.query_target)
         slopes = weights[:, None] * margin_slopes(logits, batch.labels) / len(target)
-        for name, (inputs, gradients) in layers.backward(slopes).items():
-            output_basis, input_basis = bases[name]
-            rotated = (gradients @ output_basis).flatten(0, 1).T @ (inputs @ input_basis).flatten(0, 1)
-            totals[name] = totals.get(name, 0) + at_least_float32(rotated)
+        for name, inputs, gradients in rotated(layers.backward(slopes), bases):
+            product = at_least_float32(gradients.flatten(0, 1).T @ inputs.flatten(0, 1))
+            totals[name] = totals.get(name, 0) + product
     return {
         name: _solve(total, torch.tensor(step.damped[name], device=total.device), *bases[name])
         for name, total in totals.items()
@@ -138,11 +139,11 @@ def direction_of_target(step: DirectionStep, target: np.ndarray) -> dict[str, np
 
 
 def _solve(
-    rotated: torch.Tensor, damped: torch.Tensor, output_basis: torch.Tensor, input_basis: torch.Tensor
+    in_bases: torch.Tensor, damped: torch.Tensor, output_basis: torch.Tensor, input_basis: torch.Tensor
 ) -> np.ndarray:
     """[O * I]: a gradient [O, I] that is given in the eigenbases, solved, and back in the layer's own coordinates."""
     # Where no train example has a gradient there is no score: zero, as the limit of vanishing damping is.
-    solved = torch.where(damped > 0, rotated / damped, 0).to(output_basis.dtype)
+    solved = torch.where(damped > 0, in_bases / damped, 0).to(output_basis.dtype)
     return at_least_float32(output_basis @ solved @ input_basis.T).flatten().cpu().numpy()
 
 
@@ -162,6 +163,12 @@ def score_shard(step: ProductStep, positions: np.ndarray) -> np.ndarray:
 
 def _products(inputs: torch.Tensor, gradients: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """[N, K] of a layer: the gradient of each example in a batch times each direction [K, O * I]."""
+    inputs, gradients = where_gradients_are(inputs, gradients)
+    if inputs.shape[1] == 1:  # g^T D a for each direction D, without the outer products of g and a
+        num_outputs, num_inputs = gradients.shape[2], inputs.shape[2]
+        by_output = directions.view(-1, num_outputs, num_inputs).transpose(0, 1).flatten(1)
+        halves = (gradients.squeeze(1) @ by_output).view(len(inputs), -1, num_inputs)
+        return (at_least_float32(halves) * at_least_float32(inputs)).sum(dim=2)
     products = []
     for start in range(0, len(inputs), EXAMPLES_AT_ONCE):
         chosen = slice(start, start + EXAMPLES_AT_ONCE)

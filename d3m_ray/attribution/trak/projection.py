@@ -15,10 +15,12 @@ import torch
 class SignProjection:
     """A projection P with E[P^T P] = I, block by block over the parameters of a model.
 
-    A matrix parameter's block is the Kronecker product of a [k_out, O] and a [k_in, I] sign matrix, so that the
-    projected gradient of a linear layer needs only its inputs and output gradients (Choe et al. 2024,
-    arXiv 2405.13954, section 3.2); a vector parameter's block is a [d, D] sign matrix. Signs are +-1; all blocks share
-    the factor `scale` = 1 / sqrt(d), applied once to the sum. Inner products of projected gradients are unbiased.
+    A matrix parameter's block is `scale` = 1 / sqrt(d) times the Kronecker product of a [k_out, O] and a [k_in, I] sign
+    matrix, so that the projected gradient of a linear layer needs only its inputs and output gradients (Choe et al.
+    2024, arXiv 2405.13954, section 3.2). A vector parameter's block [d, D] has a single entry in each column, +-1
+    (feature hashing, Weinberger et al. 2009, arXiv 0902.2206), in rows that differ as long as there are others: inner
+    products of vectors of up to d entries are kept exactly, and to project is to add. Inner products of projected
+    gradients are unbiased, with the variance of dense sign matrices or less.
     """
 
     dim: int
@@ -36,8 +38,22 @@ class SignProjection:
 
     def signs(self, name: str, num_rows: int, num_columns: int) -> torch.Tensor:
         """[num_rows, num_columns] float32 entries +-1 that depend on the seed, the name and the shape alone."""
-        digest = hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-        bits = np.unpackbits(rng.integers(0, 256, size=-(-num_rows * num_columns // 8), dtype=np.uint8))
-        signs = bits[: num_rows * num_columns].astype(np.float32) * 2 - 1
+        signs = _signs(self._rng(name), num_rows * num_columns)
         return torch.from_numpy(signs.reshape(num_rows, num_columns))
+
+    def hashing(self, name: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The row of each entry of a vector, [size] int64 below d, and its sign there, [size] float32 +-1."""
+        rng = self._rng(name)
+        signs = _signs(rng, size)
+        rows = [rng.permutation(self.dim) for _ in range(-(-size // self.dim))]  # none twice before all were once
+        return torch.from_numpy(np.concatenate(rows)[:size]), torch.from_numpy(signs)
+
+    def _rng(self, name: str) -> np.random.Generator:
+        digest = hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def _signs(rng: np.random.Generator, size: int) -> np.ndarray:
+    """[size] float32 entries +-1."""
+    bits = np.unpackbits(rng.integers(0, 256, size=-(-size // 8), dtype=np.uint8))
+    return bits[:size].astype(np.float32) * 2 - 1

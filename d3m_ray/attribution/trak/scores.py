@@ -20,7 +20,7 @@ from scipy.special import expit
 
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPrecision
 from d3m_ray.attribution.scorers import Scorers
-from d3m_ray.attribution.shards import make_shards
+from d3m_ray.attribution.shards import gradient_batches, make_shards
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.attribution.trak.gradients import ProjectedGradients
 from d3m_ray.attribution.trak.projection import SignProjection
@@ -28,9 +28,7 @@ from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.pool import WorkerPool
 from d3m_ray.records import QueryTarget
-from d3m_ray.training.batching import TokenizedExamples, budget_batches
-
-GRADIENT_TOKENS = 2048  # padded tokens of a gradient batch: activations of a small model stay in cache
+from d3m_ray.training.batching import TokenizedExamples
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +113,7 @@ def project_shard(step: GradientStep, positions: np.ndarray) -> Features:
     dtype = np.float64 if step.precision == "float64" else np.float32
     gradients = np.zeros((len(positions), projection.dim), dtype=dtype)
     margins: np.ndarray = np.zeros(len(positions), dtype=dtype)
-    for batch in budget_batches(step.examples.lengths[positions], GRADIENT_TOKENS):
+    for batch in gradient_batches(step.examples.lengths[positions]):
         features, batch_margins = gradients_of(step.examples.batch(positions[batch], model.device))
         weighed = features * target_slopes(batch_margins, step.query_target)[:, None]
         gradients[batch] = weighed.cpu().numpy()

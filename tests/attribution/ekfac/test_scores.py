@@ -9,7 +9,6 @@ from scipy.special import expit
 from transformers.pytorch_utils import Conv1D
 
 from d3m_ray.attribution import shards
-from d3m_ray.attribution.ekfac import curvature
 from d3m_ray.attribution.ekfac import scores as ekfac
 from d3m_ray.attribution.ekfac.curvature import fit_curvature
 from d3m_ray.attribution.ekfac.fisher import drawn_labels, uniform_draws
@@ -192,7 +191,7 @@ def test_float32_shards_and_batches_differ_by_rounding_only(made_inputs, monkeyp
     whole = ekfac.score_groups(inputs, CONFIG, LocalPool())
     exact = ekfac.score_groups(dataclasses.replace(inputs, precision="float64"), CONFIG, LocalPool())
     monkeypatch.setattr(shards, "MIN_SHARD_TOKENS", 20)
-    monkeypatch.setattr(curvature, "GRADIENT_TOKENS", 16)
+    monkeypatch.setattr(shards, "GRADIENT_TOKENS", 16)
     in_parts = ekfac.score_groups(inputs, CONFIG, LocalPool())
     np.testing.assert_allclose(in_parts, whole, atol=1e-3 * np.abs(whole).max(), rtol=0)
     np.testing.assert_allclose(whole, exact, atol=1e-3 * np.abs(exact).max(), rtol=0)

@@ -29,10 +29,12 @@ def _projected_by_hand(model: nn.Module, name: str) -> torch.Tensor:
     layer = model.get_submodule(name)
     k_out, k_in = PROJECTION.factors
     if isinstance(layer, nn.LayerNorm) or type(layer).__name__.endswith("RMSNorm"):
-        weight, bias = (
-            PROJECTION.signs(f"{name}.{kind}", 36, layer.weight.numel()).double() for kind in ("weight", "bias")
-        )
-        return weight @ layer.weight.grad + (bias @ layer.bias.grad if getattr(layer, "bias", None) is not None else 0)
+        total = torch.zeros(36, dtype=torch.float64)
+        for kind, parameter in layer.named_parameters():
+            rows, signs = PROJECTION.hashing(f"{name}.{kind}", parameter.numel())
+            for row, sign, slope in zip(rows, signs, parameter.grad, strict=True):
+                total[row] += sign * slope
+        return total
     if isinstance(layer, nn.Embedding):
         gradient = layer.weight.grad.T
         right = PROJECTION.signs(f"{name}.in", k_in, layer.num_embeddings)
@@ -44,7 +46,7 @@ def _projected_by_hand(model: nn.Module, name: str) -> torch.Tensor:
         gradient = torch.cat(columns, dim=1)
         right = PROJECTION.signs(f"{name}.in", k_in, layer.in_features + 1)[:, : gradient.shape[1]]
     left = PROJECTION.signs(f"{name}.out", k_out, gradient.shape[0])
-    return (torch.kron(left.double(), right.double()) @ gradient.reshape(-1)).reshape(-1)
+    return (torch.kron(left.double(), right.double()) @ gradient.reshape(-1)).reshape(-1) / 6
 
 
 def _one_example_gradients(model, tokens) -> torch.Tensor:
@@ -56,7 +58,7 @@ def _one_example_gradients(model, tokens) -> torch.Tensor:
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         margins_of(logits, batch.labels).sum().backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
-        rows.append(sum(_projected_by_hand(model, name) for name in owners) / 6)
+        rows.append(sum(_projected_by_hand(model, name) for name in owners))
     return torch.stack(rows)
 
 
@@ -102,6 +104,18 @@ def test_bfloat16_gradients_point_the_same_way(tiny_base, made_tokens):
         features.append(ProjectedGradients(model, PROJECTION, precision)(batch)[0])
     assert features[1].dtype == torch.float32
     assert torch.cosine_similarity(*features, dim=1).min() > 0.995
+
+
+def test_a_layer_that_reads_another_tensor_than_at_first_is_still_projected_by_its_own(tiny_base, made_tokens):
+    """Which layers read one input together is found once, and held against every batch."""
+    pretrained, batch = tiny_base("bert"), made_tokens(num_examples=4).batch(np.arange(4))
+    model = _float64_model(pretrained)
+    gradients_of = ProjectedGradients(model, PROJECTION)
+    expected, _ = gradients_of(batch)
+    key = model.bert.encoder.layer[0].attention.self.key
+    key.register_forward_pre_hook(lambda _, args: (args[0].clone(),))
+    found, _ = gradients_of(batch)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_a_parameter_without_a_rule_is_refused(tiny_base):
