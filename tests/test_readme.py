@@ -41,7 +41,7 @@ TYPES = {
 }
 """What the page of the store calls Arrow's types."""
 FLAG = re.compile(r"(?<!\S)--[a-z][a-z0-9-]*")
-OF_A_PAGE = {"--length-power"}  # which the method of a page brings: test_documentation.py runs it
+OF_A_PAGE = {"--length-power", "--mild-most"}  # which plug-ins of a page bring: test_documentation.py runs them
 
 
 def tree_entries(readme: str) -> dict[str, str]:
