@@ -19,6 +19,7 @@ from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
 from d3m_ray.training.batching import TokenizedExamples
 from d3m_ray.training.fine_tuning import Fit, predict
+from d3m_ray.training.memory import let_go_with
 from d3m_ray.training.model import PretrainedModel, build_classifier
 from d3m_ray.training.precision import device_name, device_of
 from d3m_ray.training.recipes import ERM, RECIPES, FitInputs
@@ -227,6 +228,14 @@ def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: 
         "created_at": datetime.now(UTC),
     }
     context.store.write("failures", key, pd.DataFrame([row]), asdict(context.training), trial.method)
+
+
+def forget_model() -> None:
+    """Keep no model in this process: the next fit builds it again."""
+    _models.clear()
+
+
+let_go_with(forget_model)
 
 
 def _model_for(context: TrialContext) -> PreTrainedModel:
