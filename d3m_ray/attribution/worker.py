@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from d3m_ray.attribution.inputs import Checkpoint, ScoringPrecision
-from d3m_ray.training.memory import give_memory_back
+from d3m_ray.training.memory import give_memory_back, let_go_with
 from d3m_ray.training.model import build_classifier, load_weights
 from d3m_ray.training.precision import device_of
 
@@ -37,6 +37,9 @@ def loaded_model(
 def forget_models() -> None:
     """Keep no model: of one whose step was stopped half-way nobody knows what its hooks hold."""
     _kept.clear()
+
+
+let_go_with(forget_models)
 
 
 def _let_go() -> None:

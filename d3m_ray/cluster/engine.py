@@ -7,7 +7,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ import ray
 from ray._private import ray_constants
 from ray.experimental import internal_kv
 
+from d3m_ray.cluster.fleet import Fleet
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.cluster.sweep import run_fits
 from d3m_ray.errors import InputError
@@ -26,6 +27,7 @@ from d3m_ray.trials.trial import TrialContext
 from d3m_ray.waiting import Say, announced, say_plainly
 
 ANSWER_SECONDS = 10  # for a port to answer at all
+MOST_ASKED_FOR = 32  # workers beyond what a cluster has room for, for which its autoscaler may start machines
 NODE_SECONDS = 60  # for a machine of the cluster to run a task that takes no core
 HTTP2_SETTINGS = b"\x04"
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
@@ -50,7 +52,8 @@ def connected(execution: ExecutionConfig, store: Store, say: Say = say_plainly) 
             else:
                 _check_cluster_offers(execution, say)
         _check_every_node_sees(store, say)
-        yield RayEngine(execution, say)
+        with RayEngine(execution, say) as engine:
+            yield engine
     finally:
         if joined_here:
             ray.shutdown()
@@ -153,15 +156,15 @@ def _check_cluster_offers(execution: ExecutionConfig, say: Say) -> None:
         )
 
 
-def _may_grow(node_ids: Sequence[str]) -> bool:
-    """Whether the joined cluster has an autoscaler, or does not say.
+def _may_grow(node_ids: Sequence[str], where_unknown: bool = True) -> bool:
+    """Whether the joined cluster has an autoscaler; `where_unknown` if it does not say.
 
     On a cluster of machines that were started by hand Ray has one too, which only watches: it takes each machine for
     a type of its own, named after the machine's id.
     """
     status = json.loads(_autoscaling_status() or "{}")
     types = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
-    return not types or not {f"node_{node_id}" for node_id in node_ids}.issuperset(types)
+    return not {f"node_{node_id}" for node_id in node_ids}.issuperset(types) if types else where_unknown
 
 
 def _autoscaling_status() -> bytes | None:
@@ -194,29 +197,51 @@ def _check_every_node_sees(store: Store, say: Say) -> None:
 
 
 class RayEngine:
-    """Attribution on actors, fits under Ray Tune."""
+    """Attribution on the workers of a fleet, and fits under Ray Tune, on the same workers where both take as much.
+
+    Where a fit takes other GPUs than attribution, the workers of the one are ended when the other begins: they would
+    keep the cores and GPUs. Use it in a `with` block, which ends the workers.
+    """
 
     def __init__(self, execution: ExecutionConfig, say: Say = say_plainly) -> None:
         self._execution, self._say = execution, say
+        self._fleet: Fleet | None = None
 
-    def pool(self, on_progress: OnProgress) -> AbstractContextManager[WorkerPool]:
-        execution = self._execution
-        pool = RayPool(
-            execution.num_workers or self._default_num_workers(),
-            execution.cpus_per_trial,
-            execution.gpus_per_worker,
-            on_progress,
-            execution.max_wait_seconds,
-            self._say,
-        )
-        return cast(AbstractContextManager[WorkerPool], pool)
+    def __enter__(self) -> "RayEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fleet is not None:
+            self._fleet.end()
+            self._fleet = None
+
+    @contextmanager
+    def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:
+        gpus = self._execution.gpus_per_worker
+        num_workers = self._execution.num_workers or max(1, self._num_slots(gpus))
+        yield cast(WorkerPool, RayPool(self._fleet_of(gpus), num_workers, on_progress))
 
     def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
-        return run_fits(context, fits, on_fit, self._execution, self._say)
+        gpus = self._execution.gpus_per_trial
+        num_slots = self._num_slots(gpus)
+        if _may_grow([node["NodeID"] for node in ray.nodes() if node["Alive"]], where_unknown=num_slots == 0):
+            num_slots += MOST_ASKED_FOR
+        return run_fits(context, fits, on_fit, self._fleet_of(gpus), min(len(fits), max(1, num_slots)))
 
-    def _default_num_workers(self) -> int:
-        """As many as the cluster's GPUs, or cores, hold now; at least one, which an autoscaler makes room for."""
-        resources = ray.cluster_resources()
-        if self._execution.gpus_per_worker:
-            return max(1, int(resources.get("GPU", 0) / self._execution.gpus_per_worker))
-        return max(1, int(resources.get("CPU", 1) / self._execution.cpus_per_trial))
+    def _fleet_of(self, gpus: float) -> Fleet:
+        """The workers that take so many GPUs each."""
+        if self._fleet is not None and self._fleet.gpus_per_worker != gpus:
+            self._fleet.end()
+            self._fleet = None
+        if self._fleet is None:
+            execution = self._execution
+            self._fleet = Fleet(execution.cpus_per_trial, gpus, execution.max_wait_seconds, self._say)
+        return self._fleet
+
+    def _num_slots(self, gpus: float) -> int:
+        """Workers for which the machines of the cluster are large enough now, were nothing else on them."""
+        num_slots = 0
+        for offer in (node["Resources"] for node in ray.nodes() if node["Alive"]):
+            of_cpus = int(offer.get("CPU", 0) / self._execution.cpus_per_trial)
+            num_slots += min(of_cpus, int(offer.get("GPU", 0) / gpus)) if gpus else of_cpus
+        return num_slots

@@ -4,11 +4,8 @@ import logging
 import os
 import shutil
 import tempfile
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-
-import torch
 
 # Tune reads these when it is imported and when an experiment starts. The store is the record of what is done: Tune's
 # own loggers and frequent snapshots would only cost time (40 against 16 ms a trial).
@@ -18,56 +15,62 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.search import BasicVariantGenerator
 
-from d3m_ray.errors import RunError
-from d3m_ray.store.files import StoreError
-from d3m_ray.training.memory import give_memory_back
-from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up, reason, train_and_record
-from d3m_ray.trials.settings import ExecutionConfig
+from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
+from d3m_ray.cluster.fleet import Fleet, Room
+from d3m_ray.cluster.trainable import MAX_FAILURES, RETRIED, follow_fit
+from d3m_ray.errors import RunError, reason
+from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up
 from d3m_ray.trials.trial import TrialContext
-from d3m_ray.waiting import Patience, Say
 
-ENDED = "ended"  # the metric that every fit reports
-ERROR, TRACE = "error", "trace"  # the metrics of a fit that would fail again
-MAX_FAILURES = 2  # times that a fit is tried again whose failure may pass, before its error is recorded
-# What another try may not meet: a store or network out of reach, memory that others held. A CUDA error besides leaves
-# its process of no use, which must end. All else, a loss that diverges or a wrong shape, would come again.
-PASSING = (OSError, StoreError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+NEXT_TO_NOTHING = {
+    "cpu": 0.0,
+    "memory": 1.0,
+}  # of a trial: its worker takes the core. Tune wants an amount of something
 
 
 def run_fits(
-    context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit, execution: ExecutionConfig, say: Say
+    context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit, fleet: Fleet, num_workers: int
 ) -> list[FailedFit]:
-    """Train the fits and record their trials; those that failed for good. See `Engine.run_fits`.
+    """Train the fits on so many workers and record their trials; those that failed for good. See `Engine.run_fits`.
 
     Raises KeyboardInterrupt where the user stopped it: what was in flight is lost, what was done is stored. Raises
     RunError where the cluster had no room for any fit for too long.
     """
-    cpus_per_trial, gpus_per_trial = execution.cpus_per_trial, execution.gpus_per_trial
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    scratch = tempfile.mkdtemp(prefix="d3m_ray_tune_")
-    patience = Patience(
+    fleet.grow(num_workers)
+    shared = fleet.put_once(context)
+    calls = [[ray.put((shared, planned))] for planned in fits]
+    ray.get(fleet.dispatcher.expect.remote(calls, min(num_workers, len(fits))))
+    room = fleet.room(
         "the cluster to start a worker for the fits",
         "where there is room that takes up to a minute; "
-        f"each takes {cpus_per_trial:g} CPU and {gpus_per_trial:g} GPU of one machine: --cpus-per-trial and "
-        "--gpus-per-trial say how much",
-        execution.max_wait_seconds,
-        say,
+        f"each takes {fleet.cpus_per_worker:g} CPU and {fleet.gpus_per_worker:g} GPU of one machine: --cpus-per-trial "
+        "and --gpus-per-trial say how much",
     )
-    watcher = _Watcher(on_fit, fits, patience)
-    trainable = tune.with_parameters(retrain, context=context, fits=tuple(fits), num_threads=cpus_per_trial)
+    # Listed, and no grid: of a grid Tune copies all values for each trial.
+    points = [{"fit": _trial_config(number, planned)} for number, planned in enumerate(fits)]
+    watcher = _Watcher(on_fit, fits, room)
+    scratch = tempfile.mkdtemp(prefix="d3m_ray_tune_")
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
-        param_space={"fit": tune.grid_search(list(range(len(fits))))},
-        tune_config=tune.TuneConfig(reuse_actors=True, trial_name_creator=lambda trial: _trial_name(trial, fits)),
+        tune.with_resources(tune.with_parameters(follow_fit, dispatcher=fleet.dispatcher), NEXT_TO_NOTHING),
+        param_space={"fit": {"number": 0, "name": ""}},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            num_samples=len(fits),
+            search_alg=BasicVariantGenerator(points_to_evaluate=points, max_concurrent=num_workers),
+            trial_name_creator=_trial_name,
+        ),
         run_config=tune.RunConfig(
             name=context.experiment,
             storage_path=scratch,
             verbose=0,
             callbacks=[watcher],
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),  # of the process that waits, or its machine
         ),
     )
     try:
@@ -81,25 +84,18 @@ def run_fits(
     return _settle(context, fits, results)
 
 
-def retrain(config: dict[str, int], context: TrialContext, fits: Sequence[PlannedFit], num_threads: int) -> None:
-    """The trainable: one fit and its trials, in a worker process that keeps its model for the next."""
-    torch.set_num_threads(num_threads)
-    told: dict[str, Any] = {ENDED: 1}  # Tune says something aloud of an empty result
-    try:
-        val_wga = train_and_record(context, fits[config["fit"]])
-        told |= {} if val_wga is None else {"val_wga": val_wga}
-    except PASSING:
-        raise  # Tune tries again, in a new process
-    except Exception as error:
-        told |= {ERROR: reason(error), TRACE: traceback.format_exc()}
-    give_memory_back()
-    tune.report(told)
-
-
-def _trial_name(trial: Trial, fits: Sequence[PlannedFit]) -> str:
-    planned = fits[trial.config["fit"]]
+def _trial_config(number: int, planned: PlannedFit) -> dict[str, Any]:
+    """What a trial knows of its fit. Tune writes it several times for each: it is small."""
     names = [f"{t.method}-{t.num_removed}-seed{t.seed}" for t in planned.trials[:1]]
-    return (names or [f"checkpoint-seed{planned.fit.seed}"])[0]
+    return {"number": number, "name": (names or [f"checkpoint-seed{planned.fit.seed}"])[0]}
+
+
+def _trial_name(trial: Trial) -> str:
+    return str(trial.config["fit"]["name"])
+
+
+def _number(config: Mapping[str, Any] | None) -> int:
+    return int((config or {})["fit"]["number"])
 
 
 def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.ResultGrid) -> list[FailedFit]:
@@ -109,9 +105,9 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
     for result in (results[index] for index in range(len(results))):
         if result.error is not None:
             trace = str(getattr(result.error, "traceback_str", result.error))
-            failed.append(give_up(context, fits[(result.config or {})["fit"]], reason(result.error), trace))
+            failed.append(give_up(context, fits[_number(result.config)], reason(result.error), trace))
         elif result.metrics and ERROR in result.metrics:
-            fit = fits[(result.config or {})["fit"]]
+            fit = fits[_number(result.config)]
             failed.append(give_up(context, fit, result.metrics[ERROR], result.metrics[TRACE]))
         elif result.metrics and ENDED in result.metrics:
             num_ended += 1
@@ -123,32 +119,34 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
 class _Watcher(tune.Callback):
     """Tells the display what Tune does. Tune pickles callbacks, and a display does not pickle: it stays behind."""
 
-    def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit], patience: Patience) -> None:
+    def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit], room: Room) -> None:
         self._on_fit = on_fit
         self._num_trials = [len(planned.trials) for planned in fits]
-        self._patience: Patience | None = patience
+        self._room: Room | None = room
         self.given_up: RunError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_on_fit": _say_nothing, "_patience": None}
+        return vars(self) | {"_on_fit": _say_nothing, "_room": None}
 
     def _event(self, state: Literal["started", "retried", "done", "failed"], trial: Trial) -> FitEvent:
-        return FitEvent(state, self._num_trials[trial.config["fit"]], (trial.last_result or {}).get("val_wga"))
+        return FitEvent(state, self._num_trials[_number(trial.config)], (trial.last_result or {}).get("val_wga"))
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        if self._patience is None:
+        if self._room is None:
             return
-        if all(trial.status != Trial.RUNNING for trial in trials) and any(t.status == Trial.PENDING for t in trials):
-            try:
-                self._patience.spend()
-            except RunError as error:
-                self.given_up = error
-                raise
-        else:
-            self._patience.renew()
+        try:
+            self._room.look()
+        except RunError as error:
+            self.given_up = error
+            raise
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._on_fit(self._event("started", trial))
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: Any, **info: Any) -> None:
+        if RETRIED in result:
+            self._on_fit(self._event("retried", trial))
+            self._on_fit(self._event("started", trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._on_fit(self._event("failed" if ERROR in (trial.last_result or {}) else "done", trial))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from d3m_ray.errors import RunError
+from d3m_ray.errors import RunError, reason
 from d3m_ray.experiment.failures import Unscored, lost_base_models
 from d3m_ray.experiment.keys import attribution_method, checkpoint_keys
 from d3m_ray.experiment.plan import alignment_names, floors_of
@@ -17,7 +17,7 @@ from d3m_ray.metrics.groups import cell_losses
 from d3m_ray.records import cells_of
 from d3m_ray.selection.arms import ARMS, Evidence
 from d3m_ray.store.files import StoreError
-from d3m_ray.trials.engine import FailedFit, PlannedFit, reason
+from d3m_ray.trials.engine import FailedFit, PlannedFit
 from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial
 from d3m_ray.wording import counted
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, Protocol
 
+from d3m_ray.errors import reason
 from d3m_ray.pool import LocalPool, OnProgress, WorkerPool
 from d3m_ray.trials.trial import FitSpec, TrialContext, TrialSpec, record_failure, record_trial, run_fit
 
@@ -38,8 +39,6 @@ class FailedFit:
     """In one line."""
     trace: str = ""
 
-
-MAX_REASON_CHARACTERS = 1000  # of a line; the traceback has all of it
 
 OnFit = Callable[[FitEvent], None]
 
@@ -95,18 +94,6 @@ class EngineOnDemand:
 
     def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
         return self._engine().run_fits(context, fits, on_fit) if fits else []
-
-
-def reason(error: BaseException) -> str:
-    """Why something failed, in one line: the kind of the error and the first line of what it says.
-
-    An error of another process comes wrapped, with the error itself as its `cause`.
-    """
-    error = getattr(error, "cause", None) or error
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    if len(said) > MAX_REASON_CHARACTERS:  # some say the values that they were given, whole
-        said = f"{said[:MAX_REASON_CHARACTERS]}..."
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def give_up(context: TrialContext, planned: PlannedFit, error: str, trace: str) -> FailedFit:

@@ -17,6 +17,7 @@ from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import DeviceKind, Examples, Predictions, Splits
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
+from d3m_ray.training.memory import let_go_with
 from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.registry import ERM, RECIPES, Recipe
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
@@ -246,6 +247,14 @@ def _write_failure(context: TrialContext, key: str, trial: PlannedTrial, error: 
         "created_at": datetime.now(UTC),
     }
     context.store.write("failures", key, pd.DataFrame([row]), asdict(context.training), trial.method)
+
+
+def forget_model() -> None:
+    """Keep no model in this process: the next fit builds it again."""
+    _models.clear()
+
+
+let_go_with(forget_model)
 
 
 def _model_for(context: TrialContext) -> "PreTrainedModel":

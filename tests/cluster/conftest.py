@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from d3m_ray.cluster.fleet import Fleet
+
 
 @pytest.fixture(scope="module")
 def small_cluster() -> Iterator[None]:
@@ -12,3 +14,11 @@ def small_cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def fleet(small_cluster: None) -> Iterator[Fleet]:
+    """Workers of one core each, kept over the tests of a file."""
+    fleet = Fleet()
+    yield fleet
+    fleet.end()

@@ -122,3 +122,60 @@ def test_what_no_machine_has_is_refused_where_none_can_come(started, monkeypatch
 @pytest.mark.usefixtures("small_cluster")
 def test_ray_itself_answers():
     assert engine._answers(ray.get_runtime_context().gcs_address)
+
+
+class MadeUpFleet:
+    """In place of a fleet: what was started and ended."""
+
+    def __init__(self, log: list[str], cpus_per_worker: int, gpus_per_worker: float, *_: object) -> None:
+        self._log, self.gpus_per_worker = log, gpus_per_worker
+        self._name = f"{cpus_per_worker} CPU and {gpus_per_worker:g} GPU"
+        log.append(f"started: {self._name}")
+
+    def end(self) -> None:
+        self._log.append(f"ended: {self._name}")
+
+
+def use(monkeypatch: pytest.MonkeyPatch, execution: ExecutionConfig, num_fits: int) -> list[str]:
+    """What an engine does for fits, attribution, fits, on machines of 8 CPUs with 2 GPUs and of 5 CPUs."""
+    log: list[str] = []
+    offers = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 5.0}]
+    nodes = [{"NodeID": str(i), "Alive": True, "Resources": offer} for i, offer in enumerate(offers)]
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"NodeID": "gone", "Alive": False, "Resources": {"CPU": 64.0}}])
+    monkeypatch.setattr(engine, "Fleet", lambda *arguments: MadeUpFleet(log, *arguments))
+    monkeypatch.setattr(
+        engine, "run_fits", lambda context, fits, on_fit, fleet, number: log.append(f"{number} for fits")
+    )
+    monkeypatch.setattr(engine, "RayPool", lambda fleet, number, on_progress: log.append(f"{number} for attribution"))
+    with engine.RayEngine(execution) as used:
+        used.run_fits(None, [None] * num_fits, None)
+        with used.pool(None):
+            pass
+        used.run_fits(None, [None] * num_fits, None)
+    return log
+
+
+def test_workers_are_kept_over_the_stages(monkeypatch):
+    monkeypatch.setattr(engine, "_autoscaling_status", lambda: None)
+    assert use(monkeypatch, ExecutionConfig(cpus_per_trial=3), num_fits=50) == [
+        "started: 3 CPU and 0 GPU",
+        *("3 for fits", "3 for attribution", "3 for fits"),
+        "ended: 3 CPU and 0 GPU",
+    ]
+
+
+def test_workers_of_other_gpus_give_place(monkeypatch):
+    monkeypatch.setattr(engine, "_autoscaling_status", lambda: None)
+    execution = ExecutionConfig(gpus_per_trial=0.25, gpus_per_worker=1)
+    assert use(monkeypatch, execution, num_fits=6) == [
+        *("started: 1 CPU and 0.25 GPU", "6 for fits", "ended: 1 CPU and 0.25 GPU"),
+        *("started: 1 CPU and 1 GPU", "2 for attribution", "ended: 1 CPU and 1 GPU"),
+        *("started: 1 CPU and 0.25 GPU", "6 for fits", "ended: 1 CPU and 0.25 GPU"),
+    ]
+
+
+def test_a_cluster_that_may_grow_is_asked_for_more(monkeypatch):
+    monkeypatch.setattr(engine, "_autoscaling_status", lambda: REPORTS["ray up"])
+    assert f"{13 + engine.MOST_ASKED_FOR} for fits" in use(monkeypatch, ExecutionConfig(), num_fits=1000)
+    monkeypatch.setattr(engine, "_autoscaling_status", lambda: '{"autoscaler_report": {"active_nodes": {"node_0": 1}}}')
+    assert "13 for fits" in use(monkeypatch, ExecutionConfig(), num_fits=1000)

@@ -1,9 +1,10 @@
 """Actors give what this process gives, to the bit, for any number of them, also when one dies."""
 
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,13 @@ from d3m_ray.attribution.libraries import kronfluence, traker
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
+from d3m_ray.cluster.fleet import Fleet
 from d3m_ray.cluster.pool import RayPool
-from d3m_ray.errors import RunError
+from d3m_ray.errors import RunError, reason
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.fine_tuning import fine_tune
 from d3m_ray.training.model import build_classifier
 from d3m_ray.training.settings import TrainingConfig
-from d3m_ray.trials.engine import reason
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_cluster")]
 
@@ -49,45 +50,65 @@ def die_once(shared: Path, shard: int) -> int:
     return 10 * shard
 
 
-def test_results_come_in_the_order_of_the_shards():
+def process_of(shared: None, shard: int) -> int:
+    time.sleep(0.1)
+    return os.getpid()
+
+
+def span_of(shared: None, shard: int) -> tuple[float, float]:
+    start = time.monotonic()
+    time.sleep(0.05)
+    return start, time.monotonic()
+
+
+def test_results_come_in_the_order_of_the_shards(fleet):
     seen = []
-    with RayPool(2, on_progress=lambda *event: seen.append(event)) as pool:
-        assert list(pool.map("adding", add, pool.put(100), range(7), range(7))) == [100 + i * i for i in range(7)]
-        kept = pool.map_kept("keeping", add, pool.put(0), range(3), [2, 2, 2])
-        assert list(pool.map("adding", add, pool.put(1), kept, kept)) == [1, 5, 17]
+    pool = RayPool(fleet, 2, on_progress=lambda *event: seen.append(event))
+    assert list(pool.map("adding", add, pool.put(100), range(7), range(7))) == [100 + i * i for i in range(7)]
+    kept = pool.map_kept("keeping", add, pool.put(0), range(3), [2, 2, 2])
+    assert list(pool.map("adding", add, pool.put(1), kept, kept)) == [1, 5, 17]
     assert seen[:7] == [("adding", done, 7) for done in range(1, 8)]
 
 
-def test_a_step_that_fails_says_its_own_error():
-    with RayPool(2) as pool, pytest.raises(KeyError, match="shard 3") as failed:
-        list(pool.map("refusing", refuse, None, range(6)))
+def test_a_step_that_fails_says_its_own_error_and_its_process_is_replaced(fleet):
+    pool = RayPool(fleet, 1)
+    (before,) = pool.map("looking", process_of, None, [0])
+    with pytest.raises(KeyError, match="shard 3") as failed:
+        list(pool.map("refusing", refuse, None, range(4)))
     assert reason(failed.value) == "KeyError: 'shard 3'"
+    (after,) = pool.map("looking", process_of, None, [0])
+    assert after != before
 
 
-def test_the_shard_of_a_dead_worker_is_run_again(tmp_path):
-    with RayPool(2) as pool:
-        assert list(pool.map("dying", die_once, tmp_path, range(5))) == [0, 10, 20, 30, 40]
+def test_the_shard_of_a_dead_worker_is_run_again(fleet, tmp_path):
+    assert list(RayPool(fleet, 2).map("dying", die_once, tmp_path, range(5))) == [0, 10, 20, 30, 40]
     assert (tmp_path / "died-2").exists()
 
 
-def test_workers_that_find_no_room_take_no_shard():
-    with RayPool(4) as pool:
-        assert list(pool.map("adding", add, pool.put(100), range(20), range(20))) == [100 + i * i for i in range(20)]
+def test_workers_outlive_a_pool_and_find_no_more_room_than_there_is(fleet):
+    """Of four two find room; a pool of one uses one at a time; a pool after it uses the same processes."""
+    of_four: set[int] = set()
+    while len(of_four) < 2:  # until both have begun
+        of_four |= set(RayPool(fleet, 4).map("looking", process_of, None, range(4)))
+    spans = sorted(RayPool(fleet, 1).map("looking", span_of, None, range(8)))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    assert set(RayPool(fleet, 2).map("looking", process_of, None, range(8))) == of_four
+    assert len(of_four) == 2
 
 
 def test_a_pool_that_finds_no_room_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(waiting, "NOTICE_SECONDS", 1.0)
     said: list[str] = []
-    nowhere = RayPool(1, gpus_per_worker=1, max_wait_seconds=3, say=said.append)
-    with nowhere as pool, pytest.raises(RunError, match=r"waited \d s .* to start one of 1 attribution workers"):
-        list(pool.map("adding", add, 0, range(3), range(3)))
+    nowhere = Fleet(gpus_per_worker=1, max_wait_seconds=3, say=said.append)
+    with pytest.raises(RunError, match=r"waited \d s .* to start one of 1 attribution workers"):
+        list(RayPool(nowhere, 1).map("adding", add, 0, range(3), range(3)))
+    nowhere.end()
     assert said[0].startswith("waiting for the cluster to start one of 1 attribution workers, 1 s so far, 3 at most")
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def pool(request, small_cluster) -> Iterator[RayPool]:
-    with RayPool(request.param) as pool:
-        yield pool
+@pytest.fixture(params=[1, 2])
+def pool(request, fleet) -> RayPool:
+    return RayPool(fleet, request.param)
 
 
 @pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")

@@ -2,14 +2,17 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ray import cloudpickle
 
 from d3m_ray import waiting
 from d3m_ray.attribution.trak.settings import TrakConfig
@@ -25,9 +28,10 @@ from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import FitEvent, LocalEngine, PlannedFit
 from d3m_ray.trials.settings import ExecutionConfig
-from d3m_ray.trials.trial import plan_trial
+from d3m_ray.trials.trial import FitSpec, plan_trial
 
 pytestmark = pytest.mark.slow
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ExperimentConfig(
     corpus=Planted(num_train=160, num_val=40, num_test=40),
@@ -43,9 +47,10 @@ SMALL = ExperimentConfig(
 @pytest.mark.usefixtures("small_cluster")
 def test_ray_and_this_process_give_equal_results(tmp_path, assert_same_results):
     stores = [Store(tmp_path / "local"), Store(tmp_path / "ray")]
-    for store, engine in zip(stores, (LocalEngine(), RayEngine(SMALL.execution)), strict=True):
-        with Progress() as progress:
-            assert run_experiment(prepare(SMALL, store, progress), engine, progress).failed == []
+    with RayEngine(SMALL.execution) as on_ray:
+        for store, engine in zip(stores, (LocalEngine(), on_ray), strict=True):
+            with Progress() as progress:
+                assert run_experiment(prepare(SMALL, store, progress), engine, progress).failed == []
     assert_same_results(*stores)
 
 
@@ -62,7 +67,8 @@ def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_pa
     (tmp_path / "fits" / f"{trials[1].fit.fit_key}.parquet").mkdir(parents=True)
     events: list[FitEvent] = []
     planned = [PlannedFit(trial.fit, (trial,)) for trial in trials]
-    failed = RayEngine(SMALL.execution).run_fits(context, planned, events.append)
+    with RayEngine(SMALL.execution) as engine:
+        failed = engine.run_fits(context, planned, events.append)
     assert [failure.fit_key for failure in failed] == [trial.fit.fit_key for trial in trials[:2]]
     assert failed[0].error.startswith("ValueError: fine-tuning takes at least one train example")
     assert failed[1].error.startswith(("IsADirectoryError: ", "StoreError: "))
@@ -75,6 +81,37 @@ def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_pa
     assert all(event.val_wga is not None for event in events if event.state == "done")
 
 
+@dataclass(frozen=True)
+class SaysWhere:
+    """In place of a context: a fit ends by saying which process it ran in, and the first of all dies."""
+
+    marker: Path
+    experiment: str = "where"
+
+    @property
+    def model_hash(self) -> str:
+        if not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError(os.getpid())
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_workers_are_kept_from_stage_to_stage_and_one_that_dies_is_replaced(tmp_path):
+    fits = [PlannedFit(FitSpec(f"fit {seed}", np.arange(seed), seed), ()) for seed in range(6)]
+    events: list[str] = []
+    with RayEngine(SMALL.execution) as engine:
+        stages = [
+            engine.run_fits(SaysWhere(tmp_path / "died"), fits, lambda event: events.append(event.state)) for _ in "ab"
+        ]
+    assert [[failure.fit_key for failure in failed] for failed in stages] == [[fit.fit.fit_key for fit in fits]] * 2
+    first, second = ({failure.error for failure in failed} for failed in stages)
+    assert all(re.fullmatch(r"ValueError: \d+", error) for error in first | second)
+    assert first & second, "the same processes"
+    assert len(first | second) <= 3, "two, and the one in place of the dead one"
+    assert (events.count("retried"), events.count("failed")) == (1, 12)
+
+
 @pytest.mark.usefixtures("small_cluster")
 def test_fits_that_find_no_room_are_not_waited_for_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(waiting, "NOTICE_SECONDS", 1.0)
@@ -82,8 +119,9 @@ def test_fits_that_find_no_room_are_not_waited_for_for_ever(tmp_path, monkeypatc
     context = make_context(SMALL, load_splits(SMALL.corpus), Store(tmp_path))
     trial = plan_trial(context, "random", np.arange(10), seed=0)
     said: list[str] = []
-    with pytest.raises(RunError, match=r"waited \d s .* for the cluster to start a worker for the fits"):
-        RayEngine(execution, said.append).run_fits(context, [PlannedFit(trial.fit, (trial,))], lambda event: None)
+    waited = pytest.raises(RunError, match=r"waited \d s .* for the cluster to start a worker for the fits")
+    with waited, RayEngine(execution, said.append) as engine:
+        engine.run_fits(context, [PlannedFit(trial.fit, (trial,))], lambda event: None)
     assert said[0].startswith("waiting for the cluster to start a worker for the fits, 1 s so far, 2 at most")
 
 

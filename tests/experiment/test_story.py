@@ -15,7 +15,7 @@ from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.planted import Planted
-from d3m_ray.errors import InputError
+from d3m_ray.errors import InputError, reason
 from d3m_ray.experiment import scoring
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.failures import Unscored, told
@@ -26,7 +26,7 @@ from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials import engine as engine_module
-from d3m_ray.trials.engine import FailedFit, LocalEngine, reason
+from d3m_ray.trials.engine import FailedFit, LocalEngine
 from d3m_ray.trials.settings import ExecutionConfig
 
 SMALL = ExperimentConfig(

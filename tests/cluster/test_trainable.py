@@ -1,0 +1,64 @@
+"""A trial reports what its fit's worker tells, asks again where that may help, and never raises."""
+
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from d3m_ray.cluster import trainable
+from d3m_ray.cluster.trainable import follow_fit
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(trainable.tune, "report", told.append)
+    return told
+
+
+class Answers:
+    """In place of the dispatcher's handle: what is asked is noted, the answers come one after the other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Any) -> None:
+        self.asked: list[int] = []
+        self.fit = self
+        waiting = iter(answers)
+
+        def get(_: None) -> Any:
+            answer = next(waiting)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(trainable.ray, "get", get)
+
+    def remote(self, number: int) -> None:
+        self.asked.append(number)
+
+
+def wrapped(error: Exception) -> RayTaskError:
+    """As it arrives: the worker's error, inside that of the dispatcher."""
+    inner = RayTaskError("fit", "where it failed", error).as_instanceof_cause()
+    return RayTaskError("Dispatcher.fit", "the dispatcher", inner).as_instanceof_cause()
+
+
+CONFIG = {"fit": {"number": 3, "name": "random-10-seed0"}}
+
+
+def test_what_the_worker_tells_is_reported_once(reported, monkeypatch):
+    answers = Answers(monkeypatch, {"ended": 1, "val_wga": 0.5})
+    follow_fit(CONFIG, answers)
+    assert reported == [{"ended": 1, "val_wga": 0.5}]
+    assert answers.asked == [3]
+
+
+def test_what_may_pass_is_tried_again(reported, monkeypatch):
+    follow_fit(CONFIG, Answers(monkeypatch, wrapped(OSError("away")), ActorDiedError(), {"ended": 1}))
+    assert reported == [{"retried": 1}, {"retried": 1}, {"ended": 1}]
+
+
+def test_the_error_of_the_last_try_is_that_of_the_worker(reported, monkeypatch):
+    follow_fit(CONFIG, Answers(monkeypatch, *[wrapped(OSError("away"))] * 3))
+    assert [*map(list, reported)] == [["retried"], ["retried"], ["ended", "error", "trace"]]
+    assert reported[-1]["error"] == "OSError: away"
+    assert "where it failed" in reported[-1]["trace"]

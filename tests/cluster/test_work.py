@@ -1,0 +1,83 @@
+"""What a worker process does with an error, and what it keeps between fits and shards."""
+
+import gc
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from d3m_ray.attribution import worker
+from d3m_ray.cluster import work
+from d3m_ray.cluster.work import PASSING, Work
+from d3m_ray.training.memory import keep_what_is_loaded, let_go_of_models
+from d3m_ray.trials import trial
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Work:
+    monkeypatch.setattr(work, "keep_what_is_loaded", lambda: None)  # of the test's own process nothing is frozen
+    return Work(torch.get_num_threads())
+
+
+def test_a_fit_that_would_fail_again_tells_its_error(process, monkeypatch):
+    monkeypatch.setattr(work, "train_and_record", lambda context, planned: planned / 0)
+    told = process.fit("the context", 1)
+    assert told["ended"] == 1
+    assert told["error"] == "ZeroDivisionError: division by zero"
+    assert "Traceback" in told["trace"]
+
+
+@pytest.mark.parametrize("error", PASSING)
+def test_what_may_pass_is_raised(error, process, monkeypatch):
+    def fail(context: object, planned: object) -> None:
+        raise error("for now")
+
+    monkeypatch.setattr(work, "train_and_record", fail)
+    with pytest.raises(error):
+        process.fit("the context", 1)
+
+
+def test_a_fit_tells_its_val_wga_where_it_answers_a_trial(process, monkeypatch):
+    monkeypatch.setattr(work, "train_and_record", lambda context, planned: planned)
+    assert process.fit("the context", 0.25) == {"ended": 1, "val_wga": 0.25}
+    assert process.fit("the context", None) == {"ended": 1}
+
+
+def test_fits_and_shards_give_place_to_each_other(process, monkeypatch):
+    monkeypatch.setattr(work, "train_and_record", lambda context, planned: None)
+    let_go: list[str] = []
+    monkeypatch.setattr(work, "let_go_of_models", lambda: let_go.append("a model"))
+    for _ in "ab":
+        process.shard(lambda shared: None, 0, ())
+    assert let_go == []
+    for _ in "ab":
+        process.fit("the context", 1)
+    assert len(let_go) == 1
+    process.shard(lambda shared: None, 0, ())
+    assert len(let_go) == 2
+
+
+def test_no_kind_of_work_keeps_a_model_once_it_is_let_go(monkeypatch):
+    kept = {"a model": (None, None)}
+    monkeypatch.setattr(worker, "_kept", dict(kept))
+    monkeypatch.setattr(trial, "_models", dict(kept))
+    let_go_of_models()
+    assert worker._kept == trial._models == {}
+
+
+def test_what_calls_share_is_read_once(process, monkeypatch):
+    handles = {"a": [1], "b": [2]}
+    read: list[str] = []
+    monkeypatch.setattr(work, "ray", SimpleNamespace(ObjectRef=str, get=lambda h: read.append(h) or handles[h]))
+    seen = [process.shard(lambda shared: shared, shared, ()) for shared in ("a", "a", "b", "b", "a")]
+    assert [part[0] for part in seen] == [1, 1, 2, 2, 1]
+    assert read == ["a", "b", "a"]
+    assert process.shard(lambda shared, shard: (shared, shard), 7, ("b",)) == (7, [2]), "a value, and a shard's handle"
+
+
+def test_what_is_loaded_before_the_first_model_is_not_looked_at_again():
+    try:
+        keep_what_is_loaded()
+        assert gc.get_freeze_count() > 100_000
+    finally:
+        gc.unfreeze()
