@@ -1,17 +1,20 @@
-"""The actor that hands fits and shards to the workers, each to one that is free. It loads Ray alone, and no torch."""
+"""The actor that hands fits to the workers, each to one that is free. It loads Ray alone, and no torch.
+
+Shards go from the driver to the workers, and what travels through here holds no handle but the one that all fits share:
+Ray 2.60 ends a process that passes on objects with handles in them ("contained_in_borrowed_ids", one run in five).
+"""
 
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 ENDED = "ended"  # what is told of every fit
 ERROR, TRACE = "error", "trace"  # what is told of a fit that failed for good
-MAX_SHARD_RETRIES = 2  # of a shard whose process or machine died; a fit is tried again by Tune, on any worker
 MAX_CALLS = 100_000  # under way at once: a trial that waits for a worker is one
 GATHER_SECONDS = 60.0  # at most, for the trials of a stage to have their processes
 PAUSE_SECONDS = 5.0  # before a fit's error is told: what is out of reach, a store or a network, may be back by then
@@ -20,13 +23,10 @@ REPLACED_SECONDS = 0.1  # between two looks at whether a process has been replac
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What one worker is to do: a method of `Worker`, and the handle to its argument, which stays unread here."""
+    """A fit that a worker is to train, packed, and what follows from it."""
 
-    method: Literal["fit", "shard"]
-    argument: Any
-    label: str
-    """What the dashboard shows."""
-    answer: "asyncio.Future[tuple[Any, Any]]" = field(default_factory=lambda: _loop().create_future())
+    packed: bytes
+    answer: "asyncio.Future[dict[str, Any]]" = field(default_factory=lambda: _loop().create_future())
 
 
 class Dispatcher:
@@ -34,15 +34,15 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self._calls: asyncio.Queue[Call] = asyncio.Queue()
-        self._fits: Sequence[Sequence[Any]] = ()
-        self._early: dict[int, asyncio.Task[tuple[Any, Any]]] = {}
+        self._context: Sequence[Any] = ()
+        self._fits: Sequence[bytes] = ()
+        self._early: dict[int, asyncio.Task[dict[str, Any]]] = {}
         self._ahead: list[asyncio.Task[None]] = []
         self._num_absent = 0  # trials whose processes have yet to start
         self._all_ask = asyncio.Event()
         self._num_workers = self._num_begun = 0
         self._has_news = asyncio.Event()  # a worker has begun, or none is left
         self._lost: RayError | None = None
-        self._room_for_shards = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def add(self, workers: Sequence[Any]) -> None:
@@ -52,23 +52,20 @@ class Dispatcher:
         for worker in workers:
             self._start(self._serve(worker))
 
-    async def expect(self, fits: Sequence[Sequence[Any]], num_trials: int) -> None:
-        """The fits that trials will ask for by number, each a handle in a list, which keeps Ray from reading it.
+    async def expect(self, context: Sequence[Any], fits: Sequence[bytes], num_trials: int) -> None:
+        """The fits that trials will ask for by number, packed, and a handle to what they share.
 
+        The handle is in a list, which keeps Ray from reading it here.
         So many trials will ask at once, each from a process of its own. Until these have started the fits begin by
         themselves, in the order in which they will be asked for. None is answered before: the process of a trial that
         ended would take the trial of one that still starts, which Tune then ends.
         """
         for task in self._ahead:
             task.cancel()
-        self._fits, self._early, self._num_absent = fits, {}, num_trials
+        self._context, self._fits, self._early, self._num_absent = context, fits, {}, num_trials
         self._all_ask.clear()
         numbers = iter(range(len(fits)))
         self._ahead = [self._start(self._run_ahead(numbers)) for _ in range(num_trials)]
-
-    async def limit_shards(self, number: int) -> None:
-        """How many workers take shards at once."""
-        self._room_for_shards = asyncio.Semaphore(number)
 
     async def has_room(self) -> None:
         """Answered while at least one worker has begun. Raises what kept the last of them from it."""
@@ -82,7 +79,7 @@ class Dispatcher:
         if self._num_absent <= 0:
             self._all_ask.set()
         try:
-            told, _ = await (self._early.pop(number) if number in self._early else self._begin_fit(number))
+            told = await (self._early.pop(number) if number in self._early else self._begin_fit(number))
         except RayTaskError:
             await asyncio.sleep(PAUSE_SECONDS)
             raise
@@ -90,27 +87,14 @@ class Dispatcher:
             await asyncio.wait_for(self._all_ask.wait(), GATHER_SECONDS)
         return dict(told)
 
-    async def shard(self, call: Sequence[Any], label: str) -> list[Any]:
-        """A handle, in a list, to what the step returned for this shard. Raises its error."""
-        async with self._room_for_shards:
-            for num_tries_left in range(MAX_SHARD_RETRIES, -1, -1):
-                try:
-                    _, result = await self._answer(Call("shard", call[0], label))
-                except RayError as error:
-                    if isinstance(error, RayTaskError) or not num_tries_left:
-                        raise
-                else:
-                    break
-        return [result]
-
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = _loop().create_task(work)
         self._tasks.add(task)  # the loop itself keeps no task alive
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _begin_fit(self, number: int) -> "asyncio.Task[tuple[Any, Any]]":
-        return _loop().create_task(self._answer(Call("fit", self._fits[number][0], "fit")))
+    def _begin_fit(self, number: int) -> "asyncio.Task[dict[str, Any]]":
+        return _loop().create_task(self._answer(Call(self._fits[number])))
 
     async def _run_ahead(self, numbers: Iterator[int]) -> None:
         """Begin one fit after the other, until all trials ask for theirs."""
@@ -120,7 +104,7 @@ class Dispatcher:
             self._early[number] = self._begin_fit(number)
             await asyncio.wait([self._early[number]])
 
-    async def _answer(self, call: Call) -> tuple[Any, Any]:
+    async def _answer(self, call: Call) -> dict[str, Any]:
         if self._lost is not None:
             raise self._lost
         self._calls.put_nowait(call)
@@ -146,11 +130,8 @@ class Dispatcher:
 
     async def _is_done(self, worker: Any, call: Call) -> bool:
         """Whether the worker answered the call. If not, whoever asked is told why, and the process is replaced."""
-        retries = MAX_SHARD_RETRIES if call.method == "shard" else 0
-        method = getattr(worker, call.method).options(name=call.label, num_returns=2, max_task_retries=retries)
-        told, result = method.remote(call.argument)
         try:
-            call.answer.set_result((await told, result))
+            call.answer.set_result(await worker.fit.options(name="fit").remote(self._context, call.packed))
         except RayError as error:
             call.answer.set_exception(error)
             if isinstance(error, RayTaskError):  # a CUDA error leaves its process of no use, memory may be short in it

@@ -34,7 +34,7 @@ class Fleet:
         self.dispatcher: Any = (
             ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=MAX_CALLS, scheduling_strategy=here).remote()
         )
-        self._workers: list[Any] = []
+        self.workers: list[Any] = []
         self._shared: tuple[Any, Any] = (None, None)  # a value that was put, and its handle
 
     def grow(self, num_workers: int) -> None:
@@ -42,9 +42,9 @@ class Fleet:
         actor = ray.remote(Worker).options(
             num_cpus=self.cpus_per_worker, num_gpus=self.gpus_per_worker, max_restarts=-1, max_task_retries=0
         )
-        names = [f"worker {number}" for number in range(len(self._workers) + 1, num_workers + 1)]
+        names = [f"worker {number}" for number in range(len(self.workers) + 1, num_workers + 1)]
         added = [actor.remote(name, self.cpus_per_worker) for name in names]
-        self._workers += added
+        self.workers += added
         if added:
             ray.get(self.dispatcher.add.remote(added))
 
@@ -56,11 +56,15 @@ class Fleet:
 
     def room(self, what: str, fix: str) -> "Room":
         """Watch, while work waits, that it does not wait for ever for the cluster to have room for a worker."""
-        return Room(self.dispatcher, Patience(what, fix, self._max_wait_seconds, self._say))
+        return Room(self.dispatcher, self.patience(what, fix))
+
+    def patience(self, what: str, fix: str) -> Patience:
+        """How long to wait for the cluster to have room."""
+        return Patience(what, fix, self._max_wait_seconds, self._say)
 
     def end(self) -> None:
         """End the workers, and what they are at."""
-        for actor in (self.dispatcher, *self._workers):
+        for actor in (self.dispatcher, *self.workers):
             ray.kill(actor)
 
 

@@ -8,7 +8,8 @@ import ray
 from d3m_ray.cluster.fleet import ROUND_SECONDS, Fleet
 from d3m_ray.pool import OnProgress, ignore_progress
 
-SHARDS_PER_WORKER = 2  # asked for at once: the next one waits at the dispatcher while the driver handles a result
+SHARDS_PER_WORKER = 2  # sent at once: the next one is there while the driver handles a result
+MAX_SHARD_RETRIES = 10  # of a shard whose process died: Ray counts a death more than once while another starts
 
 
 class RayPool:
@@ -17,10 +18,11 @@ class RayPool:
     def __init__(self, fleet: Fleet, num_workers: int, on_progress: OnProgress = ignore_progress) -> None:
         self.num_workers = num_workers
         self._on_progress = on_progress
-        self._dispatcher = fleet.dispatcher
         fleet.grow(num_workers)
-        ray.get(self._dispatcher.limit_shards.remote(num_workers))
-        self._room = fleet.room(
+        # Asked of all: any may be the one that finds room on the cluster.
+        self._starting = {worker.begin.options(max_task_retries=-1).remote(): worker for worker in fleet.workers}
+        self._begun: list[Any] = []
+        self._patience = fleet.patience(
             f"the cluster to start one of {num_workers} attribution workers",
             "where there is room that takes up to a minute; "
             f"each takes {fleet.cpus_per_worker:g} CPU and {fleet.gpus_per_worker:g} GPU of one machine: "
@@ -45,21 +47,39 @@ class RayPool:
     def _run(
         self, label: str, step: Callable[..., Any], shared: Any, *shards: Iterable[Any]
     ) -> Iterator[tuple[int, Any]]:
-        """Index and handle of each shard's result, as they finish. Raises the error of the first that fails."""
+        """Index and handle of each shard's result, as they finish. The worker with room takes the next shard.
+
+        A shard goes to a worker that has begun only: one that finds no room on the cluster would keep it for ever.
+        """
         arguments = list(zip(*shards, strict=True))
         waiting = iter(enumerate(arguments))
-        running: dict[Any, int] = {}  # what the dispatcher will answer -> index of the shard
+        running: dict[Any, tuple[int, Any]] = {}  # handle -> index, and the worker at it
+        room = [worker for _ in range(SHARDS_PER_WORKER) for worker in self._begun]
         num_done = 0
-        self._room.renew()
+        self._patience.renew()
         while num_done < len(arguments):
-            while len(running) < SHARDS_PER_WORKER * self.num_workers and (shard := next(waiting, None)) is not None:
-                call = ray.put((step, shared, *shard[1]))
-                running[self._dispatcher.shard.remote([call], label)] = shard[0]
-            finished, _ = ray.wait(list(running), num_returns=1, timeout=ROUND_SECONDS)
-            if not finished:
-                self._room.look()
-            for answer in finished:
-                (handle,) = ray.get(answer)
+            while room and (shard := next(waiting, None)) is not None:
+                worker = room.pop(0)
+                method = worker.shard.options(name=label, max_task_retries=MAX_SHARD_RETRIES)
+                running[method.remote(step, shared, *shard[1])] = (shard[0], worker)
+            finished, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=ROUND_SECONDS, fetch_local=False)
+            if not finished and not running:
+                self._patience.spend()
+            for handle in finished:
+                if handle in self._starting:
+                    room += self._start_work(handle)
+                    continue
+                index, worker = running.pop(handle)
+                room.append(worker)
                 num_done += 1
                 self._on_progress(label, num_done, len(arguments))
-                yield running.pop(answer), handle
+                yield index, handle
+
+    def _start_work(self, handle: Any) -> list[Any]:
+        """The room of the worker that has answered; none, once there are enough. Raises what kept it from beginning."""
+        worker = self._starting.pop(handle)
+        ray.get(handle)
+        if len(self._begun) == self.num_workers:
+            return []
+        self._begun.append(worker)
+        return [worker] * SHARDS_PER_WORKER

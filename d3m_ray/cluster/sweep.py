@@ -23,6 +23,7 @@ from ray.tune.search import BasicVariantGenerator
 from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
 from d3m_ray.cluster.fleet import Fleet, Room
 from d3m_ray.cluster.trainable import MAX_FAILURES, RETRIED, follow_fit
+from d3m_ray.cluster.worker import packed
 from d3m_ray.errors import RunError, reason
 from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up
 from d3m_ray.trials.trial import TrialContext
@@ -44,8 +45,8 @@ def run_fits(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     fleet.grow(num_workers)
     shared = fleet.put_once(context)
-    calls = [[ray.put((shared, planned))] for planned in fits]
-    ray.get(fleet.dispatcher.expect.remote(calls, min(num_workers, len(fits))))
+    num_asked = min(num_workers, len(fits))
+    ray.get(fleet.dispatcher.expect.remote([shared], [packed(planned) for planned in fits], num_asked))
     room = fleet.room(
         "the cluster to start a worker for the fits",
         "where there is room that takes up to a minute; "

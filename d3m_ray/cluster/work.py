@@ -13,6 +13,7 @@ from d3m_ray.errors import reason
 from d3m_ray.store.files import StoreError
 from d3m_ray.training.memory import give_memory_back, keep_what_is_loaded, let_go_of_models
 from d3m_ray.trials.engine import PlannedFit, train_and_record
+from d3m_ray.trials.trial import TrialContext
 
 # What another try may not meet: a store or network out of reach, memory that others held. A CUDA error besides leaves
 # its process of no use, which must end. All else, a loss that diverges or a wrong shape, would come again.
@@ -24,7 +25,7 @@ class Work:
 
     def __init__(self, num_threads: int) -> None:
         self._kind: Literal["fit", "shard"] | None = None  # what was done last
-        self._shared: tuple[Any, Any] = (None, None)  # a handle and its value: the last that calls shared
+        self._context: tuple[Any, Any] = (None, None)  # a handle and its value: the last that fits shared
         torch.set_num_threads(num_threads)
         keep_what_is_loaded()
 
@@ -33,7 +34,7 @@ class Work:
         self._turn_to("fit")
         told: dict[str, Any] = {ENDED: 1}  # Tune says something aloud of an empty result
         try:
-            val_wga = train_and_record(self._value(context), planned)
+            val_wga = train_and_record(self._context_of(context), planned)
             told |= {} if val_wga is None else {"val_wga": val_wga}
         except PASSING:
             raise
@@ -43,22 +44,20 @@ class Work:
         return told
 
     def shard(self, step: Callable[..., Any], shared: Any, shard: Sequence[Any]) -> Any:
-        """The step's result; handles among its arguments are read."""
+        """The step's result."""
         self._turn_to("shard")
-        arguments = (ray.get(argument) if isinstance(argument, ray.ObjectRef) else argument for argument in shard)
-        return step(self._value(shared), *arguments)
+        return step(shared, *shard)
 
     def _turn_to(self, kind: Literal["fit", "shard"]) -> None:
         """Let go of the model that shards keep where fits begin, and that fits keep where shards do."""
         if self._kind not in (None, kind):
-            self._shared = (None, None)
+            self._context = (None, None)
             let_go_of_models()
         self._kind = kind
 
-    def _value(self, shared: Any) -> Any:
-        if not isinstance(shared, ray.ObjectRef):
-            return shared
-        if shared != self._shared[0]:
-            self._shared = (None, None)  # the last one is freed before the next is read
-            self._shared = (shared, ray.get(shared))
-        return self._shared[1]
+    def _context_of(self, handle: Any) -> TrialContext:
+        if handle != self._context[0]:
+            self._context = (None, None)  # the last one is freed before the next is read
+            self._context = (handle, ray.get(handle))
+        context: TrialContext = self._context[1]
+        return context

@@ -4,12 +4,25 @@ Ray loads the module of an actor's class wherever a handle to it arrives. The di
 and loads no torch: what a worker itself needs is loaded where it begins.
 """
 
-from collections.abc import Sequence
+import pickle
+import zlib
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:
     from d3m_ray.trials.engine import PlannedFit
+
+
+def packed(fit: "PlannedFit") -> bytes:
+    """A fit as it travels: by value, and small, for its removed positions ascend."""
+    return zlib.compress(pickle.dumps(fit), level=1)
+
+
+def unpacked(data: bytes) -> "PlannedFit":
+    """The fit that was packed."""
+    fit: PlannedFit = pickle.loads(zlib.decompress(data))
+    return fit
 
 
 class Worker:
@@ -28,11 +41,10 @@ class Worker:
         """The name of this process's life, answered once it has begun: one that finds no room never does."""
         return self._life
 
-    def fit(self, call: "tuple[Any, PlannedFit]") -> tuple[dict[str, Any], None]:
-        """What Tune is told of the fit, trained and recorded: `call` is a handle to the context, and the fit."""
-        return self._work.fit(*call), None
+    def fit(self, context: Sequence[Any], fit: bytes) -> dict[str, Any]:
+        """What Tune is told of the fit, trained and recorded, given a handle to the context in a list."""
+        return self._work.fit(context[0], unpacked(fit))
 
-    def shard(self, call: Sequence[Any]) -> tuple[None, Any]:
-        """The step's result: `call` is the step, what its shards share, and the shard, or handles to these."""
-        step, shared, *shard = call
-        return None, self._work.shard(step, shared, shard)
+    def shard(self, step: Callable[..., Any], shared: Any, *shard: Any) -> Any:
+        """The step's result. Ray has resolved `shared` and the shard where they were handles."""
+        return self._work.shard(step, shared, shard)

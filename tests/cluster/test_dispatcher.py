@@ -12,22 +12,20 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from d3m_ray.cluster import dispatcher as module
 from d3m_ray.cluster.dispatcher import Dispatcher
 
+CONTEXT = ["a handle"]
+
 
 class Method:
     """A method of an actor's handle, answered by a function that may raise."""
 
     def __init__(self, answer: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         self._answer = answer
-        self._num_returns = 1
 
-    def options(self, num_returns: int = 1, **_: object) -> "Method":
-        method = Method(self._answer)
-        method._num_returns = num_returns
-        return method
+    def options(self, **_: object) -> "Method":
+        return self
 
     def remote(self, *arguments: Any) -> Any:
-        answer = asyncio.ensure_future(self._answer(*arguments))
-        return answer if self._num_returns == 1 else (answer, "a handle")
+        return asyncio.ensure_future(self._answer(*arguments))
 
 
 class Worker:
@@ -37,14 +35,15 @@ class Worker:
         self.calls: list[Any] = []
         self.num_lives = 0
         self._fails, self._never_begins = fails or {}, never_begins
-        self.begin, self.fit, self.shard = Method(self._begin), Method(self._run), Method(self._run)
+        self.begin, self.fit = Method(self._begin), Method(self._run)
 
     async def _begin(self) -> int:
         if self._never_begins is not None:
             raise self._never_begins
         return self.num_lives
 
-    async def _run(self, call: Any) -> dict[str, Any]:
+    async def _run(self, context: list[Any], call: Any) -> dict[str, Any]:
+        assert context == CONTEXT
         self.calls.append(call)
         await asyncio.sleep(0)
         if call in self._fails:
@@ -71,7 +70,7 @@ def test_no_trial_is_answered_before_all_have_a_process_while_fits_go_on():
     async def story() -> None:
         dispatcher, worker = Dispatcher(), Worker()
         await dispatcher.add([worker])
-        await dispatcher.expect([[number] for number in range(4)], 2)
+        await dispatcher.expect(CONTEXT, list(range(4)), 2)
         first = asyncio.ensure_future(dispatcher.fit(0))
         await settled()
         assert not first.done()
@@ -90,7 +89,7 @@ def test_a_trial_whose_process_never_starts_is_not_waited_for_for_ever(monkeypat
     async def story() -> None:
         dispatcher = Dispatcher()
         await dispatcher.add([Worker()])
-        await dispatcher.expect([[0], [1]], 2)
+        await dispatcher.expect(CONTEXT, [0, 1], 2)
         assert await dispatcher.fit(0) == {"told": 0}
 
     asyncio.run(story())
@@ -99,14 +98,14 @@ def test_a_trial_whose_process_never_starts_is_not_waited_for_for_ever(monkeypat
 def test_once_all_ask_fits_begin_as_they_are_asked_for():
     async def story() -> None:
         dispatcher, worker = Dispatcher(), Worker()
-        await dispatcher.expect([[number] for number in range(5)], 1)
+        await dispatcher.expect(CONTEXT, list(range(5)), 1)
         asked = asyncio.ensure_future(dispatcher.fit(0))
         await settled()
         await dispatcher.add([worker])
         await asked
         await settled()
         assert worker.calls == [0]
-        await dispatcher.expect([["next"]], 1)
+        await dispatcher.expect(CONTEXT, ["next"], 1)
         assert await dispatcher.fit(0) == {"told": "next"}
 
     asyncio.run(story())
@@ -126,7 +125,7 @@ def test_a_fit_says_its_error_and_the_next_one_has_another_process(monkeypatch):
         dispatcher = Dispatcher()
         worker = Worker(fails={0: failed(OSError("no route"))})
         await dispatcher.add([worker])
-        await dispatcher.expect([[0], [1]], 1)
+        await dispatcher.expect(CONTEXT, [0, 1], 1)
         with pytest.raises(OSError, match="no route"):
             await dispatcher.fit(0)
         assert await dispatcher.fit(1) == {"told": 1}
@@ -136,31 +135,14 @@ def test_a_fit_says_its_error_and_the_next_one_has_another_process(monkeypatch):
     asyncio.run(story())
 
 
-def test_a_dead_process_costs_a_fit_one_try_and_a_shard_none():
+def test_a_dead_process_costs_a_fit_one_try():
     async def story() -> None:
         dispatcher = Dispatcher()
-        await dispatcher.add([Worker(fails={"fit": ActorDiedError(), "shard": ActorDiedError()})])
-        await dispatcher.expect([["fit"]], 1)
+        await dispatcher.add([Worker(fails={"fit": ActorDiedError()})])
+        await dispatcher.expect(CONTEXT, ["fit"], 1)
         with pytest.raises(ActorDiedError):
             await dispatcher.fit(0)
         assert await dispatcher.fit(0) == {"told": "fit"}
-        assert await dispatcher.shard(["shard"], "scores") == ["a handle"]
-
-    asyncio.run(story())
-
-
-def test_a_shard_that_ends_each_process_is_given_up():
-    class Fatal(Worker):
-        async def _run(self, call: Any) -> dict[str, Any]:
-            self.calls.append(call)
-            raise ActorDiedError
-
-    async def story() -> None:
-        dispatcher, worker = Dispatcher(), Fatal()
-        await dispatcher.add([worker])
-        with pytest.raises(ActorDiedError):
-            await dispatcher.shard(["shard"], "scores")
-        assert len(worker.calls) == 1 + module.MAX_SHARD_RETRIES
 
     asyncio.run(story())
 
@@ -174,10 +156,11 @@ def test_room_is_there_once_a_worker_has_begun_and_the_last_one_lost_is_told():
         await dispatcher.add([Worker(), Worker(never_begins=cause)])
         await asked
         alone = Dispatcher()
-        waiting = asyncio.ensure_future(alone.shard(["shard"], "scores"))
+        await alone.expect(CONTEXT, ["one", "other"], 2)
+        waiting = asyncio.ensure_future(alone.fit(0))
         await settled()
         await alone.add([Worker(never_begins=cause)])
-        for raised in (waiting, alone.has_room(), alone.shard(["shard"], "scores")):
+        for raised in (waiting, alone.has_room(), alone.fit(1)):
             with pytest.raises(ActorDiedError):
                 await raised
 

@@ -70,14 +70,11 @@ def test_results_come_in_the_order_of_the_shards(fleet):
     assert seen[:7] == [("adding", done, 7) for done in range(1, 8)]
 
 
-def test_a_step_that_fails_says_its_own_error_and_its_process_is_replaced(fleet):
+def test_a_step_that_fails_says_its_own_error(fleet):
     pool = RayPool(fleet, 1)
-    (before,) = pool.map("looking", process_of, None, [0])
     with pytest.raises(KeyError, match="shard 3") as failed:
         list(pool.map("refusing", refuse, None, range(4)))
     assert reason(failed.value) == "KeyError: 'shard 3'"
-    (after,) = pool.map("looking", process_of, None, [0])
-    assert after != before
 
 
 def test_the_shard_of_a_dead_worker_is_run_again(fleet, tmp_path):
