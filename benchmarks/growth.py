@@ -61,7 +61,8 @@ def _report(
     stage: str, size: tuple[int, int], found: tuple[float, float], before: tuple[float, float], growth: float
 ) -> None:
     powers = [
-        np.log(now / was) / np.log(growth) if growth > 1 else np.nan for now, was in zip(found, before, strict=True)
+        np.log(now / was) / np.log(growth) if growth > 1 and min(now, was) > 0 else np.nan
+        for now, was in zip(found, before, strict=True)
     ]
     print(
         f"{stage:16s}{size[0]:9d}{size[1]:8d}{found[0]:10.2f}{found[1]:8.2f}{powers[0]:18.2f}{powers[1]:8.2f}",
