@@ -104,10 +104,14 @@ def versions() -> dict[str, Any]:
 
 
 def measured_on(source: Source) -> str:
-    """The corpus and the model in a line."""
-    if source.data is None:
-        return f"random tokens in ToxiGen's lengths, BERT of {source.size}'s size with random weights"
-    return f"{source.data.name}, {Path(str(source.model)).name}"
+    """The texts and the model in a line."""
+    pretrained, train = prepare(source)
+    num_parameters = sum(array.size for array in pretrained.weights.values())
+    made_up = " (made up)" if source.data is None else ""
+    return (
+        f"{len(train)} train texts of {train.lengths.mean():.1f} tokens on average, {num_parameters / 1e6:.1f} M "
+        f"parameters over the vocabulary in use{made_up}"
+    )
 
 
 def rows(part: str, found: dict[str, Any]) -> list[str]:
