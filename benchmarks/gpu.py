@@ -69,11 +69,11 @@ def main(options: Options) -> None:
         seconds = time.perf_counter() - start
         if seconds > options.max_seconds:
             found[name] = f"not begun: {seconds:.0f} s were gone"
-            continue
-        try:
-            found[name] = part(options)
-        except Exception:  # a part that fails says why, and the others go on
-            found[name] = {"failed": traceback.format_exc().splitlines()[-12:]}
+        else:
+            try:
+                found[name] = part(options)
+            except Exception:  # a part that fails says why, and the others go on
+                found[name] = {"failed": traceback.format_exc().splitlines()[-12:]}
         print(json.dumps({name: found[name], "seconds": round(time.perf_counter() - start, 1)}), flush=True)
         options.out.write_text(json.dumps(found, indent=1))
 

@@ -116,14 +116,18 @@ def made_fit(recipe: Recipe, num_labels: int = 2, num_removed: int = 0) -> FitIn
 
 
 def other_where_removed(inputs: FitInputs) -> TokenizedExamples:
-    """The train split with other words and labels where the fit has none of it. Lengths stay: pairing goes by them."""
+    """The train split with other words, labels and groups where the fit has none of it.
+
+    Lengths stay: pairing goes by them.
+    """
     train = inputs.train
     is_removed = ~np.isin(np.arange(len(train)), inputs.kept)
-    words, labels = train.flat_ids.copy(), train.labels.copy()
+    words, labels, groups = train.flat_ids.copy(), train.labels.copy(), train.groups.copy()
     of_removed = np.repeat(is_removed, train.lengths)
     words[of_removed] = VOCABULARY + FIRST_WORD - 1 - words[of_removed]
     labels[is_removed] = (labels[is_removed] + 1) % train.num_labels
-    return replace(train, flat_ids=words, labels=labels)
+    groups[is_removed] = (groups[is_removed] + 1) % NUM_GROUPS
+    return replace(train, flat_ids=words, labels=labels, groups=groups)
 
 
 class CopyingPool(LocalPool):

@@ -141,6 +141,7 @@ def recipe(name: str, settings: type | None = None, version: int = 1) -> "Callab
             partial(_checked_recipe, name, train),
             version=f"{_origin(train)} {version}",
             settings=defaults,
+            of_plugin=True,
         )
         ARMS[name] = training_arm(name)
         return train
@@ -153,13 +154,29 @@ def _checked_recipe(name: str, train: "Train") -> "Train":
     from d3m_ray.training.fine_tuning import Fit
 
     def checked(inputs: "FitInputs") -> "Fit":
-        fit = train(inputs)
+        unread: Any = _Unread(name)
+        fit = train(replace(inputs, robust=unread))
         if not isinstance(fit, Fit):
             raise RunError(f"the recipe {name} gives the Fit of inputs.fine_tune(), received {type(fit).__name__}")
         inputs.model.eval()  # else the answers of a recipe that trains by itself would depend on dropout
         return fit
 
     return checked
+
+
+class _Unread:
+    """Stands for `FitInputs.robust` in a recipe of a plug-in, of whose keys those settings are no part."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, field: str) -> Any:
+        if field.startswith("__"):  # what Python itself looks for, to copy or to send it
+            raise AttributeError(field)
+        raise RunError(
+            f"the recipe {self.name} reads inputs.settings, which enter the keys of its fits; it asked for {field}, a "
+            "setting of this package's own recipes: make it a field of its settings"
+        )
 
 
 def corpus(
@@ -263,15 +280,22 @@ def _check_floors(name: str, selected: np.ndarray, evidence: Evidence) -> None:
 
 
 def _origin(function: Callable[..., Any]) -> str:
-    """What tells a function from others of its name: its module, or its text where that is any script or notebook."""
+    """What tells a function from others of its name: its module, or its text where that is any script or notebook.
+
+    Raises InputError where it is no function: what an object or a partial function holds would enter no key.
+    """
+    if not inspect.isfunction(function):
+        raise InputError(
+            f"what is registered is a function, received {function!r}: make the values that it holds fields of settings"
+        )
     module: str = function.__module__
     if module != "__main__":
         return module
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):  # typed at a prompt: what it was compiled to
-        code = getattr(function, "__code__", None)
-        text = "" if code is None else f"{code.co_code.hex()} {code.co_names} {code.co_consts}"
+        code = function.__code__
+        text = f"{code.co_code.hex()} {code.co_names} {code.co_consts}"
     return f"{module} {content_hash(text)}"
 
 

@@ -115,9 +115,9 @@ def check_recipe(name: str, settings: Any = None) -> None:
     """Raise AssertionError where a recipe does not train as the engine relies on.
 
     A seed decides the weights to the bit, whatever the global random state, and they are finite. What is removed has no
-    say: with other words and labels in its place the weights are the same. Removing nothing is no change: then they are
-    the same under either --pairing. The inputs stay as they were. `settings` are the recipe's own, its defaults unless
-    given.
+    say: with other words, labels and groups in its place the weights are the same. Removing nothing is no change: then
+    they are the same under either --pairing. The inputs stay as they were. `settings` are the recipe's own, its
+    defaults unless given.
     """
     recipe: Recipe = _registered(name, RECIPES, "a recipe")
     recipe = replace(recipe, settings=recipe.settings if settings is None else settings)
@@ -299,8 +299,11 @@ def _selected(what: str, arm: Arm, evidence: Evidence, num_removed: int, seed: i
 
 def _trained(name: str, recipe: Recipe, inputs: FitInputs, state: int = 0) -> np.ndarray:
     """[weights] of the model that the recipe leaves."""
-    with global_randomness(state):
-        fit = recipe.fit(inputs)
+    try:
+        with global_randomness(state):
+            fit = recipe.fit(inputs)
+    except RunError as error:  # checked where it is registered, too
+        raise AssertionError(str(error)) from error
     _hold(isinstance(fit, Fit) and fit.num_steps > 0, f"the recipe {name} gives the Fit of its steps, received {fit!r}")
     return np.concatenate([weights.detach().numpy().ravel() for weights in inputs.model.state_dict().values()])
 

@@ -1,6 +1,7 @@
 """What others register: methods, arms, recipes, corpora, by their own names, flags and keys, or refused in a line."""
 
 import dataclasses
+import functools
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -317,6 +318,16 @@ def cut(inputs: d3m.FitInputs) -> d3m.Fit:
     return inputs.fine_tune(d3m.Objective(batch_loss=lambda losses, _: losses.clamp(max=inputs.settings.most).mean()))
 
 
+@dataclass(frozen=True)
+class Sharpened:
+    """Holds what a recipe would go by."""
+
+    most: float
+
+    def __call__(self, inputs: d3m.FitInputs) -> d3m.Fit:
+        return inputs.fine_tune()
+
+
 def fit_key_of(recipe: str, given: d3m.ExperimentConfig, root: Path) -> str:
     return context_of(given, root).fit_key(np.arange(0), 0, recipe)
 
@@ -343,6 +354,30 @@ def test_a_recipe_s_settings_and_version_enter_the_keys_of_its_fits_and_no_other
         registry.pop("cut")
     d3m.recipe("cut", settings=CutConfig, version=2)(cut)
     assert fit_key_of("cut", plain_config, tmp_path) != first
+
+
+def test_a_recipe_that_leaves_something_out_itself_has_a_key_for_each_pairing(tmp_path: Path) -> None:
+    @d3m.recipe("half")
+    def half(inputs: d3m.FitInputs) -> d3m.Fit:
+        return dataclasses.replace(inputs, kept=inputs.kept[::2]).fine_tune()
+
+    def key(recipe: str, **pairing: Any) -> str:
+        context = context_of(config(methods=("half", "jtt")), tmp_path)
+        changed = dataclasses.replace(context, training=dataclasses.replace(context.training, **pairing))
+        return changed.fit_key(np.arange(0), 0, recipe)
+
+    keys = [key("half", pairing="independent", step_matched=matched) for matched in (False, True)]
+    assert len({key("half", pairing="common"), *keys}) == 3
+    assert key("half", pairing="common") == key("half", pairing="common", step_matched=True)
+    assert key("jtt", pairing="common") == key("jtt", pairing="independent")
+
+
+@pytest.mark.parametrize("register", [d3m.recipe, d3m.method])
+@pytest.mark.parametrize("holding", [functools.partial(cut, most=0.5), Sharpened(0.5)])
+def test_what_holds_values_that_enter_no_key_is_refused(register: Any, holding: Any) -> None:
+    with pytest.raises(InputError, match=r"what is registered is a function, received .*make the values that it holds"):
+        register("held")(holding)
+    assert not any("held" in registry for registry in (RECIPES, METHODS, ARMS))
 
 
 def test_a_recipe_travels_to_workers_that_know_nothing_of_it(tmp_path: Path) -> None:

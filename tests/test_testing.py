@@ -342,6 +342,15 @@ def weighs_by_all_labels(inputs):
     return inputs.fine_tune(d3m.Objective(batch_loss=lambda losses, _: share * losses.mean()))
 
 
+def weighs_by_all_groups(inputs):
+    share = (inputs.train.groups == 0).mean()
+    return inputs.fine_tune(d3m.Objective(batch_loss=lambda losses, _: share * losses.mean()))
+
+
+def asks_for_settings_of_another(inputs):
+    return inputs.fine_tune(d3m.Objective(batch_loss=lambda losses, _: inputs.robust.dro_step_size * losses.mean()))
+
+
 def goes_by_the_pairing(inputs):
     longer = int(inputs.config.pairing == "common")
     return dataclasses.replace(inputs, config=dataclasses.replace(inputs.config, num_epochs=1 + longer)).fine_tune()
@@ -369,6 +378,8 @@ def rewrites_its_inputs(inputs):
     [
         (draws_anew, "the recipe wrong trains all of train to other weights the second time: draw by the seed alone"),
         (weighs_by_all_labels, "the recipe wrong looks at what is removed: read of `inputs.train` what"),
+        (weighs_by_all_groups, "the recipe wrong looks at what is removed: read of `inputs.train` what"),
+        (asks_for_settings_of_another, "the recipe wrong reads inputs.settings, .* it asked for dro_step_size"),
         (goes_by_the_pairing, "the recipe wrong trains all of train to other weights under --pairing independent"),
         (loses_its_weights, "the recipe wrong leaves finite weights; some of all of train are not"),
         (trains_nothing, "the recipe wrong gives the Fit of its steps, received Fit"),

@@ -10,6 +10,7 @@ Shapes: B examples, T tokens of the longest, S tokens of all without padding, H 
 import contextlib
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ TRIED_LENGTH = 5  # tokens of the longest made-up text
 # a process grew by half a gigabyte in 100 steps.
 TOKEN_MULTIPLE = 64
 
-_only_logits = False
+_only_logits = ContextVar("only_logits", default=False)  # a thread's own: others may run with hooks meanwhile
 
 
 @contextlib.contextmanager
@@ -36,12 +37,11 @@ def only_logits() -> Iterator[None]:
 
     Hooks on those modules want the others, which is why this is asked for, by training and by predictions.
     """
-    global _only_logits
-    before, _only_logits = _only_logits, True
+    token = _only_logits.set(True)
     try:
         yield
     finally:
-        _only_logits = before
+        _only_logits.reset(token)
 
 
 def replace_encoder(model: PreTrainedModel) -> None:
@@ -76,7 +76,7 @@ class UnpaddedEncoder(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **options: Any) -> Any:
         """As the stock encoder's, which is called with what only that knows."""
-        if not (_only_logits and _is_padded_on_the_right(attention_mask)):
+        if not (_only_logits.get() and _is_padded_on_the_right(attention_mask)):
             return self._stock[0](hidden_states, attention_mask=attention_mask, **options)
         seen = None if attention_mask is None else attention_mask[:, 0, 0]  # the same keys for every query
         dtype = hidden_states.dtype
@@ -228,22 +228,34 @@ def _is_layer(layer: Any) -> bool:
 
 
 def _gives_alike(model: PreTrainedModel, ours: UnpaddedEncoder) -> bool:
-    """Whether the model's logits inside `only_logits` are its own, tried on made-up tokens of unlike lengths."""
-    was_training, widths = model.training, []
-    input_ids = torch.arange(3 * TRIED_LENGTH).view(3, TRIED_LENGTH) % model.config.vocab_size
-    seen = torch.arange(TRIED_LENGTH) < torch.tensor([[TRIED_LENGTH], [TRIED_LENGTH - 1], [2]])
-    handle = ours.register_forward_hook(lambda _, inputs, output: widths.append(output.last_hidden_state.shape[1]))
-    model.eval()
+    """Whether the model's logits inside `only_logits` are its own, with dropout and without."""
+    was_training = model.training
     try:
-        with torch.inference_mode():
-            expected = model(input_ids=input_ids, attention_mask=seen.long()).logits
-            with only_logits():
-                found = model(input_ids=input_ids, attention_mask=seen.long()).logits
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            return all(_gives_alike_in(mode, model, ours) for mode in (False, True))
     except Exception:  # made-up tokens are no text: what else is wrong is found on real ones
         logging.getLogger(__name__).debug("encoder tried on no text", exc_info=True)
         return False
     finally:
-        handle.remove()
         model.train(was_training)
+
+
+def _gives_alike_in(training: bool, model: PreTrainedModel, ours: UnpaddedEncoder) -> bool:
+    """Tried on made-up tokens of unlike lengths, in training or evaluation mode, where the model is left."""
+    widths: list[int] = []
+    input_ids = torch.arange(3 * TRIED_LENGTH).view(3, TRIED_LENGTH) % model.config.vocab_size
+    seen = torch.arange(TRIED_LENGTH) < torch.tensor([[TRIED_LENGTH], [TRIED_LENGTH - 1], [2]])
+    handle = ours.register_forward_hook(lambda _, inputs, output: widths.append(output.last_hidden_state.shape[1]))
+    model.train(training)
+
+    def logits() -> torch.Tensor:
+        torch.manual_seed(0)
+        tried: torch.Tensor = model(input_ids=input_ids, attention_mask=seen.long()).logits
+        return tried
+
+    with handle:  # a hook that is removed at the end
+        expected = logits()
+        with only_logits():
+            found = logits()
     is_taken = widths == [TRIED_LENGTH, 1]  # a mask of another kind leaves it to the stock encoder
     return is_taken and bool((found - expected).abs().max() <= ROUNDING * expected.abs().max())

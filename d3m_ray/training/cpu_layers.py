@@ -6,6 +6,7 @@ Shapes: B examples, H heads, T tokens, D entries of a head.
 import contextlib
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ def drops(p: float) -> bool:
 def drop(values: torch.Tensor, lanes: torch.Tensor, p: float) -> torch.Tensor:
     """Values times the mask of dropout that lanes of their shape stand for; the lanes are used up."""
     num_dropped = round(p * LANE)  # of every LANE lanes, the lowest
+    if num_dropped == LANE:
+        return values * 0.0
     lowest_kept = num_dropped - LANE // 2
     # 0 and 1 by arithmetic of 16 bits: torch compares and converts what is true or false one by one.
     kept = lanes.clamp_(lowest_kept - 1, lowest_kept).sub_(lowest_kept - 1).to(values.dtype)
@@ -53,9 +56,10 @@ def drop(values: torch.Tensor, lanes: torch.Tensor, p: float) -> torch.Tensor:
 
 def drawn_lanes(shape: torch.Size) -> torch.Tensor:
     """Random int16 of this shape: of values that are a part of a batch, the part of what the batch would have drawn."""
-    if _part is None:
+    part = _part.get()
+    if part is None:
         return _drawn(shape)
-    batch_size, rows = _part
+    batch_size, rows = part
     if shape[0] != len(rows):
         raise NotByExampleError(f"values of shape {tuple(shape)} are not those of {len(rows)} examples")
     return _drawn(torch.Size([batch_size, *shape[1:]]))[rows]
@@ -73,7 +77,8 @@ class NotByExampleError(ValueError):
     """
 
 
-_part: tuple[int, torch.Tensor] | None = None  # B of the batch, and the rows [K] of it that are under way
+# B of the batch, and the rows [K] of it that are under way; a thread's own.
+_part: ContextVar[tuple[int, torch.Tensor] | None] = ContextVar("part", default=None)
 
 
 @contextlib.contextmanager
@@ -83,12 +88,11 @@ def dropout_of_rows(batch_size: int, rows: np.ndarray) -> Iterator[None]:
     Masks are drawn for the whole batch and cut: what stays of a batch sees the same dropout, whatever else was left
     out. Raises `NotByExampleError` on values whose first dimension is not that of the examples.
     """
-    global _part
-    _part = batch_size, torch.from_numpy(rows)
+    token = _part.set((batch_size, torch.from_numpy(rows)))
     try:
         yield
     finally:
-        _part = None
+        _part.reset(token)
 
 
 class UnsupportedAttentionError(ValueError):

@@ -35,6 +35,7 @@ class FitInputs:
     config: TrainingConfig
     seed: int
     robust: RobustConfig
+    """The settings of this package's own recipes; a plug-in's may not read them."""
     settings: Any = None
     """Those of a plug-in's recipe itself; None where it has none."""
 

@@ -32,6 +32,8 @@ class Recipe:
     settings: Any = None
     """Of a plug-in's recipe, its own settings, all of which enter the keys of its fits: those by default in `RECIPES`,
     those of the run in a `TrialContext`."""
+    of_plugin: bool = False
+    """Whether a plug-in brought it: it may train on less than it is given, so --pairing enters all of its keys."""
 
     def read_settings(self, robust: RobustConfig) -> dict[str, Any]:
         """By name the settings that its fits depend on."""

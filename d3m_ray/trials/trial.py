@@ -71,15 +71,16 @@ class TrialContext:
         """Hash of the data, the kept ids, the training configuration, the device, the model, the seed, the recipe.
 
         Of a recipe's settings those enter that it reads. How a fit is paired with that of the full split enters where
-        something is removed: the full split's fit is the same under either pairing.
+        something is removed, or a plug-in's recipe may leave something out: else the full split's fit is the same under
+        either pairing.
         """
+        trained_by = self.recipes[recipe]
         kept = np.delete(self.splits.train.example_ids, removed)
         settings = {name: value for name, value in asdict(self.training).items() if value or name not in SET_ONLY}
         paired = {name: settings.pop(name) for name in ("pairing", "step_matched")}
-        if len(removed):
+        if len(removed) or trained_by.of_plugin:
             settings["pairing"] = paired if self.training.pairing == "independent" else "common"
         trained = (settings, self.device, self.model_hash, str(seed))
-        trained_by = self.recipes[recipe]
         by_recipe = (recipe, trained_by.version, trained_by.read_settings(self.robust))
         return content_hash(TRAINING_VERSION, self.data_hash, kept.tolist(), *trained, *by_recipe)
 

@@ -1,6 +1,7 @@
 """The encoder without padding, against transformers' own layers: the same logits, gradients and dropout."""
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -178,7 +179,18 @@ def _decoder(model: PreTrainedModel) -> None:
     model.config.is_decoder = True
 
 
-@pytest.mark.parametrize("change", [_add_parameter, _other_norm, _head_of_all, _decoder])
+def _chunks(model: PreTrainedModel) -> None:
+    for layer in model.bert.encoder.layer:
+        layer.chunk_size_feed_forward = 1  # which draws dropout for one place of all texts after the other
+
+
+def _more_dropout(model: PreTrainedModel) -> None:
+    model.bert.encoder.layer[0].intermediate.register_forward_hook(
+        lambda module, inputs, output: nn.functional.dropout(output, 0.5, module.training)
+    )
+
+
+@pytest.mark.parametrize("change", [_add_parameter, _other_norm, _head_of_all, _decoder, _chunks, _more_dropout])
 def test_what_computes_otherwise_stays_as_it_is(change):
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig(**SIZES, max_position_embeddings=20))
@@ -188,6 +200,42 @@ def test_what_computes_otherwise_stays_as_it_is(change):
     replace_encoder(model)
     assert not isinstance(encoder(model), UnpaddedEncoder)
     assert model.training
+
+
+def test_trying_leaves_the_random_stream_where_it_was():
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(**SIZES, max_position_embeddings=20))
+    replace_attention(model)
+    replace_dropout(model)
+    before = torch.get_rng_state()
+    replace_encoder(model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("asked", [only_logits, kept_alone])
+def test_what_one_thread_asks_for_no_other_gets(asked):
+    """Threads that end in another order than they began leave nothing behind, either."""
+    model, given = classifier(), batch()
+    called: list[str] = []
+    encoder(model).layer[-1].register_forward_hook(lambda *_: called.append("last layer"))
+    expected = losses(model, given, contextlib.nullcontext)
+    begun, ends = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(2)]
+
+    def hold(number: int) -> None:
+        with asked():
+            begun[number].set()
+            ends[number].wait(10)
+
+    threads = [threading.Thread(target=hold, args=(number,)) for number in range(2)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        begun[number].wait(10)
+    assert torch.equal(losses(model, given, contextlib.nullcontext), expected)
+    for number, thread in enumerate(threads):
+        ends[number].set()
+        thread.join()
+    assert torch.equal(losses(model, given, contextlib.nullcontext), expected)
+    assert len(called) == 3
 
 
 def test_a_model_with_attention_of_transformers_stays_as_it_is():

@@ -40,6 +40,20 @@ def test_no_dropout_is_no_change():
     assert dropout(values, 0.0) is values
 
 
+@pytest.mark.parametrize("p", [2**-16, 1 - 2**-16, 1 - 2**-18, 1.0])
+def test_dropout_of_the_least_and_the_largest_rates(p):
+    """All that a rate near 1 leaves is zero, as torch's; what the least one leaves is nearly all."""
+    torch.manual_seed(0)
+    values = torch.ones(400_000, requires_grad=True)
+    dropped = dropout(values, p)
+    num_zero = int((dropped == 0).sum())
+    assert num_zero == len(values) if p > 1 - 2**-17 else 0 < num_zero < len(values)
+    kept = dropped[dropped != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / max(1 - p, 2**-16)))
+    dropped.sum().backward()
+    assert torch.equal(values.grad, dropped.detach())
+
+
 def test_replaced_modules_drop_in_training_alone():
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
     replace_dropout(model)
