@@ -179,3 +179,15 @@ def test_a_cluster_that_may_grow_is_asked_for_more(monkeypatch):
     assert f"{13 + engine.MOST_ASKED_FOR} for fits" in use(monkeypatch, ExecutionConfig(), num_fits=1000)
     monkeypatch.setattr(engine, "_autoscaling_status", lambda: '{"autoscaler_report": {"active_nodes": {"node_0": 1}}}')
     assert "13 for fits" in use(monkeypatch, ExecutionConfig(), num_fits=1000)
+
+
+def test_whatever_ray_raises_when_it_does_not_start_is_one_line(tmp_path, monkeypatch):
+    def takes_too_long(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nSee the logs.")
+
+    monkeypatch.setattr(ray, "init", takes_too_long)
+    refused = pytest.raises(
+        ConnectionError, match=r"gave up waiting for Ray to start .* timed out during startup\.; see"
+    )
+    with refused, connected(ExecutionConfig(address="local"), Store(tmp_path)):
+        pass
