@@ -1,7 +1,7 @@
 """The actor that hands fits to the workers, each to one that is free. It loads Ray alone, and no torch.
 
 Shards go from the driver to the workers, and what travels through here holds no handle but the one that all fits share:
-Ray 2.60 ends a process that passes on objects with handles in them ("contained_in_borrowed_ids", one run in five).
+Ray 2.60 ends a process that passes on objects with handles in them ("contained_in_borrowed_ids"), now and then.
 """
 
 import asyncio
@@ -56,6 +56,7 @@ class Dispatcher:
         """The fits that trials will ask for by number, packed, and a handle to what they share.
 
         The handle is in a list, which keeps Ray from reading it here.
+
         So many trials will ask at once, each from a process of its own. Until these have started the fits begin by
         themselves, in the order in which they will be asked for. None is answered before: the process of a trial that
         ended would take the trial of one that still starts, which Tune then ends.
