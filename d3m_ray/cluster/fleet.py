@@ -76,10 +76,6 @@ class Room:
         self._asked = dispatcher.has_room.remote()
         self._next_look = 0.0
 
-    def renew(self) -> None:
-        """Work begins to wait: patience counts from now."""
-        self._patience.renew()
-
     def look(self) -> None:
         """Call often. Raises RunError where no worker has begun for too long, RayError where none ever will."""
         if time.monotonic() < self._next_look:

@@ -7,6 +7,7 @@ The first fit loads what trains, with torch: to plan trials, and to record those
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,9 +59,15 @@ class TrialContext:
     tokens. What trains or scores asks for `whole()`."""
 
     def whole(self) -> "TrialContext":
-        """With the pretrained model and the tokens of the splits, loaded where they are not yet."""
-        if self.load is None:
-            return self
+        """With the pretrained model and the tokens of the splits, loaded where they are not yet.
+
+        The same object each time, which the engine sends to its workers once.
+        """
+        return self if self.load is None else self._loaded
+
+    @cached_property
+    def _loaded(self) -> "TrialContext":
+        assert self.load is not None, "a whole context has nothing to load"
         pretrained, tokens = self.load()
         return replace(self, pretrained=pretrained, tokens=tokens, load=None)
 

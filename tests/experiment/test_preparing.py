@@ -116,6 +116,8 @@ def test_what_was_prepared_before_has_the_same_keys_and_is_whole_when_it_is_aske
     assert (again.preparation, again.keep_as) == (first.preparation, None)
     assert again.context.tokens == {}
     whole = again.context.whole()
+    assert again.context.whole() is whole, "workers are sent it once, whatever the stage"
+    assert whole.whole() is whole
     assert whole.load is None
     assert whole.pretrained.content_hash() == first.context.pretrained.content_hash()
     for name, split in first.context.tokens.items():
