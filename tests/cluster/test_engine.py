@@ -186,6 +186,8 @@ def test_whatever_ray_raises_when_it_does_not_start_is_one_line(tmp_path, monkey
         raise Exception("The current node timed out during startup.\nSee the logs.")
 
     monkeypatch.setattr(ray, "init", takes_too_long)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # a test before this one may have begun Ray for the file
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
     refused = pytest.raises(
         ConnectionError, match=r"gave up waiting for Ray to start .* timed out during startup\.; see"
     )
