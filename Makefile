@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 DEMO_STORE := results/demo
+# The slow tests start clusters, kill processes and measure: they run one after the other.
+FAST_TESTS = $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast lint format benchmarks docs lock clean
@@ -16,10 +18,11 @@ demo: $(SET_UP) ## a whole experiment on made-up text, in minutes; prints where 
 	$(BIN)/python sweeps/demo.py --store $(DEMO_STORE)
 
 test: $(SET_UP) ## every test
-	$(BIN)/python -m pytest
+	$(FAST_TESTS)
+	$(BIN)/python -m pytest -m slow
 
 test-fast: $(SET_UP) ## the tests that take less than about five seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(FAST_TESTS)
 
 lint: $(SET_UP) ## style, format and types
 	$(BIN)/ruff check

@@ -11,7 +11,7 @@ from d3m_ray.experiment.keys import NOTHING, checkpoint_keys
 from d3m_ray.experiment.plan import asked_trials
 from d3m_ray.selection.arms import ARMS, Evidence, can_select
 from d3m_ray.trials.engine import FailedFit
-from d3m_ray.trials.trial import TrialContext, record_unselected, unselected_key
+from d3m_ray.trials.trial import TrialContext, TrialSpec, record_unselected, unselected_key
 from d3m_ray.wording import counted
 
 
@@ -62,6 +62,25 @@ def settle_unselected(
         why = reasons.get(arm.alignment or "", without_base)
         if why is not None:
             record_unselected(context, trial, *why)
+
+
+def lost_trials(context: TrialContext, trials: Sequence[TrialSpec], failed: Sequence[FailedFit]) -> list[Unscored]:
+    """The arms with trials that the store lacks though no fit of theirs failed: results that were lost on the way."""
+    stored, given_up = context.store.keys("trials"), {failure.fit_key for failure in failed}
+    lost: dict[str, list[TrialSpec]] = {}
+    for trial in trials:
+        if trial.trial_key not in stored and trial.fit.fit_key not in given_up:
+            lost.setdefault(trial.method, []).append(trial)
+    return [
+        Unscored(
+            method,
+            f"{counted(len(of_method), 'trial')} trained and not in {context.store}, the first with "
+            f"{of_method[0].num_removed} removed and seed {of_method[0].seed}; see that every machine writes to "
+            "this store and that nothing deletes from it",
+            "",
+        )
+        for method, of_method in lost.items()
+    ]
 
 
 def told(failed: Sequence[FailedFit], unscored: Sequence[Unscored]) -> list[str]:

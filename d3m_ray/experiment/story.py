@@ -10,7 +10,7 @@ import functools
 
 from d3m_ray.experiment.best import record_best
 from d3m_ray.experiment.config import ExperimentConfig
-from d3m_ray.experiment.failures import Unscored, settle_unselected
+from d3m_ray.experiment.failures import Unscored, lost_trials, settle_unselected
 from d3m_ray.experiment.plan import (
     Prepared,
     alignment_names,
@@ -85,4 +85,5 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
     forget_superseded(run, trials)
     settle_unselected(config, context, evidence, failed, unscored)
     unscored += record_best(run, evidence)
+    unscored += lost_trials(context, trials, failed)
     return Outcome(context.experiment, failed, unscored)

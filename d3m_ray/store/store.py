@@ -1,11 +1,12 @@
 """Reads and writes results, each by its table and key, with what produced it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from d3m_ray.store.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from d3m_ray.store.experiments import Experiment, PlannedTrial, experiment_from_json, experiment_to_json, extended
-from d3m_ray.store.files import DamagedError, Files, StoreError
+from d3m_ray.store.files import UNFINISHED, DamagedError, Files, StoreError
 from d3m_ray.store.format import read_format, record_format
 from d3m_ray.store.parquet import metadata_from_bytes, parts_to_bytes, table_to_bytes
 from d3m_ray.store.preparations import Preparation, preparation_from_json, preparation_to_json
@@ -206,6 +207,20 @@ class Store:
     def check_writable(self) -> None:
         """Write a file and delete it again: asked at the start of a run. Raises StoreError where that is refused."""
         self._files.check_writable((*TABLES, "checkpoints", "experiments", "preparations"))
+
+    @contextmanager
+    def probe(self) -> Iterator[str]:
+        """Hold a file of a name that no other store has while the block runs; another machine asks if it `sees` it."""
+        name = f"{UNFINISHED}/{uuid4().hex}"
+        self._files.put(name, b"probe")
+        try:
+            yield name
+        finally:
+            self._files.delete(name)
+
+    def sees(self, probe: str) -> bool:
+        """Whether a probe of the store that another machine means is in this one."""
+        return self._files.has(probe)
 
     def write_experiment(
         self,

@@ -188,6 +188,24 @@ def test_a_failed_fit_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, un
     assert_same_results(store, undisturbed)
 
 
+class _WritesElsewhere(LocalEngine):
+    """An engine one of whose machines has a folder of its own in the store's place: what it trains is not stored."""
+
+    def run_fits(self, context, fits: Sequence, on_fit):
+        failed = super().run_fits(context, fits, on_fit)
+        for trial in (trial for planned in fits for trial in planned.trials if trial.method == "random"):
+            context.store.delete_result("trials", trial.trial_key, trial.method)
+        return failed
+
+
+def test_a_planned_trial_that_is_not_stored_in_the_end_is_a_failure(tmp_path):
+    store = Store(tmp_path)
+    (lost,) = run(SMALL, store, _WritesElsewhere()).unscored
+    assert lost.name == "random"
+    assert lost.error.startswith(f"4 trials trained and not in {store}, the first with 0 removed and seed 0; see that")
+    assert run(SMALL, store).unscored == []
+
+
 def test_a_lost_base_model_ends_only_what_reads_it(tmp_path, monkeypatch, undisturbed, assert_same_results):
     """Arms that wait for no base model are trained, the others' trials say why they are not; a next run makes them."""
     store = Store(tmp_path)
