@@ -6,7 +6,8 @@ planted, toxigen, hatexplain, own, one that a plug-in brings, or an experiment's
 For example: "d3m-ray run planted" is a demonstration of some minutes; "d3m-ray plan own --data reviews/" says what
 would be trained; "d3m-ray report results/demo" writes tables, figures and a page.
 
-The exit status is 0 where all is done, 1 where something failed, 2 where an input breaks a rule, 130 after Ctrl-C.
+The exit status is 0 where all is done, 1 where something failed, 2 where an input breaks a rule, 130 after Ctrl-C,
+143 after SIGTERM, 129 after SIGHUP.
 """
 
 import sys

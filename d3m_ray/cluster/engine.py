@@ -1,6 +1,8 @@
 """The engine on Ray: attribution and fits on the workers of one cluster."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -33,7 +35,7 @@ def connected(execution: ExecutionConfig, store: Store, say: Say = say_plainly) 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined_here = not ray.is_initialized()
     try:
-        if joined_here and join(execution.address, say):
+        if joined_here and _join(execution.address, say):
             check_this_machine_offers(execution)
         else:
             check_cluster_offers(execution, say)
@@ -43,6 +45,15 @@ def connected(execution: ExecutionConfig, store: Store, say: Say = say_plainly) 
     finally:
         if joined_here:
             ray.shutdown()
+
+
+def _join(address: str, say: Say) -> bool:
+    """As `join`, and SIGTERM ends this process as it did before, where that was decided: Ray takes it for itself."""
+    handler = signal.getsignal(signal.SIGTERM)
+    started_here = join(address, say)
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+    return started_here
 
 
 class RayEngine:

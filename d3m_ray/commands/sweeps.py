@@ -16,6 +16,7 @@ from rich.console import Console
 from d3m_ray.commands.api import engine_for, engine_of, planned
 from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment, with_shares
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
+from d3m_ray.commands.signals import heed_warnings
 from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say, tell_of_broken_plugins
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
@@ -43,7 +44,8 @@ def run_sweep(
     """Parse the flags over `defaults`, run, and show the results; ends the process with an exit status.
 
     `name` is what the help calls the command, the script by default.
-    0: every trial is stored; 1: some failed; 2: an input breaks a rule; 130: interrupted, the same command goes on.
+    0: every trial is stored; 1: some failed; 2: an input breaks a rule; 130, 143, 129: Ctrl-C, SIGTERM,
+    SIGHUP, and the same command goes on.
     """
     _main(description, defaults, arguments, name, lambda config: _sweep(config, defaults))
 
@@ -113,6 +115,7 @@ def _meant(config: ExperimentConfig, defaults: ExperimentConfig) -> tuple[Experi
 
 def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
     config, numbers_chosen = _meant(config, defaults)
+    heed_warnings(config.execution)
     store = _open(config)
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.experiment.story import prepare, run_experiment
@@ -131,6 +134,7 @@ def _lds_studies(config: Judged, defaults: Judged, studies: Sequence[LdsConfig])
     """One LDS after another, of the same experiment: nothing runs before all of them are checked."""
     experiment = config.experiment
     _refuse_flags_of_arms(experiment, defaults.experiment)
+    heed_warnings(experiment.execution)
     store = _open(experiment)
     from d3m_ray.experiment.lds import another_study, joined, prepare_lds, run_lds
     from d3m_ray.experiment.progress import Progress

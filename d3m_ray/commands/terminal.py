@@ -3,26 +3,30 @@
 import contextlib
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
+from d3m_ray.commands.signals import Stopped, ended_by_signals
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.store.files import StoreError
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 
 
 def exit_status(work: Callable[[], int], debug: bool = False) -> int:
     """What a command ends with: what `work` returns, or the status of an error, which is said in one line.
 
-    With `debug`, its traceback stands above the line. An error of no kind that is foreseen is raised.
+    SIGTERM and SIGHUP end it as Ctrl-C does. With `debug`, its traceback stands above the line. An
+    error of no kind that is foreseen is raised.
     """
     try:
-        return work()
+        with ended_by_signals():
+            return work()
     except BrokenPipeError:  # whoever read the output, `head` for one, has had enough: nothing more to say to them
         _silence_standard_output()
         return EXIT_FAILED
@@ -31,9 +35,10 @@ def exit_status(work: Callable[[], int], debug: bool = False) -> int:
             traceback.print_exc()
         say(f"error: {' '.join(str(error).splitlines())}", "red")
         return EXIT_FAILED if isinstance(error, RunError) else EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        say("interrupted: what was done is stored, the same command goes on from there")
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as error:
+        how = str(error) if isinstance(error, Stopped) else "interrupted"
+        say(f"{how}: what was done is stored, the same command goes on from there")
+        return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)  # as a shell tells of a signal
 
 
 def say(line: str, style: str = "") -> None:

@@ -36,6 +36,8 @@ class ExecutionConfig:
     """Cores, and so torch threads, of a trial and of an attribution actor."""
     max_wait_seconds: float = 1200
     """How long to wait for a cluster to have room for a worker or a trial; an autoscaler takes minutes."""
+    stop_on_usr1: bool = False
+    """End at SIGUSR1 as at Ctrl-C: SLURM's warning before the time limit (sbatch --signal)."""
     debug: bool = False
     """Show the traceback of an error, not only what is wrong."""
 

@@ -67,6 +67,7 @@ ENTERS = {
     "execution.gpus_per_trial": FIT,
     "execution.cpus_per_trial": NONE,
     "execution.max_wait_seconds": NONE,
+    "execution.stop_on_usr1": NONE,
     "execution.debug": NONE,
 }
 OTHERWISE = {
