@@ -58,7 +58,8 @@ def lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     with ExitStack() as registered:
-        for registry in (METHODS, ARMS, RECIPES, CORPORA, sys.modules):
+        registered.callback(sys.modules.pop, "lengths", None)  # what it imports stays: torch is loaded once only
+        for registry in (METHODS, ARMS, RECIPES, CORPORA):
             registered.enter_context(mock.patch.dict(registry))  # type: ignore[arg-type]
         yield importlib.import_module("lengths")
 
