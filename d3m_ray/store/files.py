@@ -1,18 +1,20 @@
 """Whole files below one root, local or remote: a reader sees all of a file or none of it."""
 
+import copy
 import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
 
 from d3m_ray.store.reachability import reason_out_of_reach
+from d3m_ray.store.remote import bounded, open_remote
 
 URI_SCHEMES = ("file", "s3", "gs")
 _LIKE_A_URI = re.compile(r"(file|s3|gs):|[A-Za-z][\w+.-]+:/")  # of a text that has no "://"
@@ -38,11 +40,11 @@ class StoreError(Exception):
 class DamagedError(StoreError):
     """A file of the store is no longer what was written; its argument names the file and says what is wrong.
 
-    A sweep deletes such a file and recomputes its result; a reader is told to run it.
+    A sweep deletes such a file and recomputes its result; who only reads is told how to.
     """
 
     def __str__(self) -> str:
-        return f"{self.args[0]}; delete it and run the same sweep again"
+        return f"{self.args[0]}; d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it"
 
 
 class Files:
@@ -55,6 +57,16 @@ class Files:
 
     def __init__(self, root: str) -> None:
         self.filesystem, self._base, self.root = _open_root(root)
+        self.only_reads = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "filesystem": bounded(state["filesystem"])}
+
+    def reader(self) -> "Files":
+        """The same files for what only reads them: RuntimeError where it would write or delete one."""
+        same = copy.copy(self)
+        same.only_reads = True
+        return same
 
     def at(self, path: str) -> str:
         """The path within the file system."""
@@ -92,7 +104,8 @@ class Files:
             return self.filesystem.get_file_info(self.at(path)).is_file
 
     def put(self, path: str, data: bytes | pa.Buffer) -> None:
-        """Write a whole file, in place of an earlier one."""
+        """Write a whole file, in place of an earlier one; in a bucket, one of less than 5 MB in one request."""
+        self._check_may_write()
         with refused(f"the store {self.root}", "written"):
             if isinstance(self.filesystem, fs.LocalFileSystem):
                 _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
@@ -120,9 +133,9 @@ class Files:
 
     def delete(self, path: str) -> None:
         """Remove a file, if there is one."""
-        if self.has(path):
-            with refused(f"the store {self.root}", "written"), suppress(FileNotFoundError):
-                self.filesystem.delete_file(self.at(path))
+        self._check_may_write()
+        with refused(f"the store {self.root}", "written"), suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.at(path))
 
     def check_writable(self, folders: Iterable[str]) -> None:
         """Write a file and delete it again. Raises StoreError where the root refuses one of the two.
@@ -137,6 +150,10 @@ class Files:
         probe = f".probe.{uuid4().hex}"
         self.put(probe, b"probe")
         self.delete(probe)
+
+    def _check_may_write(self) -> None:
+        if self.only_reads:
+            raise RuntimeError(f"the store {self.root} was opened to be read alone")
 
     def damaged(self, path: str, error: Exception) -> DamagedError:
         """The error to raise where a file cannot be understood."""
@@ -243,7 +260,7 @@ def _open_root(root: str) -> tuple[fs.FileSystem, str, str]:
                 "name a local folder"
             )
         try:
-            filesystem, path = fs.FileSystem.from_uri(root)
+            filesystem, path = open_remote(root)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StoreError(f"the store {root} cannot be opened: {error}") from error
     else:

@@ -251,7 +251,9 @@ def test_a_flipped_bit_or_a_lost_end_is_never_a_result(tmp_path: Path) -> None:
 
 def test_errors_cross_processes(tmp_path: Path) -> None:
     error = pickle.loads(pickle.dumps(DamagedError("x is damaged (why)")))
-    assert str(error) == "x is damaged (why); delete it and run the same sweep again"
+    assert str(error) == (
+        "x is damaged (why); d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +358,7 @@ def test_a_file_copied_over_another_is_never_that_one(table: str, tmp_path: Path
             store.write(table, key, frame_of(table, key), {}, None if table == "fits" else "trak")
     first, second = sorted(path for path in (tmp_path / table).rglob("k*"))
     shutil.copy(first, second)
-    line = rf"{second} is damaged \(its .* k1.*\); delete it and run the same sweep again"
+    line = rf"{second} is damaged \(its .* k1.*\); d3m-ray check STORE --repair deletes it"
     said: list[str] = []
     if table == "checkpoints":
         with pytest.raises(DamagedError, match=line):
