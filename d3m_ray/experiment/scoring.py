@@ -62,10 +62,9 @@ def lacks_scores(config: ExperimentConfig, context: TrialContext, say: Say) -> b
         def has(table: str, key: str, of: str) -> bool:
             return context.store.has_whole(table, key, of, say)
 
-        is_aligned, is_scored = has("alignments", alignment_key(name, config, context), name), has("scores", key, name)
-        return not (is_aligned and is_scored) and not has(
-            table_scored_for(name), scores_key(method, config, context), method
-        )
+        aligned = has("alignments", alignment_key(name, config, context), name)
+        scored = has("scores", key, name)
+        return not (aligned and scored) and not has(table_scored_for(name), scores_key(method, config, context), method)
 
     lacking = [name for name in alignment_names(config) if lacks(name)]  # all are looked at: damaged files are told
     return bool(lacking)

@@ -95,9 +95,14 @@ class Files:
         finished = (info for info in found if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES))
         return {self.below(info.path): f"{info.size} bytes, {info.mtime_ns}" for info in finished}
 
+    @property
+    def is_local(self) -> bool:
+        """Whether they are files of this machine's own file system."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
     def is_there(self) -> bool:
         """Whether the root is a folder that exists. What is no local folder is taken to: a bucket has no folders."""
-        return not isinstance(self.filesystem, fs.LocalFileSystem) or Path(self._base).is_dir()
+        return not self.is_local or Path(self._base).is_dir()
 
     def has(self, path: str) -> bool:
         with refused(f"the store {self.root}", "read"):
@@ -107,7 +112,7 @@ class Files:
         """Write a whole file, in place of an earlier one; in a bucket, one of less than 5 MB in one request."""
         self._check_may_write()
         with refused(f"the store {self.root}", "written"):
-            if isinstance(self.filesystem, fs.LocalFileSystem):
+            if self.is_local:
                 _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
                 return
             # An object appears when its upload completes. The data is whole by now: an error cannot complete a part.
@@ -116,7 +121,7 @@ class Files:
 
     def get(self, path: str) -> pa.Buffer:
         """The content of a file. Raises StoreError where there is none."""
-        with refused(f"the store {self.root}", "read"):
+        with refused(f"{self.root}/{path}", "read"):
             try:
                 with self.filesystem.open_input_file(self.at(path)) as file:
                     return file.read_buffer()
@@ -142,7 +147,8 @@ class Files:
 
         Also where something that is no folder lies in the place of one that is written to.
         """
-        if isinstance(self.filesystem, fs.LocalFileSystem):
+        self._check_may_write()
+        if self.is_local:
             for folder in (UNFINISHED, *folders):
                 check_can_be_folder(Path(self.at(folder)), "the store")
             check_writable_folder(Path(self._base), "the store")

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from d3m_ray.store import records
+from d3m_ray.store.check import StoreCheck, check_files
 from d3m_ray.store.checkpoints import checkpoint_file, checkpoint_from_bytes, checkpoint_to_bytes
 from d3m_ray.store.experiments import Experiment, PlannedTrial
 from d3m_ray.store.files import DamagedError, Files, StoreError
@@ -180,6 +181,16 @@ class Store:
     def delete_damaged(self, table: str, say: Say) -> None:
         """Delete, and say, every damaged file of a table. A table without any is read once, in parallel."""
         self._wholeness.discard_damaged(table, say)
+
+    def check(self, repair: bool = False) -> StoreCheck:
+        """Read every file and say what is damaged or missing; with `repair`, delete what is damaged.
+
+        Raises StoreError where there is no store, or it cannot be read or, to repair it, written.
+        """
+        found = check_files(self._files, repair)
+        if found.num_files == 0:
+            raise self.without_experiment()
+        return found
 
     def delete_result(self, table: str, key: str, method: str | None = None) -> None:
         """Forget a result, if it is stored: something that it takes is not."""
