@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from d3m_ray.attribution.metagradient.settings import MetagradientConfig
     from d3m_ray.attribution.trak.settings import TrakConfig
     from d3m_ray.commands.api import Plan, Result, plan, run
+    from d3m_ray.commands.check import check_store
     from d3m_ray.data.checks import DataError
     from d3m_ray.data.hatexplain import Hatexplain
     from d3m_ray.data.own_options import Own
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from d3m_ray.records import Examples, Splits
     from d3m_ray.selection.arms import Evidence
     from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
+    from d3m_ray.store.check import StoreCheck
     from d3m_ray.store.files import StoreError
     from d3m_ray.training.fine_tuning import Fit, Objective
     from d3m_ray.training.recipes import FitInputs
@@ -52,6 +54,7 @@ _HOMES = {
     "attribution.metagradient.settings": ("MetagradientConfig",),
     "attribution.trak.settings": ("TrakConfig",),
     "commands.api": ("Plan", "Result", "plan", "run"),
+    "commands.check": ("check_store",),
     "data.checks": ("DataError",),
     "data.hatexplain": ("Hatexplain",),
     "data.own_options": ("Own",),
@@ -65,6 +68,7 @@ _HOMES = {
     "records": ("Examples", "Splits"),
     "selection.arms": ("Evidence",),
     "selection.settings": ("AlignmentConfig", "SelectionConfig"),
+    "store.check": ("StoreCheck",),
     "store.files": ("StoreError",),
     "training.fine_tuning": ("Fit", "Objective"),
     "training.recipes": ("FitInputs",),
@@ -98,6 +102,7 @@ __all__ = [
     "RunError",
     "SelectionConfig",
     "Splits",
+    "StoreCheck",
     "StoreError",
     "Toxigen",
     "TrainingConfig",
@@ -105,6 +110,7 @@ __all__ = [
     "WorkerPool",
     "__version__",
     "arm",
+    "check_store",
     "corpus",
     "method",
     "plan",

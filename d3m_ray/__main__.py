@@ -20,6 +20,7 @@ import tyro
 from rich.console import Console
 
 from d3m_ray.analysis.status import render_status, status_document
+from d3m_ray.commands import check as check_command
 from d3m_ray.commands import results as results_command
 from d3m_ray.commands import runs
 from d3m_ray.commands.examples import ExamplesRequest, Format, show_examples
@@ -34,7 +35,7 @@ from d3m_ray.store.store import Store
 from d3m_ray.version import __version__
 
 COMMANDS = tyro.extras.SubcommandApp()
-READERS = ("status", "report", "table", "figures", "examples", "export")
+READERS = ("status", "report", "table", "figures", "examples", "export", "check")
 
 StoreArgument = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE", help="folder or URI that a sweep was given as --store")
@@ -62,7 +63,7 @@ def status(store: StoreArgument, json: bool = False, debug: bool = False) -> Com
             differ from the others', its caveats; and what is damaged.
         debug: Show the traceback of an error, not only what is wrong.
     """
-    return lambda: (_print_status if json else _show_status)(Store(store))
+    return lambda: (_print_status if json else _show_status)(_reader(store))
 
 
 @COMMANDS.command
@@ -75,7 +76,7 @@ def report(store: StoreArgument, experiment: Experiments = (), out: Folder = Non
         out: Folder to write into; left out, `figures` in a local store, else in this folder.
         debug: Show the traceback of an error, not only what is wrong.
     """
-    return lambda: results_command.report(Store(store), experiment, _path(out))
+    return lambda: results_command.report(_reader(store), experiment, _path(out))
 
 
 @COMMANDS.command
@@ -93,7 +94,7 @@ def table(
         format: text for the terminal; csv (the tables in one) or json (headline and caveats too) for programs.
         debug: Show the traceback of an error, not only what is wrong.
     """
-    return lambda: results_command.table(Store(store), experiment, format)
+    return lambda: results_command.table(_reader(store), experiment, format)
 
 
 @COMMANDS.command
@@ -106,7 +107,7 @@ def figures(store: StoreArgument, experiment: Experiments = (), out: Folder = No
         out: Folder to write into; left out, `figures` in a local store, else in this folder.
         debug: Show the traceback of an error, not only what is wrong.
     """
-    return lambda: results_command.figures(Store(store), experiment, _path(out))
+    return lambda: results_command.figures(_reader(store), experiment, _path(out))
 
 
 @COMMANDS.command
@@ -138,7 +139,7 @@ def examples(
         debug: Show the traceback of an error, not only what is wrong.
     """
     request = ExamplesRequest(method, worst, best, group, label, experiment, format, out)
-    return lambda: show_examples(Store(store), request)
+    return lambda: show_examples(_reader(store), request)
 
 
 @COMMANDS.command
@@ -167,7 +168,28 @@ def export(
         debug: Show the traceback of an error, not only what is wrong.
     """
     request = ExportRequest(method, out, num_removed, seed, experiment, overwrite)
-    return lambda: export_train(Store(store), request)
+    return lambda: export_train(_reader(store), request)
+
+
+@COMMANDS.command
+def check(store: StoreArgument, repair: bool = False, debug: bool = False) -> Command:
+    """Read every file of a store; name what is damaged or missing, and what recomputes it.
+
+    The exit status is 0 where all is whole, or --repair has deleted all that was damaged, and 1 where something is
+    damaged or missing. For example: "d3m-ray check results/demo" changes nothing; "d3m-ray check results/demo --repair"
+    deletes what is damaged, and the same sweep, run again, recomputes it.
+
+    Args:
+        store: Where the results are.
+        repair: Delete the damaged files, and nothing else; those that a sweep has written again meanwhile stay.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    return lambda: check_command.check(Store(store), repair)
+
+
+def _reader(store: str) -> Store:
+    """The store, for a command that only reads it: nothing of it is written or deleted."""
+    return Store(store).reader()
 
 
 def _path(out: str | None) -> Path | None:

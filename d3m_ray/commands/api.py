@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from html import escape
@@ -179,16 +179,17 @@ def planned(config: ExperimentConfig, numbers_chosen: bool) -> Plan:
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.experiment.story import prepare
 
-    opened = Store(config.store)
+    opened = Store(config.store).reader()
     with Progress() as progress:
         _tell_of_broken_plugins(progress)
         return plan_of(prepare(config, opened, progress, numbers_chosen), progress.stage)
 
 
 def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
-    """What is stored already of an experiment that was prepared, and what is not.
+    """What is stored already of an experiment that was prepared, and what is not. Nothing is deleted or written.
 
-    `say` is told of each damaged file of a trial, which counts as not stored: a run deletes it, and makes it again.
+    `say` is told, once, of each damaged file that it comes to, which counts as not stored: a run deletes it, and makes
+    it again.
     """
     from rich.console import Console
 
@@ -200,31 +201,52 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
     from d3m_ray.experiment.stages import gather_evidence
     from d3m_ray.trials.engine import LocalEngine
 
-    config, context = prepared.config, prepared.context
-    opened, quiet = context.store, Progress(Console(quiet=True))  # the run says what it finds, this one is asked first
+    opened, damaged = prepared.context.store.reader(), dict[str, None]()
+    config, context = prepared.config, dataclasses.replace(prepared.context, store=opened)
+    base_models = checkpoint_keys(config, context) if reads_base_models(config) else []
+    unscored = lacks_scores(config, context, damaged.setdefault)
+    quiet = Progress(Console(quiet=True))  # what it would say of damaged files is told here
     ready = plan_trials(config, context, gather_evidence(Run(config, context, LocalEngine(), quiet)))
-    of_this = [("experiment", "==", context.experiment)]
-    columns = ["method", "num_removed", "seed", "trial_key"]
-    begun = opened.read_all("trials", columns=columns, filters=of_this, say=say).drop_duplicates()
-    stored, fits = set(begun["trial_key"]), opened.keys("fits")
-    known: dict[Asked, str] = {}
-    for method, num_removed, seed in begun[columns[:3]].to_records(index=False).tolist():
-        known |= _under_both_numbers(method, num_removed, seed, STORED)
+    begun = _begun(opened, context.experiment, damaged.setdefault)
+    asked_fits = [*base_models, *begun["fit_key"], *(trial.fit.fit_key for trial in ready)]
+    fits = opened.whole_keys("fits", dict.fromkeys(asked_fits), damaged.setdefault)
+    stored = _whole_trials(begun, fits, opened, damaged.setdefault)
+    known: dict[Asked, tuple[str, str]] = {}
+    for method, num_removed, seed, trial_key, fit in begun.to_records(index=False).tolist():
+        known |= _under_both_numbers(method, num_removed, seed, (_state(trial_key in stored, fit in fits), fit))
     for trial in ready:  # of a trial that was begun and whose selection is another now, this counts
-        told = _state(trial.trial_key in stored, trial.fit.fit_key in fits)
+        fit = trial.fit.fit_key
+        told = _state(trial.trial_key in stored, fit in fits), fit
         known |= _under_both_numbers(trial.method, trial.num_removed, trial.seed, told)
-    rows = [(*asked, known.get(asked, WAITING)) for asked in asked_trials(config, context)]
+    found = {asked: known.get(asked, (WAITING, "")) for asked in asked_trials(config, context)}
+    rows = [(*asked, state) for asked, (state, _) in found.items()]
     trials = pd.DataFrame(rows, columns=["method", "num_removed", "seed", "state"]).astype({"num_removed": "Int64"})
-    wanted = {trial.fit.fit_key for trial in ready if trial.trial_key not in stored} - fits
-    if reads_base_models(config):
-        base_models = checkpoint_keys(config, context)
-        wanted |= {key for key in base_models if key not in fits}
-        if lacks_scores(config, context):  # which are made with the weights, and these may have been deleted
-            wanted |= {key for key in base_models if not opened.has_checkpoint(key)}
+    wanted = {fit for state, fit in found.values() if state == TO_TRAIN} | (set(base_models) - fits)
+    if unscored:  # which are made with the weights, and these may have been deleted
+        wanted |= {key for key in base_models if not opened.has_whole_checkpoint(key, damaged.setdefault)}
+    for line in damaged:
+        say(line)
     return Plan(context.experiment, trials, len(wanted), int((trials["state"] == STORED).sum()))
 
 
-def _under_both_numbers(method: str, num_removed: int, seed: int, told: str) -> dict[Asked, str]:
+def _begun(store: Store, experiment: str, say: Say) -> pd.DataFrame:
+    """One row per stored trial of an experiment: `method`, `num_removed`, `seed`, `trial_key`, `fit_key`."""
+    columns = ["method", "num_removed", "seed", "trial_key", "fit_key"]
+    rows = store.read_all("trials", columns=columns, filters=[("experiment", "==", experiment)], say=say)
+    return rows.drop_duplicates()
+
+
+def _whole_trials(begun: pd.DataFrame, fits: Collection[str], store: Store, say: Say) -> set[str]:
+    """The keys of the stored trials whose fit, and the list of what they removed, are stored and whole too."""
+    removing = begun[begun["num_removed"] > 0]
+    methods: dict[str, str | None] = dict(zip(removing["trial_key"], removing["method"], strict=True))
+    lacking = methods.keys() - store.whole_keys("removals", methods, say)
+    return set(begun.loc[begun["fit_key"].isin(fits) & ~begun["trial_key"].isin(lacking), "trial_key"])
+
+
+def _under_both_numbers(
+    method: str, num_removed: int, seed: int, told: tuple[str, str]
+) -> dict[Asked, tuple[str, str]]:
     """By its number, and by None: so a trial is asked for where the arm's rule decides how many go."""
     return {(method, num_removed, seed): told, (method, None, seed): told}
 

@@ -29,6 +29,7 @@ from d3m_ray.experiment.plan import alignment_names, shared_settings
 from d3m_ray.experiment.run import Run
 from d3m_ray.selection.alignment import group_alignment, pseudo_groups
 from d3m_ray.trials.trial import TrialContext
+from d3m_ray.waiting import Say
 from d3m_ray.wording import counted
 
 if TYPE_CHECKING:
@@ -52,16 +53,21 @@ def table_scored_for(name: str) -> str:
     return "scores" if name == attribution_method(name) else "query_scores"
 
 
-def lacks_scores(config: ExperimentConfig, context: TrialContext) -> bool:
-    """Whether an alignment is missing and the scores that it would be made from are too; no file is read."""
+def lacks_scores(config: ExperimentConfig, context: TrialContext, say: Say) -> bool:
+    """Whether an alignment is missing or damaged, and so are the scores that it would be made from."""
 
     def lacks(name: str) -> bool:
         method, key = attribution_method(name), group_scores_key(name, config, context)
-        has = context.store.has
-        is_there = has("alignments", alignment_key(name, config, context), name) and has("scores", key, name)
-        return not is_there and not has(table_scored_for(name), scores_key(method, config, context), method)
 
-    return any(map(lacks, alignment_names(config)))
+        def has(table: str, key: str, of: str) -> bool:
+            return context.store.has_whole(table, key, of, say)
+
+        aligned = has("alignments", alignment_key(name, config, context), name)
+        scored = has("scores", key, name)
+        return not (aligned and scored) and not has(table_scored_for(name), scores_key(method, config, context), method)
+
+    lacking = [name for name in alignment_names(config) if lacks(name)]  # all are looked at: damaged files are told
+    return bool(lacking)
 
 
 def is_aligned(name: str, run: Run) -> bool:

@@ -25,10 +25,12 @@ from d3m_ray.wording import counted
 def discard_incomplete(run: Run) -> None:
     """Delete what is damaged of the stored trials, and each of this experiment that lacks the ids which it removed.
 
-    A trial that is deleted is recorded again from its fit. Every file is read once.
+    A trial that is deleted is recorded again from its fit. Every file is read once. So is what is damaged of the other
+    tables that a run reads as a whole.
     """
     store, say = run.context.store, run.progress.stage
-    store.delete_damaged("trials", say)
+    for table in ("trials", "failures", "lds"):
+        store.delete_damaged(table, say)
     removing = [("experiment", "==", run.context.experiment), ("num_removed", ">", 0)]
     trials = store.read_all("trials", columns=["trial_key", "method"], filters=removing).drop_duplicates()
     methods = dict(zip(trials["trial_key"], trials["method"], strict=True))

@@ -10,9 +10,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from d3m_ray.store.provenance import software
+from d3m_ray.store.results import checked_name
 
+CHECKPOINTS = "checkpoints"  # the folder
 CHECKSUM, FIT_KEY = "sha256", "fit_key"  # entries of the header's metadata
 LENGTH_BYTES = 8  # of the header, before it, little-endian
+
+
+def checkpoint_file(fit_key: str) -> str:
+    """The path of a fit's weights, below the root of the store."""
+    return f"{CHECKPOINTS}/{checked_name(fit_key)}.safetensors"
 
 
 def checkpoint_to_bytes(weights: Mapping[str, np.ndarray], fit_key: str) -> bytes:

@@ -1,18 +1,20 @@
 """Whole files below one root, local or remote: a reader sees all of a file or none of it."""
 
+import copy
 import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
 
 from d3m_ray.store.reachability import reason_out_of_reach
+from d3m_ray.store.remote import bounded, open_remote
 
 URI_SCHEMES = ("file", "s3", "gs")
 _LIKE_A_URI = re.compile(r"(file|s3|gs):|[A-Za-z][\w+.-]+:/")  # of a text that has no "://"
@@ -38,11 +40,11 @@ class StoreError(Exception):
 class DamagedError(StoreError):
     """A file of the store is no longer what was written; its argument names the file and says what is wrong.
 
-    A sweep deletes such a file and recomputes its result; a reader is told to run it.
+    A sweep deletes such a file and recomputes its result; who only reads is told how to.
     """
 
     def __str__(self) -> str:
-        return f"{self.args[0]}; delete it and run the same sweep again"
+        return f"{self.args[0]}; d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it"
 
 
 class Files:
@@ -55,6 +57,16 @@ class Files:
 
     def __init__(self, root: str) -> None:
         self.filesystem, self._base, self.root = _open_root(root)
+        self.only_reads = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "filesystem": bounded(state["filesystem"])}
+
+    def reader(self) -> "Files":
+        """The same files for what only reads them: RuntimeError where it would write or delete one."""
+        same = copy.copy(self)
+        same.only_reads = True
+        return same
 
     def at(self, path: str) -> str:
         """The path within the file system."""
@@ -83,18 +95,24 @@ class Files:
         finished = (info for info in found if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES))
         return {self.below(info.path): f"{info.size} bytes, {info.mtime_ns}" for info in finished}
 
+    @property
+    def is_local(self) -> bool:
+        """Whether they are files of this machine's own file system."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
     def is_there(self) -> bool:
         """Whether the root is a folder that exists. What is no local folder is taken to: a bucket has no folders."""
-        return not isinstance(self.filesystem, fs.LocalFileSystem) or Path(self._base).is_dir()
+        return not self.is_local or Path(self._base).is_dir()
 
     def has(self, path: str) -> bool:
         with refused(f"the store {self.root}", "read"):
             return self.filesystem.get_file_info(self.at(path)).is_file
 
     def put(self, path: str, data: bytes | pa.Buffer) -> None:
-        """Write a whole file, in place of an earlier one."""
+        """Write a whole file, in place of an earlier one; in a bucket, one of less than 5 MB in one request."""
+        self._check_may_write()
         with refused(f"the store {self.root}", "written"):
-            if isinstance(self.filesystem, fs.LocalFileSystem):
+            if self.is_local:
                 _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
                 return
             # An object appears when its upload completes. The data is whole by now: an error cannot complete a part.
@@ -103,7 +121,7 @@ class Files:
 
     def get(self, path: str) -> pa.Buffer:
         """The content of a file. Raises StoreError where there is none."""
-        with refused(f"the store {self.root}", "read"):
+        with refused(f"{self.root}/{path}", "read"):
             try:
                 with self.filesystem.open_input_file(self.at(path)) as file:
                     return file.read_buffer()
@@ -120,16 +138,17 @@ class Files:
 
     def delete(self, path: str) -> None:
         """Remove a file, if there is one."""
-        if self.has(path):
-            with refused(f"the store {self.root}", "written"), suppress(FileNotFoundError):
-                self.filesystem.delete_file(self.at(path))
+        self._check_may_write()
+        with refused(f"the store {self.root}", "written"), suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.at(path))
 
     def check_writable(self, folders: Iterable[str]) -> None:
         """Write a file and delete it again. Raises StoreError where the root refuses one of the two.
 
         Also where something that is no folder lies in the place of one that is written to.
         """
-        if isinstance(self.filesystem, fs.LocalFileSystem):
+        self._check_may_write()
+        if self.is_local:
             for folder in (UNFINISHED, *folders):
                 check_can_be_folder(Path(self.at(folder)), "the store")
             check_writable_folder(Path(self._base), "the store")
@@ -137,6 +156,10 @@ class Files:
         probe = f".probe.{uuid4().hex}"
         self.put(probe, b"probe")
         self.delete(probe)
+
+    def _check_may_write(self) -> None:
+        if self.only_reads:
+            raise RuntimeError(f"the store {self.root} was opened to be read alone")
 
     def damaged(self, path: str, error: Exception) -> DamagedError:
         """The error to raise where a file cannot be understood."""
@@ -243,7 +266,7 @@ def _open_root(root: str) -> tuple[fs.FileSystem, str, str]:
                 "name a local folder"
             )
         try:
-            filesystem, path = fs.FileSystem.from_uri(root)
+            filesystem, path = open_remote(root)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StoreError(f"the store {root} cannot be opened: {error}") from error
     else:

@@ -1,5 +1,6 @@
 """A table as the bytes of a Parquet file whose metadata says what produced it, and back."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from d3m_ray.store.provenance import software
 
-METADATA_KEY = b"d3m_ray"
+METADATA_KEY, METADATA_CHECKSUM = b"d3m_ray", b"d3m_ray_sha256"
 # Every page has a checksum, so that a bit that turned is told from a result.
 CHECKED_FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -26,7 +27,7 @@ def parts_to_bytes(schema: pa.Schema, parts: Iterable[pa.Table], configuration: 
     """As `table_to_bytes`, of a table that comes in parts, so that it need not be in memory as a whole."""
     metadata = {"configuration": configuration, **software()}
     encoded = json.dumps(metadata, sort_keys=True, allow_nan=False).encode()
-    described = schema.with_metadata({METADATA_KEY: encoded})
+    described = schema.with_metadata({METADATA_KEY: encoded, METADATA_CHECKSUM: _checksum(encoded)})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, described, compression="zstd", write_page_checksum=True) as writer:
         for part in parts:
@@ -37,7 +38,9 @@ def parts_to_bytes(schema: pa.Schema, parts: Iterable[pa.Table], configuration: 
 def table_from_bytes(data: pa.Buffer) -> pa.Table:
     """The table. Raises ValueError where the file is truncated or no longer what was written."""
     try:
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        _check_metadata(file.schema_arrow.metadata or {})
+        return file.read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error)) from error
 
@@ -46,6 +49,7 @@ def parts_from_bytes(data: pa.Buffer) -> Iterator[pa.Table]:
     """The table, one row group after another. Raises as `table_from_bytes`, where it comes to it."""
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        _check_metadata(file.schema_arrow.metadata or {})
         if file.num_row_groups == 0:
             yield file.read()
         for number in range(file.num_row_groups):
@@ -57,6 +61,18 @@ def parts_from_bytes(data: pa.Buffer) -> Iterator[pa.Table]:
 def metadata_from_bytes(data: pa.Buffer) -> dict[str, Any]:
     """What `table_to_bytes` was told, from the file's last bytes alone. Raises as `table_from_bytes`."""
     try:
-        return json.loads((pq.read_schema(pa.BufferReader(data)).metadata or {})[METADATA_KEY])
+        metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
+        _check_metadata(metadata)
+        return json.loads(metadata[METADATA_KEY])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(str(error)) from error
+
+
+def _check_metadata(metadata: Mapping[bytes, bytes]) -> None:
+    """Raises ValueError where what produced the table is not what was written; earlier versions wrote no checksum."""
+    if METADATA_CHECKSUM in metadata and metadata[METADATA_CHECKSUM] != _checksum(metadata.get(METADATA_KEY, b"")):
+        raise ValueError("its metadata do not have their checksum")
+
+
+def _checksum(encoded: bytes) -> bytes:
+    return hashlib.sha256(encoded).hexdigest().encode()

@@ -50,9 +50,13 @@ def key_of(path: str) -> str:
 
 def result_files(files: Files, table: str, folder: str) -> list[str]:
     """The paths of a table's results below a folder, in the order of methods and keys."""
+    return results_among(files.paths(folder), table)
+
+
+def results_among(paths: Iterable[str], table: str) -> list[str]:
+    """Those of the paths below a table's folder that are its results, in the order of methods and keys."""
     depth = 2 if table_spec(table).by_method else 1
-    paths = (path for path in files.paths(folder) if path.endswith(".parquet"))
-    return sorted(path for path in paths if path.count("/") == depth)
+    return sorted(path for path in paths if path.endswith(".parquet") and path.count("/") == depth)
 
 
 def read_result(files: Files, table: str, path: str) -> pa.Table:

@@ -1,9 +1,8 @@
 """Reads and writes results, each by its table and key, with what produced it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,18 +11,17 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from d3m_ray.store.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
-from d3m_ray.store.experiments import Experiment, PlannedTrial, experiment_from_json, experiment_to_json, extended
+from d3m_ray.store import records
+from d3m_ray.store.check import StoreCheck, check_files
+from d3m_ray.store.checkpoints import checkpoint_file, checkpoint_from_bytes, checkpoint_to_bytes
+from d3m_ray.store.experiments import Experiment, PlannedTrial
 from d3m_ray.store.files import UNFINISHED, DamagedError, Files, StoreError
 from d3m_ray.store.format import read_format, record_format
 from d3m_ray.store.parquet import metadata_from_bytes, parts_to_bytes, table_to_bytes
-from d3m_ray.store.preparations import Preparation, preparation_from_json, preparation_to_json
+from d3m_ray.store.preparations import Preparation
 from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
-    check_result,
-    checked_name,
     find_damaged,
-    is_name,
     key_of,
     read_parts,
     read_result,
@@ -34,6 +32,7 @@ from d3m_ray.store.results import (
 )
 from d3m_ray.store.score_rows import Names, scores_from_rows, scores_to_rows
 from d3m_ray.store.tables import TABLES, table_spec, to_arrow, to_pandas
+from d3m_ray.store.wholeness import Wholeness
 from d3m_ray.waiting import Say
 
 NUM_LISTINGS = 3  # a failure deleted between listing and reading: list again
@@ -52,13 +51,23 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self._files = Files(str(root))
         self._format = read_format(self._files)
-        self._whole: dict[str, str] = {}  # by path, the size and time of what was found whole: not to be read again
+        self._wholeness = Wholeness(self._files)
 
     def __str__(self) -> str:
         return self._files.root
 
     def __repr__(self) -> str:
         return f"Store({self._files.root!r})"
+
+    def reader(self) -> "Store":
+        """The same store for what only reads it: what is damaged is said and left where it is, a write is no use.
+
+        What either finds whole, both know.
+        """
+        same = copy.copy(self)
+        same._files = self._files.reader()
+        same._wholeness = self._wholeness.of_reader(same._files)
+        return same
 
     def has(self, table: str, key: str, method: str | None = None) -> bool:
         """Whether the result is stored."""
@@ -160,29 +169,30 @@ class Store:
 
     def has_whole(self, table: str, key: str, method: str | None, say: Say) -> bool:
         """Whether the result is stored and can be read. A damaged file is deleted, and said: to be recomputed."""
-        path = result_file(table, key, method)
-        return self._is_whole(path, lambda: check_result(self._files, table, path), say)
+        return self._wholeness.holds_result(table, result_file(table, key, method), say)
 
     def whole_keys(self, table: str, methods: Mapping[str, str | None], say: Say) -> set[str]:
         """Those of the keys, given with their methods, that `has_whole` holds for; many files are read in parallel."""
-        stored = self._files.versions(table)
-        paths = {key: path for key, method in methods.items() if (path := result_file(table, key, method)) in stored}
-        faults = find_damaged(self._files, table, [p for p in paths.values() if self._whole.get(p) != stored[p]])
-        self._delete(faults, say)
-        whole = {key: path for key, path in paths.items() if path not in faults}
-        self._whole |= {path: stored[path] for path in whole.values()}
-        return set(whole)
+        paths = {result_file(table, key, method): key for key, method in methods.items()}
+        return {paths[path] for path in self._wholeness.whole_results(table, paths, say)}
 
     def has_whole_checkpoint(self, fit_key: str, say: Say) -> bool:
         """As `has_whole`, for the weights of a fit."""
-        return self._is_whole(_checkpoint_file(fit_key), lambda: self.read_checkpoint(fit_key), say)
+        return self._wholeness.holds(checkpoint_file(fit_key), lambda: self.read_checkpoint(fit_key), say)
 
     def delete_damaged(self, table: str, say: Say) -> None:
         """Delete, and say, every damaged file of a table. A table without any is read once, in parallel."""
-        try:
-            self.read_all(table)
-        except DamagedError:
-            self._delete(find_damaged(self._files, table, result_files(self._files, table, table)), say)
+        self._wholeness.discard_damaged(table, say)
+
+    def check(self, repair: bool = False) -> StoreCheck:
+        """Read every file and say what is damaged or missing; with `repair`, delete what is damaged.
+
+        Raises StoreError where there is no store, or it cannot be read or, to repair it, written.
+        """
+        found = check_files(self._files, repair)
+        if found.num_files == 0:
+            raise self.without_experiment()
+        return found
 
     def delete_result(self, table: str, key: str, method: str | None = None) -> None:
         """Forget a result, if it is stored: something that it takes is not."""
@@ -194,15 +204,15 @@ class Store:
 
     def has_checkpoint(self, fit_key: str) -> bool:
         """Whether the weights of a fit are stored."""
-        return self._files.has(_checkpoint_file(fit_key))
+        return self._files.has(checkpoint_file(fit_key))
 
     def write_checkpoint(self, fit_key: str, weights: Mapping[str, np.ndarray]) -> None:
         """Store the weights of a fit, by name, in safetensors format."""
-        self._files.put(_checkpoint_file(fit_key), checkpoint_to_bytes(weights, fit_key))
+        self._files.put(checkpoint_file(fit_key), checkpoint_to_bytes(weights, fit_key))
 
     def read_checkpoint(self, fit_key: str) -> dict[str, np.ndarray]:
         """The weights of a fit by name. Raises StoreError where they are not stored or their file is damaged."""
-        return self._files.read(_checkpoint_file(fit_key), lambda data: checkpoint_from_bytes(data, fit_key))
+        return self._files.read(checkpoint_file(fit_key), lambda data: checkpoint_from_bytes(data, fit_key))
 
     def check_writable(self) -> None:
         """Write a file and delete it again: asked at the start of a run. Raises StoreError where that is refused."""
@@ -240,28 +250,20 @@ class Store:
         """
         self._format = record_format(self._files, self._format)
         planned = tuple(PlannedTrial(*trial) for trial in plan)
-        asked = Experiment(name, configuration, planned, keys or {}, _now(), provenance=provenance or {})
-        begun = self.read_experiment(name)
-        record = asked if begun is None else extended(begun, asked)
-        self._files.put(_experiment_file(name), experiment_to_json(record))
+        asked = Experiment(name, configuration, planned, keys or {}, records.now(), provenance=provenance or {})
+        records.write_experiment(self._files, asked)
 
     def write_caveats(self, name: str, caveats: Iterable[str]) -> None:
         """Set the caveats of a recorded experiment. Raises StoreError where there is no record."""
-        experiment = self.read_experiment(name)
-        if experiment is None:
-            raise StoreError(f"{self} holds no experiment {name!r}; run the sweep that makes it")
-        self._files.put(_experiment_file(name), experiment_to_json(replace(experiment, caveats=tuple(caveats))))
+        records.write_caveats(self._files, name, caveats)
 
     def write_preparation(self, key: str, preparation: Preparation) -> None:
         """Keep what preparing a model came to, under the hash of all that it follows from."""
-        self._files.put(f"preparations/{checked_name(key)}.json", preparation_to_json(preparation))
+        records.write_preparation(self._files, key, preparation)
 
     def read_preparation(self, key: str) -> Preparation | None:
         """What was kept under this key; None where there is nothing, or it is damaged."""
-        path = f"preparations/{checked_name(key)}.json"
-        with suppress(DamagedError):
-            return self._files.read(path, preparation_from_json) if self._files.has(path) else None
-        return None
+        return records.read_preparation(self._files, key)
 
     def without_experiment(self) -> StoreError:
         """What to raise where a result is asked of a store that has none: perhaps a slip in its name."""
@@ -270,33 +272,18 @@ class Store:
 
     def write_log(self, experiment: str, run: str, lines: bytes) -> None:
         """Put the JSON lines of a run of this name, in the place of those that are there."""
-        self._files.put(f"logs/{experiment}/{run}.jsonl", lines)
+        records.write_log(self._files, experiment, run, lines)
 
     def read_experiment(self, name: str) -> Experiment | None:
         """The experiment of this name, if there is one. Raises StoreError where its file is damaged."""
-        path = _experiment_file(name)
-        if not self._files.has(path):
-            return None
-        return self._files.read(path, lambda data: experiment_from_json(name, data))
+        return records.read_experiment(self._files, name)
 
     def read_experiments(self, say: Say | None = None) -> dict[str, Experiment]:
         """Every experiment by name, in its order.
 
         Raises StoreError where a file is damaged; with `say`, such files are told and left out.
         """
-        paths = (path.removeprefix("experiments/") for path in self._files.paths("experiments"))
-        names = sorted(path.removesuffix(".json") for path in paths if path.endswith(".json"))
-        found: dict[str, Experiment] = {}
-        for name in filter(is_name, names):
-            try:
-                experiment = self.read_experiment(name)
-            except DamagedError as error:
-                if say is None:
-                    raise
-                say(str(error))
-            else:
-                found |= {} if experiment is None else {name: experiment}
-        return found
+        return records.read_experiments(self._files, say)
 
     def _read_all(
         self,
@@ -312,32 +299,3 @@ class Store:
         if keys is None:
             return result_files(self._files, table, table)
         return sorted(self.versions(table, keys))
-
-    def _is_whole(self, path: str, read: Callable[[], object], say: Say) -> bool:
-        version = self._files.versions_of([path]).get(path)
-        if version is None or version == self._whole.get(path):
-            return version is not None
-        try:
-            read()
-        except DamagedError as error:
-            self._delete({path: error}, say)
-            return False
-        self._whole[path] = version
-        return True
-
-    def _delete(self, faults: Mapping[str, DamagedError], say: Say) -> None:
-        for path, error in faults.items():
-            self._files.delete(path)
-            say(f"{error.args[0]}: deleted; the sweep that it belongs to recomputes it")
-
-
-def _checkpoint_file(fit_key: str) -> str:
-    return f"checkpoints/{checked_name(fit_key)}.safetensors"
-
-
-def _experiment_file(name: str) -> str:
-    return f"experiments/{checked_name(name)}.json"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

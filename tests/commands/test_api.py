@@ -173,6 +173,54 @@ def test_a_damaged_trial_is_planned_and_recorded_again(
     assert d3m.plan(CONFIG, store).is_done
 
 
+@pytest.mark.parametrize(
+    ("tables", "num_fits", "states"),
+    [
+        (("trials",), 0, {"to record"}),
+        (("fits",), 8, {"to train"}),
+        (("removals",), 0, {"stored", "to record"}),
+        (("alignments",), 0, {"stored"}),
+        (("alignments", "scores"), 0, {"stored"}),
+        (("alignments", "scores", "checkpoints"), 1, {"stored"}),
+        (("checkpoints", "examples", "preparations"), 0, {"stored"}),
+        (("alignments", "trials"), 0, {"to record", "waits for scores"}),
+    ],
+)
+def test_a_plan_deletes_no_damaged_file_and_counts_none(
+    tables: tuple[str, ...],
+    num_fits: int,
+    states: set[str],
+    ran: Ran,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Path(shutil.copytree(ran.result.store, tmp_path / "store"))
+    damaged = [path for table in tables for path in sorted((store / table).rglob("*.*"))]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-9])
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    planned = d3m.plan(CONFIG, store)
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    said = capsys.readouterr().err
+    for path in damaged:
+        is_needed = path.parent.name not in ("examples", "preparations") and (num_fits or path.suffix != ".safetensors")
+        assert said.count(f"{path} is damaged (") == bool(is_needed)
+    assert said.count("is damaged (") == said.count("d3m-ray check STORE --repair deletes it")
+    assert planned.num_fits == num_fits
+    assert set(planned.trials["state"]) == states
+    trained = []
+    run_fits = LocalEngine.run_fits
+    monkeypatch.setattr(
+        LocalEngine, "run_fits", lambda e, c, fits, on: trained.extend(fits) or run_fits(e, c, fits, on)
+    )
+    assert not d3m.run(CONFIG, store, engine="local").failed
+    assert len(trained) == num_fits
+    said = capsys.readouterr().err
+    assert all(f"{path} is damaged (" in said for path in damaged if path.parent.name != "preparations" and num_fits)
+    assert d3m.plan(CONFIG, store).is_done
+
+
 def test_base_models_whose_weights_were_deleted_are_planned_where_scores_are_missing(ran: Ran, tmp_path: Path) -> None:
     store = Path(shutil.copytree(ran.result.store, tmp_path / "store"))
     more = dataclasses.replace(CONFIG, methods=(*CONFIG.methods, "embedding"))
