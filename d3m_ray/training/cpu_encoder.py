@@ -75,12 +75,13 @@ class UnpaddedEncoder(nn.Module):
     def __init__(self, stock: nn.Module, around: Iterable[nn.Module] = ()) -> None:
         """`around` are the modules that hold it and give on more than logits."""
         super().__init__()
-        self.layer: Any = stock.layer
+        layers: Any = stock.layer
+        self.layer = layers
         self.num_unpadded = 0
         """Forward passes that left padding out."""
         # In tuples they are no children: the layers are this one's already.
         self._stock = (stock,)
-        self._tried = tuple(self.layer.modules())
+        self._tried = tuple(layers.modules())
         self._around = tuple(around)
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **options: Any) -> Any:
