@@ -538,6 +538,26 @@ def test_all_three_go_the_whole_way(tmp_path: Path) -> None:
     assert made_with["version"].endswith("test_plugins 1")
 
 
+def test_what_a_recipe_leaves_in_its_model_reaches_no_other_fit(tmp_path: Path) -> None:
+    """The process keeps its model from fit to fit, and what was frozen or hooked in it would train otherwise."""
+    d3m.corpus("towns")(make_towns)
+
+    @d3m.recipe("probe")
+    def probe(inputs: d3m.FitInputs) -> d3m.Fit:
+        inputs.model.base_model.requires_grad_(False)
+        return inputs.fine_tune()
+
+    def losses(*methods: str) -> list[float]:
+        store = tmp_path / "-".join(methods)
+        given = d3m.ExperimentConfig("towns", methods=methods, **{**SMALL_RUN, "seeds": (0,)})
+        trials = d3m.run(given, store, engine="local").trials
+        of_jtt: list[float] = trials[trials["method"] == "jtt"]["loss"].tolist()
+        return of_jtt
+
+    alone = losses("jtt")
+    assert losses("probe", "jtt") == alone
+
+
 def test_an_arm_by_an_alignment_goes_in_rounds(tmp_path: Path) -> None:
     register_length()
     d3m.corpus("towns")(make_towns)

@@ -9,7 +9,8 @@ Shapes: B examples, T tokens of the longest, S tokens of all without padding, H 
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +34,10 @@ _only_logits = ContextVar("only_logits", default=False)  # a thread's own: other
 
 @contextlib.contextmanager
 def only_logits() -> Iterator[None]:
-    """Inside, models compute what leads to their logits and nothing else: modules of a layer may not be called.
+    """Inside, models compute what leads to their logits and nothing else: what stands behind an encoder gets one token.
 
-    Hooks on those modules want the others, which is why this is asked for, by training and by predictions.
+    Hooks there want the others, which is why this is asked for, by training and by predictions. A model with hooks in
+    its encoder, or around it, or with other modules there than it was tried with, computes all, as outside.
     """
     token = _only_logits.set(True)
     try:
@@ -60,7 +62,8 @@ def replace_encoder(model: PreTrainedModel) -> None:
     if len(found) != 1:
         return
     [(parent, name, stock)] = found
-    ours = UnpaddedEncoder(stock)
+    around = [m for m in model.modules() if m is not model and any(child is stock for child in m.modules())]
+    ours = UnpaddedEncoder(stock, [m for m in around if m is not stock])
     setattr(parent, name, ours)
     if not _gives_alike(model, ours):
         setattr(parent, name, stock)
@@ -69,14 +72,21 @@ def replace_encoder(model: PreTrainedModel) -> None:
 class UnpaddedEncoder(nn.Module):
     """An encoder of BERT's layers; inside `only_logits` it gives the first token's last state alone, [B, 1, E]."""
 
-    def __init__(self, stock: nn.Module) -> None:
+    def __init__(self, stock: nn.Module, around: Iterable[nn.Module] = ()) -> None:
+        """`around` are the modules that hold it and give on more than logits."""
         super().__init__()
-        self.layer: Any = stock.layer
-        self._stock = (stock,)  # in a tuple it is no child: its layers are this one's already
+        layers: Any = stock.layer
+        self.layer = layers
+        self.num_unpadded = 0
+        """Forward passes that left padding out."""
+        # In tuples they are no children: the layers are this one's already.
+        self._stock = (stock,)
+        self._tried = tuple(layers.modules())
+        self._around = tuple(around)
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **options: Any) -> Any:
         """As the stock encoder's, which is called with what only that knows."""
-        if not (_only_logits.get() and _is_padded_on_the_right(attention_mask)):
+        if not (_only_logits.get() and self._is_as_tried() and _is_padded_on_the_right(attention_mask)):
             return self._stock[0](hidden_states, attention_mask=attention_mask, **options)
         seen = None if attention_mask is None else attention_mask[:, 0, 0]  # the same keys for every query
         dtype = hidden_states.dtype
@@ -84,7 +94,19 @@ class UnpaddedEncoder(nn.Module):
             dtype = torch.get_autocast_dtype("cpu")
         with torch.autocast("cpu", enabled=False):
             first = _first_states(self.layer, hidden_states, Tokens.of(hidden_states, seen), dtype)
+        self.num_unpadded += 1
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=first[:, None])
+
+    def _is_as_tried(self) -> bool:
+        """Whether the layers are called for their weights alone: no module is another, as an adapter, or hooked."""
+        modules = tuple(self.layer.modules())
+        is_same = len(modules) == len(self._tried) and all(map(operator.is_, modules, self._tried))
+        return is_same and not any(map(_is_hooked, (self, *modules, *self._around)))
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooks)
 
 
 def _is_padded_on_the_right(attention_mask: torch.Tensor | None) -> bool:
@@ -242,10 +264,8 @@ def _gives_alike(model: PreTrainedModel, ours: UnpaddedEncoder) -> bool:
 
 def _gives_alike_in(training: bool, model: PreTrainedModel, ours: UnpaddedEncoder) -> bool:
     """Tried on made-up tokens of unlike lengths, in training or evaluation mode, where the model is left."""
-    widths: list[int] = []
     input_ids = torch.arange(3 * TRIED_LENGTH).view(3, TRIED_LENGTH) % model.config.vocab_size
     seen = torch.arange(TRIED_LENGTH) < torch.tensor([[TRIED_LENGTH], [TRIED_LENGTH - 1], [2]])
-    handle = ours.register_forward_hook(lambda _, inputs, output: widths.append(output.last_hidden_state.shape[1]))
     model.train(training)
 
     def logits() -> torch.Tensor:
@@ -253,9 +273,9 @@ def _gives_alike_in(training: bool, model: PreTrainedModel, ours: UnpaddedEncode
         tried: torch.Tensor = model(input_ids=input_ids, attention_mask=seen.long()).logits
         return tried
 
-    with handle:  # a hook that is removed at the end
-        expected = logits()
-        with only_logits():
-            found = logits()
-    is_taken = widths == [TRIED_LENGTH, 1]  # a mask of another kind leaves it to the stock encoder
-    return is_taken and bool((found - expected).abs().max() <= ROUNDING * expected.abs().max())
+    expected, num_before = logits(), ours.num_unpadded
+    with only_logits():
+        found = logits()
+    is_taken = ours.num_unpadded == num_before + 1  # a mask of another kind leaves it to the stock encoder
+    rounding = ROUNDING * float(expected.abs().max())  # of logits that are all zero: nothing is shown
+    return is_taken and rounding > 0 and bool((found - expected).abs().max() <= rounding)

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from d3m_ray.data.cells import balancing
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
+from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.fine_tuning import PREDICTION_TOKENS
 from d3m_ray.training.model import logits_of
 from d3m_ray.training.precision import at_least_float32, autocast
@@ -83,7 +84,7 @@ def layer_inputs(model: PreTrainedModel, layer: nn.Linear, examples: TokenizedEx
     features = np.zeros((len(examples), layer.in_features), dtype=np.float32)
     model.eval()
     try:
-        with torch.inference_mode(), autocast(model.device, precision):
+        with torch.inference_mode(), autocast(model.device, precision), only_logits():
             for positions in budget_batches(examples.lengths, PREDICTION_TOKENS):
                 logits_of(model, examples.batch(positions, model.device))
                 features[positions] = at_least_float32(seen.pop()).cpu().numpy()

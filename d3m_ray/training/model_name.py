@@ -15,6 +15,8 @@ HUB_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # below the folder that the h
 NUM_DIGITS = 8  # of a hash, in hexadecimal: one in four billion
 ADAPTER = "adapter_config.json"  # names a model that lies elsewhere
 SETTINGS = ("config.json", "tokenizer_config.json")  # which may name files that lie elsewhere
+INDICES_OF_SHARDS = "*.index.json"  # name the files of the weights where they are many, in other folders too
+_PATH_OF_SHARD = re.compile(r':\s*"[^"]*[/\\][^"]*"')
 _ABSOLUTE_PATH = re.compile(r'"(/[^"]+)"')
 
 
@@ -52,8 +54,14 @@ def files_of_model(name_or_dir: str) -> tuple[str, ...] | None:
 
 
 def _names_files_elsewhere(folder: Path) -> bool:
-    texts = [(folder / name).read_text(encoding="utf-8") for name in SETTINGS if (folder / name).is_file()]
-    return any(Path(path).is_file() for text in texts for path in _ABSOLUTE_PATH.findall(text))
+    settings = [path for name in SETTINGS if (path := folder / name).is_file()]
+    if any(Path(named).is_file() for path in settings for named in _ABSOLUTE_PATH.findall(_text(path))):
+        return True
+    return any(_PATH_OF_SHARD.search(_text(path)) for path in folder.glob(INDICES_OF_SHARDS))
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _hash_of_file(path: Path) -> str:

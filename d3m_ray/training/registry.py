@@ -62,7 +62,10 @@ RECIPES: dict[str, Recipe] = {
         ("jtt_first_epochs", "jtt_upweight"),
     ),
     "dfr": Recipe(
-        "DFR: the last layer refitted to balanced cells", partial(_in_recipes, "dfr"), ("dfr_data", "dfr_inverse_l2")
+        "DFR: the last layer refitted to balanced cells",
+        partial(_in_recipes, "dfr"),
+        ("dfr_data", "dfr_inverse_l2"),
+        version="2",
     ),
 }
 """By the names that arms give in `Arm.recipe`; the store's column of them is `objective`."""

@@ -4,6 +4,7 @@ A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses
 The first fit loads what trains, with torch: to plan trials, and to record those of stored fits, takes none of it.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -142,7 +143,7 @@ def plan_trial(
     return TrialSpec(key, method, len(removed), seed if draw is None else draw, fit)
 
 
-_models: "dict[str, PreTrainedModel]" = {}  # at most one: the architecture that this process fine-tunes
+_models: "dict[str, PreTrainedModel]" = {}  # at most one, by a hash of all that it was built from
 
 
 def run_fit(context: TrialContext, spec: FitSpec) -> None:
@@ -150,7 +151,10 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
     from d3m_ray.training.fine_tuning import predict
     from d3m_ray.training.recipes import FitInputs
 
+    recipe = context.recipes[spec.recipe]
     model = _model_for(context)
+    if recipe.of_plugin:
+        forget_model()  # what it freezes, hooks or replaces in the model is for no other fit
     kept = np.delete(np.arange(len(context.splits.train)), spec.removed)
     inputs = FitInputs(
         model=model,
@@ -161,9 +165,9 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
         config=context.training,
         seed=spec.seed,
         robust=context.robust,
-        settings=context.recipes[spec.recipe].settings,
+        settings=recipe.settings,
     )
-    fit: Fit = context.recipes[spec.recipe].fit(inputs)
+    fit: Fit = recipe.fit(inputs)
     predictions = {
         split: predict(model, context.tokens[split], context.training.precision) for split in EVALUATED_SPLITS
     }
@@ -269,10 +273,12 @@ def _model_for(context: TrialContext) -> "PreTrainedModel":
     from d3m_ray.training.model import build_classifier
     from d3m_ray.training.precision import device_of
 
-    if context.model_hash not in _models:
+    # Not of `model_hash`: one model has the words of each corpus that it is fine-tuned on.
+    key = content_hash(json.dumps(context.pretrained.config, sort_keys=True, default=str), context.device)
+    if key not in _models:
         _models.clear()
-        _models[context.model_hash] = build_classifier(context.pretrained, device_of(context.device))
-    return _models[context.model_hash]
+        _models[key] = build_classifier(context.pretrained, device_of(context.device))
+    return _models[key]
 
 
 def _fit_rows(context: TrialContext, fit_key: str, examples: Examples, predictions: Predictions) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 import d3m_ray as d3m
 from d3m_ray.cluster import engine as cluster_engine
 from d3m_ray.commands import api
+from d3m_ray.data.corpora import load_splits
 from d3m_ray.errors import RunError
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.pool import LocalPool
@@ -362,6 +363,20 @@ def test_this_process_computes_with_as_many_threads_as_a_trial_has(tmp_path: Pat
         assert isinstance(pool, LocalPool)
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_one_model_serves_two_corpora_of_a_notebook(tmp_path: Path, model_folder: Callable[..., Path]) -> None:
+    """Of its vocabulary a fit has the words of its corpus: the process must not take one's model for the other's."""
+    sizes = [d3m.Planted(num_train=size, num_val=8, num_test=8) for size in (16, 48)]
+    words = sorted({word for text in load_splits(sizes[1]).train.texts for word in text.lower().split()})
+    folder = model_folder("bert", words=words, vocab_size=len(words) + 5)
+    of_both = dataclasses.replace(
+        CONFIG, model=str(folder), methods=("random",), num_removed=(0,), seeds=(0,),
+        training=dataclasses.replace(CONFIG.training, max_length=30),
+    )  # fmt: skip
+    for corpus in sizes:
+        given = dataclasses.replace(of_both, corpus=corpus)
+        assert d3m.run(given, tmp_path, engine="local").failed == ()
 
 
 def test_a_study_is_no_experiment(tmp_path: Path) -> None:

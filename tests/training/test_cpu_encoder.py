@@ -1,6 +1,7 @@
 """The encoder without padding, against transformers' own layers: the same logits, gradients and dropout."""
 
 import contextlib
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, RobertaConfig
 from transformers.models.roberta import RobertaForSequenceClassification
 
@@ -132,10 +134,18 @@ def test_it_can_be_differentiated_twice_and_forward():
 def test_the_last_layer_is_computed_for_the_first_token_alone():
     model, given = classifier(), batch()
     shapes: list[torch.Size] = []
-    encoder(model).layer[-1].output.LayerNorm.register_forward_hook(lambda _, i, o: shapes.append(o.shape))
-    losses(model, given, only_logits)
-    losses(model, given, contextlib.nullcontext)
-    assert shapes == [(len(LENGTHS), 24), (len(LENGTHS), max(LENGTHS), 24)]
+
+    class Norms(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+            if function is nn.functional.layer_norm:
+                shapes.append(args[0].shape)
+            return function(*args, **(kwargs or {}))
+
+    with Norms():
+        losses(model, given, only_logits)
+        losses(model, given, contextlib.nullcontext)
+    last_of_each = shapes[6], shapes[13]  # each pass has one of the embeddings and two of each layer
+    assert last_of_each == ((len(LENGTHS), 24), (len(LENGTHS), max(LENGTHS), 24))
 
 
 def test_outside_every_module_is_called_as_before():
@@ -157,6 +167,57 @@ def test_padding_on_the_left_is_left_to_the_layers_of_transformers():
     model, given = classifier(), batch()
     flipped = Batch(given.input_ids.flip(1), given.attention_mask.flip(1), given.labels)
     assert torch.equal(losses(model, flipped, only_logits), losses(model, flipped, contextlib.nullcontext))
+
+
+class Doubled(nn.Linear):
+    """An adapter, as a recipe might put in the place of a layer after the model was built."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(inputs)
+
+
+def _adapt(model: PreTrainedModel) -> None:
+    stock = encoder(model).layer[1].output.dense
+    adapted = Doubled(stock.in_features, stock.out_features, dtype=torch.float64)
+    adapted.load_state_dict(stock.state_dict())
+    encoder(model).layer[1].output.dense = adapted
+
+
+def _hook(model: PreTrainedModel) -> None:
+    encoder(model).layer[0].register_forward_hook(lambda _, inputs, output: 2 * output)
+
+
+def _hook_before(model: PreTrainedModel) -> None:
+    encoder(model).layer[0].output.register_forward_pre_hook(lambda _, inputs: (inputs[0], -inputs[1]))
+
+
+def _hook_gradients(model: PreTrainedModel) -> None:
+    encoder(model).layer[0].output.dense.register_full_backward_hook(lambda _, inputs, outputs: (2 * inputs[0],))
+
+
+@pytest.mark.parametrize("change", [_adapt, _hook, _hook_before, _hook_gradients])
+def test_what_is_put_into_the_layers_later_is_computed_as_outside(change):
+    """Copies of a model too."""
+    for model in (classifier(), copy.deepcopy(classifier())):
+        given = batch()
+        gradients(model, given, only_logits)
+        assert encoder(model).num_unpadded == 3, "it was left out before"
+        before = gradients(model, given, only_logits)
+        change(model)
+        found, expected = (gradients(model, given, inside) for inside in (only_logits, contextlib.nullcontext))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        assert not all(torch.equal(found[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("name", ["bert", "bert.encoder"])
+def test_hooks_around_the_encoder_see_every_token(name):
+    model, given = classifier(), batch()
+    shapes: list[torch.Size] = []
+    model.get_submodule(name).register_forward_hook(
+        lambda _, inputs, output: shapes.append(output.last_hidden_state.shape)
+    )
+    losses(model, given, only_logits)
+    assert shapes == [(len(LENGTHS), max(LENGTHS), 24)]
 
 
 class Shifted(nn.LayerNorm):
@@ -190,7 +251,13 @@ def _more_dropout(model: PreTrainedModel) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [_add_parameter, _other_norm, _head_of_all, _decoder, _chunks, _more_dropout])
+def _logits_of_zero(model: PreTrainedModel) -> None:
+    nn.init.zeros_(model.classifier.weight)  # show nothing of what leads to them
+
+
+@pytest.mark.parametrize(
+    "change", [_add_parameter, _other_norm, _head_of_all, _decoder, _chunks, _more_dropout, _logits_of_zero]
+)
 def test_what_computes_otherwise_stays_as_it_is(change):
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig(**SIZES, max_position_embeddings=20))

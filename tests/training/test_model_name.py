@@ -63,6 +63,11 @@ def test_files_that_are_not_all_of_a_model_are_not_taken_for_it(tmp_path: Path) 
     assert files_of_model(str(pointing)) is not None, "nothing lies there"
     vocabulary.write_text("red")
     assert files_of_model(str(pointing)) is None
+    sharded = made_folder(tmp_path / "sharded")
+    index = sharded / "model.safetensors.index.json"
+    for shard, is_all in (("model-1-of-2.safetensors", True), ("parts/1.safetensors", False), ("../1.bin", False)):
+        index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": {"bert.weight": shard}}))
+        assert (files_of_model(str(sharded)) is not None) == is_all
     unreadable = made_folder(tmp_path / "unreadable")
     (unreadable / "config.json").write_bytes(b"\xff")
     assert files_of_model(str(unreadable)) is None

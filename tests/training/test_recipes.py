@@ -171,6 +171,7 @@ def test_dfr_is_the_logistic_regression_of_balanced_cells(tiny_base, made_tokens
     load_weights(model, pretrained.weights)
     layer = layer_to_refit(model, examples)
     features = layer_inputs(model, layer, examples, "float32")
+    assert model.bert.encoder.num_unpadded > 2, "padding is left out, besides the two times that it was tried"
     removed = np.array([0, 1, 7])  # whatever the subset is
     monkeypatch.setattr(last_layer, "balancing", lambda cells, seed, stream: removed)
     refit_last_layer(model, layer, examples, "float32", seed=0, inverse_l2=0.7)

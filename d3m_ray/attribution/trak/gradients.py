@@ -119,7 +119,8 @@ class ProjectedGradients:
         with autocast(self.model.device, self.precision):
             use = use_of_linears(self.model, linears, batch)
             cast_weights(self.model, use)
-            for names in use.together:
+            unreached = [(name,) for name in linears if name not in use.dtypes]  # by this example: by others, perhaps
+            for names in [*use.together, *unreached]:
                 self._hook_linears(names)
         for name, (kind, layer) in self._layers.items():
             if kind == "embedding":

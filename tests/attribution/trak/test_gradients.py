@@ -118,6 +118,30 @@ def test_a_layer_that_reads_another_tensor_than_at_first_is_still_projected_by_i
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
+class Routed(nn.Module):
+    """A pooler behind a layer that long texts alone go through."""
+
+    def __init__(self, pooler: nn.Module) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.of_long = nn.Linear(pooler.dense.in_features, pooler.dense.in_features)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.pooler(states + self.of_long(states) if states.shape[1] > 6 else states)
+
+
+def test_a_layer_that_the_first_example_does_not_reach_is_projected_for_those_that_do(tiny_base, made_tokens):
+    pretrained, tokens = tiny_base("bert"), made_tokens(num_examples=12)
+    model = _float64_model(pretrained)
+    model.bert.pooler = Routed(model.bert.pooler).double()
+    long = tokens.take(np.flatnonzero(tokens.lengths > 6))
+    expected = _one_example_gradients(model, long)
+    gradients_of = ProjectedGradients(model, PROJECTION)
+    gradients_of(tokens.batch(np.flatnonzero(tokens.lengths < 6)))
+    found, _ = gradients_of(long.batch(np.arange(len(long))))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_a_parameter_without_a_rule_is_refused(tiny_base):
     model = build_classifier(tiny_base("bert"))
     model.bert.encoder.extra = nn.Conv1d(2, 2, 1)
