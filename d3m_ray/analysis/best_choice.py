@@ -29,7 +29,7 @@ def best_choices(results: Results) -> dict[str, BestChoice]:
     found = {}
     arms = results.fits[results.fits["method"].str.endswith(BEST_SUFFIX)].drop_duplicates("method")
     for method, key in zip(arms["method"], arms["trial_key"], strict=True):
-        configuration = results.store.read_metadata("trials", key, method)["configuration"]
+        configuration = results.made_with("trials", key, method)
         selection = configuration.get("selection", {})
         if "best_of" in selection:
             numbers = tuple(selection["numbers"])

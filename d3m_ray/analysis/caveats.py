@@ -220,7 +220,7 @@ def _of_floors(results: Results) -> list[Caveat]:
     removing = results.fits[(results.fits["num_removed"] > 0) & results.fits["method"].str.startswith(aligned)]
     changed = {}
     for row in removing.drop_duplicates(ARM).itertuples(index=False):  # the same under every seed
-        configuration = results.store.read_metadata("trials", str(row.trial_key), str(row.method))["configuration"]
+        configuration = results.made_with("trials", str(row.trial_key), str(row.method))
         spared = configuration.get("selection", {})
         if spared.get("num_spared"):
             changed[str(row.method), int(str(row.num_removed))] = spared

@@ -76,7 +76,7 @@ def lds_differences(results: Results) -> pd.DataFrame:
     """
     means = mean_lds(results.lds)
     drawn = {
-        (key, method): results.store.read_metadata("lds", key, method)["configuration"]
+        (key, method): results.made_with("lds", key, method)
         for key, method in means[["lds_key", "method"]].drop_duplicates().itertuples(index=False, name=None)
     }
     rows = [

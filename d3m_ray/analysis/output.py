@@ -19,6 +19,7 @@ from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.written_tables import all_tables, column_guide
 from d3m_ray.keys import content_hash
 from d3m_ray.store.files import refused, write_file
+from d3m_ray.store.provenance import PACKAGE
 
 STAMP = ".made-from.json"
 """Beside what was written of an experiment: what it was made from, and its files."""
@@ -149,7 +150,6 @@ def _made_from(results: Results) -> str:
 
 @cache
 def _code() -> str:
-    """Hash of the modules and templates of `analysis`."""
-    folder = Path(__file__).parent
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js", ".toml"))
+    """Hash of the modules and templates of the package: tables take metrics and words from outside `analysis`."""
+    files = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js", ".toml"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -81,7 +81,7 @@ def _effects_of(method: str, results: Results) -> Iterator[pd.DataFrame]:
 def _weights(method: str, results: Results) -> Mapping[str, float]:
     """The weight of each group in an alignment; none where its file cannot be read any more."""
     key = results.record.keys["alignments"][method]
-    made_with = results.store.read_metadata("alignments", key, method)["configuration"]
+    made_with = results.made_with("alignments", key, method)
     return dict(zip(made_with.get("group_names", ()), made_with.get("group_weights", ()), strict=False))
 
 

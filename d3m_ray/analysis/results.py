@@ -13,7 +13,7 @@ import pandas as pd
 
 from d3m_ray.records import FIRST_DRAW
 from d3m_ray.store.experiments import Experiment
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.files import DamagedError, StoreError
 from d3m_ray.store.store import Store
 
 TRIAL = ["method", "num_removed", "seed"]
@@ -146,7 +146,18 @@ class Results:
     def scores_metadata(self) -> dict[str, dict[str, Any]]:
         """By name, the configuration with which its scores were made: `coverage`, `scoring_seconds` and so on."""
         stored = {name: key for name, key in self._keys("scores").items() if self.store.has("scores", key, name)}
-        return {n: self.store.read_metadata("scores", key, n)["configuration"] for n, key in stored.items()}
+        return {name: made for name, key in stored.items() if (made := self.made_with("scores", key, name))}
+
+    def made_with(self, table: str, key: str, method: str) -> dict[str, Any]:
+        """The configuration with which a stored result was made; empty where its file is damaged, which is told."""
+        try:
+            made: dict[str, Any] = self.store.read_metadata(table, key, method)["configuration"]
+        except DamagedError as error:
+            if self.say is None:
+                raise
+            self.say(str(error))
+            return {}
+        return made
 
     def removals_of(self, method: str) -> pd.DataFrame:
         """One row per trial of a method and example that it removed: `TRIAL` and `example_id`."""
@@ -219,7 +230,7 @@ class Results:
         """The keys of the LDS that are not of the alignments in the record."""
         outdated, alignments = set(), self._keys("alignments")
         for key, method in rows[["lds_key", "method"]].drop_duplicates().itertuples(index=False, name=None):
-            made_with = self.store.read_metadata("lds", key, method)["configuration"]
+            made_with = self.made_with("lds", key, method)
             if method in alignments and made_with.get("alignment_key", alignments[method]) != alignments[method]:
                 outdated.add(str(key))
         return outdated

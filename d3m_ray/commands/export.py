@@ -74,27 +74,36 @@ def export_train(store: Store, request: ExportRequest) -> int:
         if path.exists() and not request.overwrite:
             raise InputError(f"export replaces no file, and {path} is there; name another --out, or give --overwrite")
     damaged: dict[str, None] = {}  # each line once, in order
-    results = _results_of(store, request, damaged.setdefault)
+    try:
+        _write(store, request, (out, beside), damaged.setdefault)
+    finally:
+        for line in damaged:
+            say(f"error: {line}", "red")
+    return EXIT_FAILED if damaged else 0
+
+
+def _write(store: Store, request: ExportRequest, places: tuple[Path, Path], tell: Callable[[str], None]) -> None:
+    """Write the kept rows to the first place and the removed ones to the second, and say so. Raises as export_train."""
+    out, beside = places
+    results = _results_of(store, request, tell)
     number, why = _number(results, request)
     removed_ids = _removed_ids(results, request, number)
     exported = split_train(results, removed_ids, _evidence(results, request.method, number, removed_ids))
     removed = _with_reasons(exported.removed, request.method)
     exported = replace(exported, removed=removed.assign(method=request.method, num_removed=number))
-    found = _found(store, results.name, damaged.setdefault)
+    found = _found(store, results.name, tell)
     encode = _ENCODERS[request.ending]
     write_file(beside, encode(exported.removed))
     write_file(out, encode(exported.kept))  # last: where it is, the other is
-    _tell(results, request, exported, why, (out, beside))
+    _tell(results, request, exported, why, places)
     say(f"what the experiment shows: {found}")
-    for line in damaged:
-        say(f"error: {line}", "red")
-    return EXIT_FAILED if damaged else 0
 
 
 def _results_of(store: Store, request: ExportRequest, tell: Callable[[str], None]) -> Results:
-    """What the store holds of the method in the one experiment that is meant; a damaged file of it is a StoreError.
+    """What the store holds of the method in the one experiment that is meant; damaged files are told and left out.
 
-    Damaged records and trials of others are told.
+    Raises StoreError where that leaves open which removal is meant: a trial of the arm is damaged, and the number or
+    the seed is not given.
     """
     records = store.read_experiments(tell)
     if not records:
@@ -116,8 +125,16 @@ def _results_of(store: Store, request: ExportRequest, tell: Callable[[str], None
     alignment = _alignment_of(request.method)
     keys = {table: {n: k for n, k in of.items() if n == alignment} for table, of in record.keys.items()}
     ours = [("experiment", "==", record.name), ("method", "==", request.method)]
-    trials = newest_trials(store.read_all("trials", filters=ours))
-    return Results(store, replace(record, keys=keys), trials)
+    lost: list[str] = []
+    trials = newest_trials(store.read_all("trials", filters=ours, say=lost.append))
+    if request.num_removed is None or request.seed is None:
+        open_trial = next((line for line in lost if f"/trials/method={request.method}/" in line), None)
+        if open_trial is not None:
+            raise StoreError(
+                f"a trial of {request.method} is damaged, perhaps of the removal that is meant: name it by "
+                "--num-removed and --seed, or have the trial recorded again"
+            )
+    return Results(store, replace(record, keys=keys), trials, tell)
 
 
 def _alignment_of(method: str) -> str | None:
@@ -185,7 +202,7 @@ def _evidence(results: Results, method: str, number: int, removed_ids: Collectio
     if alignment is None or number == 0:
         return None
     key = results.fits.loc[results.fits["num_removed"] == number, "trial_key"].iloc[0]
-    made_with = results.store.read_metadata("trials", key, method)["configuration"]
+    made_with = results.made_with("trials", key, method)
     rounds = made_with.get("selection", {}).get("rounds", ())
     if not rounds:
         evidence = evidence_of(results, alignment)

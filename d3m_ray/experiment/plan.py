@@ -103,8 +103,10 @@ def make_context(config: ExperimentConfig, splits: Splits, store: Store) -> Tria
     from d3m_ray.training.preparation import prepare_model
 
     check_numbers(config, splits)
-    prepared = prepare_model(config.model, splits, config.training.max_length)
-    precision = resolved_precision(config.training.precision, config.execution.trial_device)
+    device = config.execution.trial_device
+    precision = resolved_precision(config.training.precision, device)
+    tried = precision if device == "cpu" else "float32"  # here, where the GPU of the trials may not be
+    prepared = prepare_model(config.model, splits, config.training.max_length, tried)
     bare = context_of(config, splits, store, prepared.pretrained.name, prepared.content_hash, precision)
     return replace(bare, pretrained=prepared.pretrained, tokens=prepared.tokens, warnings=prepared.warnings)
 

@@ -14,7 +14,9 @@ from d3m_ray.keys import content_hash
 from d3m_ray.records import Splits
 from d3m_ray.training.batching import Batch, TokenizedExamples, tokenize
 from d3m_ray.training.model import build_classifier, load_pretrained, load_weights, logits_of
+from d3m_ray.training.precision import autocast
 from d3m_ray.training.pretrained import PretrainedModel
+from d3m_ray.training.settings import Precision
 from d3m_ray.training.vocabulary import (
     check_ids,
     check_inputs,
@@ -43,11 +45,11 @@ class PreparedModel:
     """What a person should know of the model on this corpus, a sentence each."""
 
 
-def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> PreparedModel:
+def prepare_model(name_or_dir: str, splits: Splits, max_length: int, precision: Precision = "float32") -> PreparedModel:
     """Load the model, tokenise the splits, and try the two on the longest and the shortest text.
 
     Raises InputError where the model cannot be loaded, its tokenizer does not fit it or the corpus, `max_length` is
-    more than it reads, or where a text's logits depend on what stands beside it in a batch.
+    more than it reads, where it fails in the precision, or a text's logits depend on what stands beside it in a batch.
     """
     loaded, tokenizer = load_pretrained(name_or_dir, splits.train.texts, splits.num_labels)
     of_tokenizer = tokenizer_hash(tokenizer)  # before it is called, which leaves the truncation asked for in it
@@ -61,7 +63,7 @@ def prepare_model(name_or_dir: str, splits: Splits, max_length: int) -> Prepared
     check_ids(whole, tokenizer, whole_tokens)
     unknown = check_words(whole, tokenizer, splits, whole_tokens)
     warnings = [*whole.warnings, *unknown, *_cut(whole_tokens, max_length)]
-    logits = try_model(whole, whole_tokens, max_length)
+    logits = try_model(whole, whole_tokens, max_length, precision)
     pretrained, tokens = trim_vocabulary(whole, whole_tokens)
     # An architecture may read ids in a way of its own: then every entry stays.
     if pretrained is not whole and not _equal(_alone(_classifier(pretrained), tokens), logits):
@@ -79,8 +81,15 @@ def _cut(tokens: Mapping[str, TokenizedExamples], max_length: int) -> list[str]:
     return [f"{', '.join(long)} reach --max-length {max_length}: what stands beyond is not read"]
 
 
-def try_model(pretrained: PretrainedModel, tokens: Mapping[str, TokenizedExamples], max_length: int) -> torch.Tensor:
+def try_model(
+    pretrained: PretrainedModel,
+    tokens: Mapping[str, TokenizedExamples],
+    max_length: int,
+    precision: Precision = "float32",
+) -> torch.Tensor:
     """[2, C] logits of the longest and the shortest text, the same alone and together; also reads `max_length` tokens.
+
+    Logits are float32, whatever the precision, in which it computes too.
 
     Raises InputError, with the reason, where it fails, or where a text's logits depend on its neighbours.
     """
@@ -105,7 +114,25 @@ def try_model(pretrained: PretrainedModel, tokens: Mapping[str, TokenizedExample
             f"they differ by {(together - alone).abs().max():.2g} of {alone.abs().max():.2g}; take another"
         )
     _check_length(logits_of_batch, texts[0], tokens, max_length, kind)
+    _check_precision(logits_of_batch, _batch(texts, tokens), precision, kind)
     return alone
+
+
+def _check_precision(
+    logits_of_batch: Callable[[Batch], torch.Tensor], batch: Batch, precision: Precision, kind: str
+) -> None:
+    """Raises InputError where the model computes in float32 alone: some fill in numbers that bfloat16 cannot hold."""
+    try:
+        with autocast("cpu", precision):
+            logits = logits_of_batch(batch)
+        why = None if torch.isfinite(logits).all() else f"its logits are {logits.tolist()}"
+    except Exception as error:  # whatever an architecture that is not known here raises
+        why = _one_line(error)
+    if why is not None:
+        raise InputError(
+            f"--precision is one that --model computes in, and {kind} does not in {precision}: {why}; take --precision "
+            "float32"
+        )
 
 
 def _classifier(pretrained: PretrainedModel) -> Callable[[Batch], torch.Tensor]:

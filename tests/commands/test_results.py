@@ -89,6 +89,16 @@ def test_what_is_up_to_date_is_not_made_again(whole: Path, capsys: pytest.Captur
     assert page.stat().st_mtime_ns == before
 
 
+def test_what_tables_are_made_by_lies_all_over_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metrics").mkdir()
+    monkeypatch.setattr(output, "PACKAGE", tmp_path)
+    codes = set()
+    for text in ("accuracy = 1", "accuracy = 2"):
+        (tmp_path / "metrics" / "groups.py").write_text(text)
+        codes.add(output._code.__wrapped__())
+    assert len(codes) == 2
+
+
 @pytest.mark.parametrize("spoilt", ["summary.csv", output.STAMP])
 def test_a_file_that_has_gone_is_made_again(store: Path, spoilt: str) -> None:
     (store / "figures" / OTHER.name / spoilt).unlink()

@@ -308,6 +308,14 @@ def test_a_type_that_asks_for_more_than_text_is_refused_with_what_it_says():
         try_model(without, {"train": made_texts()}, max_length=11)
 
 
+@pytest.mark.parametrize("model_type", ["deberta", "xmod"])
+def test_a_type_whose_code_fails_in_bfloat16_is_refused_in_it_before_any_fit(model_type):
+    _, pretrained = small_model(model_type)
+    said = rf"{model_type}\) does not in bfloat16: RuntimeError: .*; take --precision float32"
+    with pytest.raises(InputError, match=said):
+        try_model(pretrained, {"train": made_texts()}, max_length=11, precision="bfloat16")
+
+
 def test_the_page_names_what_is_refused():
     page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
     assert all(f"- {name}: {why}\n" in page for name, why in {**READS_NEIGHBOURS, **NOT_OF_TEXT}.items())
