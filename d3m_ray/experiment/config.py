@@ -18,7 +18,7 @@ from d3m_ray.data.corpora import CORPORA, corpus_of
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.records import FIRST_DRAW
 from d3m_ray.rules import check, check_known, check_methods, check_storable, check_values
-from d3m_ray.selection.arms import ARMS, check_best_arms, check_rounds
+from d3m_ray.selection.arms import ARMS, AUTO_SUFFIX, check_best_arms, check_rounds
 from d3m_ray.selection.numbers import check_removals
 from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
 from d3m_ray.training.registry import RECIPES
@@ -36,6 +36,7 @@ SHARED_SETTINGS = (
     "alignment",
     "selection",
 )  # fields that all trials share
+IN_USE = "plugins_in_use"  # of a record: settings of plug-ins, those by default too, which an author may change
 MAX_NAME_LENGTH = 100  # a name becomes folders and, with an ending, files: 255 bytes at most
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -45,6 +46,18 @@ def plugin_defaults() -> dict[str, Any]:
     of_methods = {name: method.defaults for name, method in METHODS.items()}
     of_recipes = {name: recipe.settings for name, recipe in RECIPES.items()}  # no name is in both: each gives an arm
     return {name: own for name, own in (of_methods | of_recipes).items() if own is not None}
+
+
+def plugins_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a recorded configuration, by name the settings of plug-ins that are known: those in use, and those given."""
+    return {**configuration.get(IN_USE, {}), **configuration.get("plugins", {})}
+
+
+def with_plugins(configuration: Mapping[str, Any], *known: Mapping[str, Any]) -> dict[str, Any]:
+    """With the settings of plug-ins in one place: those that were given, and those that both sides know."""
+    ours, given = plugins_of(configuration), configuration.get("plugins", {})
+    told = {name: values for name, values in ours.items() if name in given or all(name in each for each in known)}
+    return {**{key: value for key, value in configuration.items() if key != IN_USE}, "plugins": told}
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,12 @@ class ExperimentConfig:
         if of.settings is None:
             return None
         return self.plugins.get(method, of.defaults) if of.defaults is not None else getattr(self, of.settings)
+
+    def plugins_in_use(self) -> dict[str, Any]:
+        """By name the settings of plug-ins' methods and recipes that the arms rest on, also those by default."""
+        arms = [ARMS[method] for method in self.methods]
+        used = {(arm.alignment or "").removesuffix(AUTO_SUFFIX) for arm in arms} | {arm.recipe for arm in arms}
+        return {name: self.plugins.get(name, own) for name, own in plugin_defaults().items() if name in used}
 
     def __post_init__(self) -> None:
         load_plugins()

@@ -11,7 +11,7 @@ import numpy as np
 from d3m_ray.data.checks import shown
 from d3m_ray.data.corpora import corpus_of, load_splits
 from d3m_ray.errors import InputError
-from d3m_ray.experiment.config import SHARED_SETTINGS, ExperimentConfig
+from d3m_ray.experiment.config import IN_USE, SHARED_SETTINGS, ExperimentConfig, plugins_of, with_plugins
 from d3m_ray.experiment.corpus import store_corpus
 from d3m_ray.experiment.keys import (
     NOTHING,
@@ -184,8 +184,9 @@ def check_name_is_free(config: ExperimentConfig, context: TrialContext) -> None:
     configuration = _recorded(config, context)
     begun = context.store.read_experiment(context.experiment)
     recorded = {} if begun is None else begun.configuration  # an earlier version recorded less
-    if begun is not None:  # that of plug-ins stands there only where there is something to say
-        configuration, recorded = {"plugins": {}, **configuration}, {"plugins": {}, **recorded}
+    if begun is not None:
+        known = plugins_of(configuration), plugins_of(recorded)
+        configuration, recorded = (with_plugins(one, *known) for one in (configuration, recorded))
     differing = sorted(
         key
         for key in configuration.keys() & recorded.keys()
@@ -214,6 +215,9 @@ def record_plan(prepared: Prepared, progress: Progress, plan: Sequence[PlannedTr
     """
     config, context = prepared.config, prepared.context
     recorded, keys = _recorded(config, context), _shared_keys(config, context)
+    begun = context.store.read_experiment(context.experiment)
+    in_use = {**(begun.configuration.get(IN_USE, {}) if begun else {}), **recorded.get(IN_USE, {})}
+    recorded |= {IN_USE: in_use} if in_use else {}
     made_by = current_provenance(prepared.preparation.device_name)
     planned = asked_trials(config, context) if plan is None else plan
     context.store.write_experiment(context.experiment, recorded, planned, keys, made_by)
@@ -225,6 +229,7 @@ def record_plan(prepared: Prepared, progress: Progress, plan: Sequence[PlannedTr
 
 def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]:
     """What the store keeps of an experiment's configuration."""
+    in_use = {name: asdict(own) for name, own in config.plugins_in_use().items()}
     configuration = {
         "dataset": context.splits.name,
         "model": context.pretrained.name,
@@ -245,6 +250,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
             "scores": scored_on(config, context),
         },
         **shared_settings(config),
+        **({IN_USE: in_use} if in_use else {}),
     }
     as_read_again: dict[str, Any] = json.loads(json.dumps(configuration))  # JSON has no tuples
     return as_read_again

@@ -8,7 +8,7 @@ from typing import Any
 from d3m_ray.data.corpora import CORPORA
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
-from d3m_ray.experiment.config import SHARED_SETTINGS, ExperimentConfig, plugin_defaults
+from d3m_ray.experiment.config import SHARED_SETTINGS, ExperimentConfig, plugin_defaults, plugins_of
 from d3m_ray.records import FIRST_DRAW
 from d3m_ray.selection.arms import ARMS
 from d3m_ray.store.experiments import Experiment
@@ -74,8 +74,8 @@ def _methods(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _plugins(experiment: Experiment) -> dict[str, Any]:
-    """The settings of plug-ins' methods and recipes that are not their defaults."""
-    recorded: Mapping[str, Mapping[str, Any]] = experiment.configuration.get("plugins", {})
+    """The settings of plug-ins' methods and recipes, which may have been their defaults then and not be now."""
+    recorded = plugins_of(experiment.configuration)
     known = plugin_defaults()
     for name in recorded:
         _check_registered(f"a method or recipe of {experiment.name} with settings", name, known)

@@ -11,6 +11,7 @@ from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import is_name
 
 NEEDED_ENTRIES = ("dataset", "model")
+PLUGIN_ENTRIES = ("plugins", "plugins_in_use")  # settings by the name of a method or recipe, where there are any
 MAX_DEPTH = 50  # of a record, which has five levels
 MAX_NUMBER = 2**63 - 1  # that a column holds
 FIELDS: Mapping[str, tuple[type, Any]] = {
@@ -127,6 +128,10 @@ def _check_configuration(configuration: Mapping[str, Any]) -> None:
     data_hash = configuration.get("data_hash", "none")
     if not _are_keys([data_hash]):
         raise ValueError(f"the data_hash of a record is the name of a result, received {data_hash!r}")
+    for entry in PLUGIN_ENTRIES:
+        settings = configuration.get(entry, {})
+        if not (isinstance(settings, dict) and all(isinstance(own, dict) for own in settings.values())):
+            raise ValueError(f"the {entry} of a record are settings by name, received {settings!r}")
 
 
 def _planned(trial: Any) -> PlannedTrial:

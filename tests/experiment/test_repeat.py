@@ -139,3 +139,27 @@ def test_settings_of_plug_ins_are_part_of_what_a_name_stands_for(tmp_path: Path)
     recorded(plain, tmp_path)
     with pytest.raises(InputError, match="'named' was begun with other values of plugins"):
         recorded(dataclasses.replace(plain, plugins={"length": LengthConfig(kinds=("signs",))}), tmp_path)
+
+
+def register_length(by_default: str) -> None:
+    for registry in (METHODS, ARMS):
+        for name in [name for name in registry if name.startswith("length")]:
+            registry.pop(name)
+    of_day = dataclasses.make_dataclass("OfDay", [("kind", str, by_default)], frozen=True)
+    d3m.method("length", settings=of_day)(lambda inputs, settings, pool: np.zeros((1, 1)))
+
+
+def test_trials_by_a_plug_in_s_default_of_yesterday_are_joined_by_none_of_today_s(tmp_path: Path) -> None:
+    """Its author may change a default: the record has what the arms rest on, whether it was given or not."""
+    register_length("words")
+    plain = dataclasses.replace(PLANTED, methods=("random",), experiment="named")
+    with_length = dataclasses.replace(plain, methods=("length", "random"))
+    for asked in (plain, with_length, plain):  # by more arms and by fewer
+        record = recorded(asked, tmp_path)
+    register_length("signs")
+    recorded(plain, tmp_path)
+    with pytest.raises(InputError, match=r"other values of plugins: .*\(kind was 'words' and is 'signs'\)"):
+        recorded(dataclasses.replace(with_length, seeds=(9,)), tmp_path)
+    again = config_of(record, str(tmp_path))
+    assert again.plugins["length"].kind == "words"
+    recorded(again, tmp_path)

@@ -332,6 +332,8 @@ def test_a_damaged_experiment_is_named(store: Store) -> None:
         f'{known}[], "keys": {{"scores": {{"trak": "../fits/k1"}}}}}}',
         f'{known}[], "keys": {{"fits": {{"seed 0": ""}}}}}}',
         '{"configuration": {"dataset": "ants", "model": "tiny", "data_hash": "a/b"}, "plan": []}',
+        '{"configuration": {"dataset": "ants", "model": "tiny", "plugins": ["cut"]}, "plan": []}',
+        '{"configuration": {"dataset": "ants", "model": "tiny", "plugins_in_use": {"cut": 1}}, "plan": []}',
         f'{known}[], "provenance": "here"}}', f'{known}[], "provenance": {{"host": ["a"]}}}}',
         f'{known}[], "provenance": {{"num_cores": true}}}}', f'{known}[], "provenance": {{"versions": {{"ray": 2}}}}}}',
     ):  # fmt: skip
