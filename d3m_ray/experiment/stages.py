@@ -3,6 +3,7 @@
 import functools
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -87,8 +88,10 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
     for fit in [*checkpoints, *(trial.fit for trial in trials)]:
         fits.setdefault(fit.fit_key, fit)
     stored_trials, whole_fits = context.store.keys("trials"), context.store.whole_keys("fits", dict.fromkeys(fits), say)
+    failures = context.store.keys("failures")
     for trial in trials:
         if trial.trial_key not in stored_trials or trial.fit.fit_key not in whole_fits:
+            trial = replace(trial, may_have_failed=trial.trial_key in failures)
             waiting.setdefault(trial.fit.fit_key, []).append(trial)
     lost = {trial.fit.fit_key for trial in trials if trial.trial_key in stored_trials} - whole_fits
     if lost:

@@ -57,8 +57,8 @@ class Engine(Protocol):
 
 def train_and_record(context: TrialContext, planned: PlannedFit) -> float | None:
     """Train one fit, store it, record its trials; their val WGA, None where the fit answers no trial."""
-    run_fit(context, planned.fit)
-    figures = [record_trial(context, trial) for trial in planned.trials]
+    fitted = run_fit(context, planned.fit)
+    figures = [record_trial(context, trial, fitted) for trial in planned.trials]
     return figures[0] if figures else None
 
 

@@ -4,6 +4,7 @@ A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses
 The first fit loads what trains, with torch: to plan trials, and to record those of stored fits, takes none of it.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import DeviceKind, Examples, Predictions, Splits
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
+from d3m_ray.store.tables import to_arrow, to_pandas
 from d3m_ray.training.memory import let_go_with
 from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.registry import ERM, RECIPES, Recipe
@@ -123,6 +125,18 @@ class TrialSpec:
     fit: FitSpec
     selection: Mapping[str, Any] = field(default_factory=dict)
     """What its metadata say of how its selection came about: JSON values; enters no key."""
+    may_have_failed: bool = True
+    """Whether a failure of it may be stored, which is to be forgotten when it succeeds."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFit:
+    """What the store has of a fit, so that what has just been written need not be read."""
+
+    rows: pd.DataFrame
+    """As `Store.read` gives them."""
+    configuration: Mapping[str, Any]
+    """Of its metadata: JSON values."""
 
 
 def plan_trial(
@@ -145,7 +159,7 @@ def plan_trial(
 _models: "dict[str, PreTrainedModel]" = {}  # at most one: the architecture that this process fine-tunes
 
 
-def run_fit(context: TrialContext, spec: FitSpec) -> None:
+def run_fit(context: TrialContext, spec: FitSpec) -> StoredFit:
     """Fine-tune, predict val and test, and store the fit; the weights first, so that a stored fit is whole."""
     from d3m_ray.training.fine_tuning import predict
     from d3m_ray.training.recipes import FitInputs
@@ -173,21 +187,29 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
         weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
         context.store.write_checkpoint(spec.fit_key, weights)
     frames = [_fit_rows(context, spec.fit_key, context.splits.by_name()[s], p) for s, p in predictions.items()]
-    context.store.write("fits", spec.fit_key, pd.concat(frames), _fit_configuration(context, spec, len(kept), fit))
+    rows, configuration = pd.concat(frames), _fit_configuration(context, spec, len(kept), fit)
+    context.store.write("fits", spec.fit_key, rows, configuration)
+    return StoredFit(to_pandas("fits", to_arrow("fits", rows)), json.loads(json.dumps(configuration)))
 
 
-def record_trial(context: TrialContext, trial: TrialSpec) -> float:
+def read_fit(store: Store, fit_key: str) -> StoredFit:
+    """What the store has of a fit. Raises StoreError where it is not stored, or damaged."""
+    return StoredFit(store.read("fits", fit_key), store.read_metadata("fits", fit_key)["configuration"])
+
+
+def record_trial(context: TrialContext, trial: TrialSpec, fitted: StoredFit | None = None) -> float:
     """Store the rows of a trial whose fit is stored, and return its val WGA. The removed ids go first.
 
-    Its metadata say how its own experiment trains: a full split's fit may be that of an experiment of another pairing.
+    The fit is read where it is not given. The trial's metadata say how its own experiment trains: a full split's fit
+    may be that of an experiment of another pairing.
     """
     fit_key = trial.fit.fit_key
-    configuration = context.store.read_metadata("fits", fit_key)["configuration"]
-    fitted = context.store.read("fits", fit_key)
+    fitted = read_fit(context.store, fit_key) if fitted is None else fitted
+    configuration = fitted.configuration
     frames = []
     for split in EVALUATED_SPLITS:
         examples = context.splits.by_name()[split]
-        predictions = _predictions_of(fitted, examples)
+        predictions = _predictions_of(fitted.rows, examples)
         names = context.splits.group_names, context.splits.label_names
         frames.append(group_metrics(predictions, examples, *names).assign(split=split))
     rows = pd.concat(frames, ignore_index=True).assign(
@@ -214,7 +236,8 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
         ids.insert(0, "trial_key", trial.trial_key)
         context.store.write("removals", trial.trial_key, ids, trial_configuration, trial.method)
     context.store.write("trials", trial.trial_key, rows, trial_configuration, trial.method)
-    context.store.delete_failure(trial.trial_key, trial.method)
+    if trial.may_have_failed:
+        context.store.delete_failure(trial.trial_key, trial.method)
     return float(rows.query("split == 'val' and group == 'worst'")["accuracy"].iloc[0])
 
 
