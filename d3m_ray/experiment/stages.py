@@ -17,7 +17,7 @@ from d3m_ray.experiment.scoring import attribute_and_align, is_aligned, is_score
 from d3m_ray.metrics.groups import cell_losses
 from d3m_ray.records import cells_of
 from d3m_ray.selection.arms import ARMS, Evidence
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.files import DamagedError, StoreError
 from d3m_ray.trials.engine import FailedFit, PlannedFit
 from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial
 from d3m_ray.wording import counted
@@ -218,9 +218,9 @@ def unless_it_fails(
     try:
         if lost is None:
             score()
-    except (RunError, StoreError):  # no other method would fare better
-        raise
     except Exception as error:
+        if isinstance(error, RunError | StoreError) and not isinstance(error, DamagedError):
+            raise  # no other method would fare better
         lost = reason(error), traceback.format_exc()
     if lost is None:
         return ()

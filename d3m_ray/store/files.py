@@ -58,6 +58,8 @@ class Files:
     def __init__(self, root: str) -> None:
         self.filesystem, self._base, self.root = _open_root(root)
         self.only_reads = False
+        self.landmark: str | None = None
+        """A file that is there as long as a local root is the one that was written to: without it nothing is put."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = {**state, "filesystem": bounded(state["filesystem"])}
@@ -112,6 +114,7 @@ class Files:
         """Write a whole file, in place of an earlier one; in a bucket, one of less than 5 MB in one request."""
         self._check_may_write()
         with refused(f"the store {self.root}", "written"):
+            self._check_is_still_there()
             if self.is_local:
                 _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
                 return
@@ -126,6 +129,7 @@ class Files:
                 with self.filesystem.open_input_file(self.at(path)) as file:
                     return file.read_buffer()
             except FileNotFoundError as error:
+                self._check_is_still_there()
                 raise StoreError(f"{self.root} holds no {path}; run the sweep that makes it") from error
 
     def read(self, path: str, parse: Callable[[pa.Buffer], Parsed]) -> Parsed:
@@ -156,6 +160,14 @@ class Files:
         probe = f".probe.{uuid4().hex}"
         self.put(probe, b"probe")
         self.delete(probe)
+
+    def _check_is_still_there(self) -> None:
+        """A folder that somebody deleted, or whose disk is gone, is not begun anew with what is left to write."""
+        if self.is_local and self.landmark is not None and not Path(self.at(self.landmark)).exists():
+            raise StoreError(
+                f"the store {self.root} has gone since it was begun: its {self.landmark} is not there any more; see "
+                "whether it was deleted or its disk taken away, and run the same sweep again"
+            )
 
     def _check_may_write(self) -> None:
         if self.only_reads:
