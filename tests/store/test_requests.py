@@ -1,6 +1,7 @@
 """What a store in a bucket asks of it: one request a file, few a trial, and none of what was just written."""
 
 import dataclasses
+import pickle
 import re
 import threading
 from collections import Counter
@@ -18,6 +19,8 @@ from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
+from d3m_ray.store import remote
+from d3m_ray.store.files import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import LocalEngine
@@ -40,6 +43,8 @@ class Bucket:
     options: str
     asked: list[tuple[str, str]] = field(default_factory=list)
     """Method and path of each request, in order."""
+    answers: threading.Event = field(default_factory=threading.Event)
+    """Cleared, each request is taken and never answered."""
 
     def store(self, name: str) -> Store:
         return Store(f"s3://bucket/{name}?{self.options}")
@@ -66,18 +71,21 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
     def counted(environment: dict[str, Any], respond: Any) -> Iterable[bytes]:
         bucket.asked.append((environment["REQUEST_METHOD"], environment["PATH_INFO"]))
+        bucket.answers.wait()
         return application(environment, respond)  # type: ignore[no-any-return]
 
     server = make_server("127.0.0.1", 0, counted, threaded=True, request_handler=Silent)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     options = f"endpoint_override=127.0.0.1%3A{server.port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
     bucket = Bucket(options)
+    bucket.answers.set()
     try:
         filesystem, _ = fs.FileSystem.from_uri(f"s3://bucket?{options}")
         filesystem.create_dir("bucket")
         bucket.asked.clear()
         yield bucket
     finally:
+        bucket.answers.set()
         server.shutdown()
         server.server_close()
 
@@ -98,6 +106,7 @@ def test_a_file_is_written_in_one_request_and_its_absence_is_one_to_forget(bucke
     pd.testing.assert_frame_equal(store.read("removals", "k1", "trak"), rows.assign(method="trak"))
 
 
+@pytest.mark.slow
 def test_a_trial_takes_fewer_than_six_requests(bucket: Bucket) -> None:
     """A sweep of three more seeds has 12 more trials of 9 more fits: those of everything serve two each."""
 
@@ -137,3 +146,28 @@ def test_a_table_of_a_bucket_is_read_by_its_listing_alone_where_it_has_many_file
     ]
     few = store.read_all("removals", keys={"k1": "trak", "k3": "random"})
     assert few["trial_key"].tolist() == ["k3", "k1"]
+
+
+@pytest.mark.slow
+def test_a_bucket_that_falls_silent_is_given_up_in_one_line(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a worker too: a pickle forgets how often is tried."""
+    monkeypatch.setattr(remote, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(remote, "MAX_TRIES", 1)
+    store = bucket.store("some")
+    rows = pd.DataFrame({"trial_key": ["k1"], "example_id": ["a"]})
+    store.write("removals", "k1", rows, {}, "trak")
+    in_a_worker = pickle.loads(pickle.dumps(store))
+    bucket.answers.clear()
+    for opened in (store, in_a_worker):
+        bucket.asked.clear()
+        with pytest.raises(
+            StoreError, match=r"cannot be listed \(.*Timeout was reached.*\): see to it, or name"
+        ) as told:
+            opened.read_all("removals")
+        assert "\n" not in str(told.value)
+        assert len(bucket.asked) == 1
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.write("removals", "k2", rows.assign(trial_key="k2"), {}, "trak")
+    bucket.answers.set()
+    assert store.keys("removals") >= {"k1"}
+    assert store.check().is_whole
