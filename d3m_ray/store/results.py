@@ -16,6 +16,7 @@ from d3m_ray.store.parquet import CHECKED_FORMAT, parts_from_bytes, table_from_b
 from d3m_ray.store.tables import table_spec, under_schema
 
 MOST_ASKED_FOR = 4  # files whose sizes a bucket is asked for one by one: of more, one listing of the table tells them
+NUM_LISTINGS = 3  # a failure deleted between listing and reading: list again
 NUM_READERS = 16  # of files at once: a bucket takes tens of milliseconds for each
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # readers skip names that begin with "." or "_"
 
