@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from d3m_ray.store.reachability import reason_out_of_reach
-from d3m_ray.store.remote import bounded, open_remote
+from d3m_ray.store.remote import bounded, holds_secret, open_remote
 
 URI_SCHEMES = ("file", "s3", "gs")
 _LIKE_A_URI = re.compile(r"(file|s3|gs):|[A-Za-z][\w+.-]+:/")  # of a text that has no "://"
@@ -245,6 +245,11 @@ def _check_spelling(root: str) -> None:
         root.encode()
     except UnicodeEncodeError as error:
         raise StoreError(f"the name of a store is text in UTF-8; received {root!r}: name another place") from error
+    if holds_secret(root):
+        raise StoreError(
+            "a store's URI is shown and logged, so it holds no secret; received one with a password before its "
+            "bucket: leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
     scheme, separator, rest = root.partition("://")
     if not separator and _LIKE_A_URI.match(root):
         scheme, _, rest = root.partition(":")

@@ -267,3 +267,15 @@ def test_nothing_that_reads_a_store_can_unpickle() -> None:
     ]
     in_prose = [("store/remote.py", "pickle")]
     assert [each for each in using if each not in in_prose] == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://SOMEBODY:hunter2@bucket/store", "s3://a:hun/ter2@bucket", "ftp://a:hunter2@host/x"]
+)
+def test_a_password_in_a_uri_is_refused_and_not_repeated(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would stand in every message, log and page."""
+    assert status_of("status", uri) == 2
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert "it holds no secret" in line
+    assert "ter2" not in said.out + said.err
