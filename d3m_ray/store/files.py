@@ -162,7 +162,7 @@ class Files:
         self.delete(probe)
 
     def _check_is_still_there(self) -> None:
-        """A folder that somebody deleted, or whose disk is gone, is not begun anew with what is left to write."""
+        """A folder that somebody deleted, or whose disk is gone, is not begun again with what is left to write."""
         if self.is_local and self.landmark is not None and not Path(self.at(self.landmark)).exists():
             raise StoreError(
                 f"the store {self.root} has gone since it was begun: its {self.landmark} is not there any more; see "

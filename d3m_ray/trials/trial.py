@@ -4,7 +4,6 @@ A fit is one fine-tuned model, a trial one (method, num_removed, seed) that uses
 The first fit loads what trains, with torch: to plan trials, and to record those of stored fits, takes none of it.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,11 +18,11 @@ from d3m_ray.metrics.groups import group_metrics
 from d3m_ray.records import DeviceKind, Examples, Predictions, Splits
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
-from d3m_ray.store.tables import to_arrow, to_pandas
 from d3m_ray.training.memory import let_go_with
 from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.registry import ERM, RECIPES, Recipe
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
+from d3m_ray.trials.stored_fits import StoredFit, as_stored, read_fit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -129,16 +128,6 @@ class TrialSpec:
     """Whether a failure of it may be stored, which is to be forgotten when it succeeds."""
 
 
-@dataclass(frozen=True, eq=False)
-class StoredFit:
-    """What the store has of a fit, so that what has just been written need not be read."""
-
-    rows: pd.DataFrame
-    """As `Store.read` gives them."""
-    configuration: Mapping[str, Any]
-    """Of its metadata: JSON values."""
-
-
 def plan_trial(
     context: TrialContext,
     method: str,
@@ -189,12 +178,7 @@ def run_fit(context: TrialContext, spec: FitSpec) -> StoredFit:
     frames = [_fit_rows(context, spec.fit_key, context.splits.by_name()[s], p) for s, p in predictions.items()]
     rows, configuration = pd.concat(frames), _fit_configuration(context, spec, len(kept), fit)
     context.store.write("fits", spec.fit_key, rows, configuration)
-    return StoredFit(to_pandas("fits", to_arrow("fits", rows)), json.loads(json.dumps(configuration)))
-
-
-def read_fit(store: Store, fit_key: str) -> StoredFit:
-    """What the store has of a fit. Raises StoreError where it is not stored, or damaged."""
-    return StoredFit(store.read("fits", fit_key), store.read_metadata("fits", fit_key)["configuration"])
+    return as_stored(rows, configuration)
 
 
 def record_trial(context: TrialContext, trial: TrialSpec, fitted: StoredFit | None = None) -> float:
@@ -209,7 +193,7 @@ def record_trial(context: TrialContext, trial: TrialSpec, fitted: StoredFit | No
     frames = []
     for split in EVALUATED_SPLITS:
         examples = context.splits.by_name()[split]
-        predictions = _predictions_of(fitted.rows, examples)
+        predictions = fitted.predictions(examples)
         names = context.splits.group_names, context.splits.label_names
         frames.append(group_metrics(predictions, examples, *names).assign(split=split))
     rows = pd.concat(frames, ignore_index=True).assign(
@@ -239,16 +223,6 @@ def record_trial(context: TrialContext, trial: TrialSpec, fitted: StoredFit | No
     if trial.may_have_failed:
         context.store.delete_failure(trial.trial_key, trial.method)
     return float(rows.query("split == 'val' and group == 'worst'")["accuracy"].iloc[0])
-
-
-def stored_predictions(store: Store, fit_key: str, examples: Examples) -> Predictions:
-    """What a stored fit says of the val or test examples, in their order."""
-    return _predictions_of(store.read("fits", fit_key), examples)
-
-
-def _predictions_of(fitted: pd.DataFrame, examples: Examples) -> Predictions:
-    rows = fitted[fitted["split"] == examples.split].set_index("example_id").loc[examples.example_ids]
-    return Predictions(*(rows[name].to_numpy() for name in ("label", "margin", "predicted", "probability")))
 
 
 def record_failure(context: TrialContext, trial: TrialSpec, error: str, traceback: str) -> None:

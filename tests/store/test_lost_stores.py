@@ -164,7 +164,7 @@ def test_a_finished_store_on_a_disk_that_cannot_be_written_is_read_by_every_comm
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_a_store_that_is_deleted_while_it_is_written_to_is_not_begun_anew(comes_back: bool, tmp_path: Path) -> None:
+def test_a_store_that_is_deleted_while_it_is_written_to_is_not_begun_again(comes_back: bool, tmp_path: Path) -> None:
     """Nor where an empty folder lies in its place, as where a disk was taken away; by a worker neither."""
     place, in_workers = tmp_path / "store", []
 
