@@ -106,6 +106,7 @@ COVERED_BY = {
     "training.vocabulary": "training/test_preparation.py",
     "trials.engine": "cluster/test_sweep.py",
     "trials.settings": "cluster/test_engine.py",
+    "trials.stored_fits": "store/test_requests.py",
     "trials.trial": "cluster/test_sweep.py",
     "version": "store/test_store.py",
 }

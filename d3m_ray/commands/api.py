@@ -211,13 +211,11 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
     asked_fits = [*base_models, *begun["fit_key"], *(trial.fit.fit_key for trial in ready)]
     fits = opened.whole_keys("fits", dict.fromkeys(asked_fits), damaged.setdefault)
     stored = _whole_trials(begun, fits, opened, damaged.setdefault)
+    of_begun = begun.to_records(index=False).tolist()
+    of_ready = [(t.method, t.num_removed, t.seed, t.trial_key, t.fit.fit_key) for t in ready]
     known: dict[Asked, tuple[str, str]] = {}
-    for method, num_removed, seed, trial_key, fit in begun.to_records(index=False).tolist():
-        known |= _under_both_numbers(method, num_removed, seed, (_state(trial_key in stored, fit in fits), fit))
-    for trial in ready:  # of a trial that was begun and whose selection is another now, this counts
-        fit = trial.fit.fit_key
-        told = _state(trial.trial_key in stored, fit in fits), fit
-        known |= _under_both_numbers(trial.method, trial.num_removed, trial.seed, told)
+    for method, number, seed, key, fit in [*of_begun, *of_ready]:  # whose selection is another now counts so
+        known |= _under_both_numbers(method, number, seed, (_state(key in stored, fit in fits), fit))
     found = {asked: known.get(asked, (WAITING, "")) for asked in asked_trials(config, context)}
     rows = [(*asked, state) for asked, (state, _) in found.items()]
     trials = pd.DataFrame(rows, columns=["method", "num_removed", "seed", "state"]).astype({"num_removed": "Int64"})

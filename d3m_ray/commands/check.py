@@ -35,10 +35,10 @@ def check(store: Store, repair: bool) -> int:
 
 def _lines(store: Store, found: StoreCheck, repair: bool) -> Iterator[str]:
     for fault in found.damaged:
-        yield f"damaged: {store}/{fault.path} ({fault.reason}); of the same sweep: {fault.recomputed}"
+        yield f"damaged: {store}/{fault.path} ({fault.reason}); the same sweep, run again, {fault.recomputed}"
     for fault in found.missing:
         of = ", ".join(fault.experiments)
-        yield f"missing: {store}/{fault.path} ({fault.reason}, of {of}); of the same sweep: {fault.recomputed}"
+        yield f"missing: {store}/{fault.path} ({fault.reason}, of {of}); the same sweep, run again, {fault.recomputed}"
     for fault in found.foreign:
         yield f"unreadable: {store}/{fault.path} ({fault.reason}); left as it is"
     if found.is_whole:
@@ -57,4 +57,4 @@ def _lines(store: Store, found: StoreCheck, repair: bool) -> Iterator[str]:
     for name in found.experiments:
         record = f"experiments/{name}.json"
         command = "" if record in gone else f", as by d3m-ray run {store}/{record} (of an LDS, d3m-ray lds)"
-        yield f"{name}: its sweep, run again{command}, recomputes what is gone and nothing else"
+        yield f"{name}: its sweep, run again{command}, recomputes what is gone, and nothing else"

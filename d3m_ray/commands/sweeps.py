@@ -188,11 +188,11 @@ def _check_figures(config: ExperimentConfig, store: Store, experiment: str) -> N
 
 @contextlib.contextmanager
 def _failing() -> Iterator[None]:
-    """From here on a store that cannot be used is a failure: it could be when the inputs were checked."""
+    """From here on a store that cannot be used is told with what is left to do: it could be used at the start."""
     try:
         yield
     except StoreError as error:
-        raise RunError(f"{error}; what was done is stored, the same command goes on from there") from error
+        raise StoreError(f"{error}; what was done is stored, the same command goes on from there") from error
 
 
 def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", table: str) -> int:

@@ -13,7 +13,8 @@ from d3m_ray.experiment.run import Run
 from d3m_ray.selection.arms import ARMS, Evidence
 from d3m_ray.selection.best_number import LEVEL, NumberChoice, choose_number, val_target
 from d3m_ray.store.experiments import PlannedTrial
-from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial, record_unselected, stored_predictions, unselected_key
+from d3m_ray.trials.stored_fits import stored_predictions
+from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial, record_unselected, unselected_key
 from d3m_ray.wording import counted
 
 Row = Mapping[Hashable, Any]  # of `_stored_trials`

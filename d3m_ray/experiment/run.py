@@ -15,7 +15,8 @@ from d3m_ray.metrics.groups import group_losses
 from d3m_ray.records import Examples, Predictions
 from d3m_ray.selection.alignment import group_weights
 from d3m_ray.trials.engine import Engine, FailedFit
-from d3m_ray.trials.trial import TrialContext, stored_predictions
+from d3m_ray.trials.stored_fits import stored_predictions
+from d3m_ray.trials.trial import TrialContext
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import functools
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from d3m_ray.experiment.scoring import attribute_and_align, is_aligned, is_score
 from d3m_ray.metrics.groups import cell_losses
 from d3m_ray.records import cells_of
 from d3m_ray.selection.arms import ARMS, Evidence
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.files import DamagedError, StoreError
 from d3m_ray.trials.engine import FailedFit, PlannedFit
 from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial
 from d3m_ray.wording import counted
@@ -87,8 +88,10 @@ def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec])
     for fit in [*checkpoints, *(trial.fit for trial in trials)]:
         fits.setdefault(fit.fit_key, fit)
     stored_trials, whole_fits = context.store.keys("trials"), context.store.whole_keys("fits", dict.fromkeys(fits), say)
+    failures = context.store.keys("failures")
     for trial in trials:
         if trial.trial_key not in stored_trials or trial.fit.fit_key not in whole_fits:
+            trial = replace(trial, may_have_failed=trial.trial_key in failures)
             waiting.setdefault(trial.fit.fit_key, []).append(trial)
     lost = {trial.fit.fit_key for trial in trials if trial.trial_key in stored_trials} - whole_fits
     if lost:
@@ -215,9 +218,9 @@ def unless_it_fails(
     try:
         if lost is None:
             score()
-    except (RunError, StoreError):  # no other method would fare better
-        raise
     except Exception as error:
+        if isinstance(error, RunError | StoreError) and not isinstance(error, DamagedError):
+            raise  # no other method would fare better
         lost = reason(error), traceback.format_exc()
     if lost is None:
         return ()

@@ -14,7 +14,8 @@ from d3m_ray.errors import InputError
 from d3m_ray.experiment.studies import LdsConfig
 from d3m_ray.records import FIRST_DRAW
 from d3m_ray.selection.arms import random_subset
-from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial, stored_predictions
+from d3m_ray.trials.stored_fits import stored_predictions
+from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial
 
 OF_BASE_SEEDS = 1_000_000_000
 

@@ -24,21 +24,21 @@ NUM_LARGE_READERS = 2  # of files at once, of which each may be gigabytes
 LARGE = ("query_scores", "scores", CHECKPOINTS)
 
 RECOMPUTED: Mapping[str, str] = {
-    "fits": "the fit is trained again",
-    "trials": "the trial is recorded again from its fit",
-    "removals": "its trial is recorded again from its fit",
-    "examples": "the corpus is stored again",
-    "alignments": "the alignment is made again from its scores",
-    "scores": "the scores are made again, from the base models' checkpoints or from the scores of queries",
-    "query_scores": "the scores are made again, from the base models' checkpoints",
-    "lds": "the LDS is measured again",
-    "failures": "the trial is tried again",
-    CHECKPOINTS: "the fit is trained again where scores are made with it",
-    records.EXPERIMENTS: "the record is written again, without trials that only earlier sweeps planned",
-    records.PREPARATIONS: "the model is prepared again",
-    records.LOGS: "nothing: it is no result",
+    "fits": "trains the fit again",
+    "trials": "records the trial again from its fit",
+    "removals": "records its trial again from its fit",
+    "examples": "stores the corpus again",
+    "alignments": "makes the alignment again from its scores",
+    "scores": "makes the scores again, from the base models' checkpoints or from the scores of queries",
+    "query_scores": "makes the scores again, from the base models' checkpoints",
+    "lds": "measures the LDS again",
+    "failures": "tries the trial again",
+    CHECKPOINTS: "trains the fit again where scores are to be made with it",
+    records.EXPERIMENTS: "writes the record again, without trials that only earlier sweeps planned",
+    records.PREPARATIONS: "prepares the model again",
+    records.LOGS: "needs it for nothing: it is no result",
 }
-"""By table or folder, what the same sweep does where a file of it is gone."""
+"""By table or folder, what the same sweep, run again, does where a file of it is gone."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Fault:
 
     @property
     def recomputed(self) -> str:
-        """What the same sweep does for it when it is gone."""
+        """What the same sweep, run again, does when it is gone."""
         return RECOMPUTED[self.path.partition("/")[0]]
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from d3m_ray.store.reachability import reason_out_of_reach
-from d3m_ray.store.remote import bounded, open_remote
+from d3m_ray.store.remote import bounded, holds_secret, open_remote
 
 URI_SCHEMES = ("file", "s3", "gs")
 _LIKE_A_URI = re.compile(r"(file|s3|gs):|[A-Za-z][\w+.-]+:/")  # of a text that has no "://"
@@ -58,6 +58,8 @@ class Files:
     def __init__(self, root: str) -> None:
         self.filesystem, self._base, self.root = _open_root(root)
         self.only_reads = False
+        self.landmark: str | None = None
+        """A file that is there as long as a local root is the one that was written to: without it nothing is put."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = {**state, "filesystem": bounded(state["filesystem"])}
@@ -112,6 +114,7 @@ class Files:
         """Write a whole file, in place of an earlier one; in a bucket, one of less than 5 MB in one request."""
         self._check_may_write()
         with refused(f"the store {self.root}", "written"):
+            self._check_is_still_there()
             if self.is_local:
                 _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
                 return
@@ -126,6 +129,7 @@ class Files:
                 with self.filesystem.open_input_file(self.at(path)) as file:
                     return file.read_buffer()
             except FileNotFoundError as error:
+                self._check_is_still_there()
                 raise StoreError(f"{self.root} holds no {path}; run the sweep that makes it") from error
 
     def read(self, path: str, parse: Callable[[pa.Buffer], Parsed]) -> Parsed:
@@ -156,6 +160,14 @@ class Files:
         probe = f".probe.{uuid4().hex}"
         self.put(probe, b"probe")
         self.delete(probe)
+
+    def _check_is_still_there(self) -> None:
+        """A folder that somebody deleted, or whose disk is gone, is not begun again with what is left to write."""
+        if self.is_local and self.landmark is not None and not Path(self.at(self.landmark)).exists():
+            raise StoreError(
+                f"the store {self.root} has gone since it was begun: its {self.landmark} is not there any more; see "
+                "whether it was deleted or its disk taken away, and run the same sweep again"
+            )
 
     def _check_may_write(self) -> None:
         if self.only_reads:
@@ -233,6 +245,11 @@ def _check_spelling(root: str) -> None:
         root.encode()
     except UnicodeEncodeError as error:
         raise StoreError(f"the name of a store is text in UTF-8; received {root!r}: name another place") from error
+    if holds_secret(root):
+        raise StoreError(
+            "a store's URI is shown and logged, so it holds no secret; received one with a password before its "
+            "bucket: leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
     scheme, separator, rest = root.partition("://")
     if not separator and _LIKE_A_URI.match(root):
         scheme, _, rest = root.partition(":")

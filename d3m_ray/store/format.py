@@ -29,6 +29,7 @@ def read_format(files: Files) -> int | None:
             f"{found}, written by {version}, and this is {__version__}, which knows formats up to {FORMAT}: install "
             f"{version} or later, or name another store"
         )
+    files.landmark = FORMAT_FILE
     return found
 
 
@@ -37,6 +38,7 @@ def record_format(files: Files, found: int | None) -> int:
     if found == FORMAT:
         return found
     files.put(FORMAT_FILE, json.dumps({"format": FORMAT, **software()}, indent=1).encode())
+    files.landmark = FORMAT_FILE
     return FORMAT
 
 

@@ -9,11 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from d3m_ray.store.files import DamagedError, Files, StoreError
 from d3m_ray.store.parquet import CHECKED_FORMAT, parts_from_bytes, table_from_bytes
 from d3m_ray.store.tables import table_spec, under_schema
 
+MOST_ASKED_FOR = 4  # files whose sizes a bucket is asked for one by one: of more, one listing of the table tells them
+NUM_LISTINGS = 3  # a failure deleted between listing and reading: list again
 NUM_READERS = 16  # of files at once: a bucket takes tens of milliseconds for each
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # readers skip names that begin with "." or "_"
 
@@ -123,13 +126,13 @@ def scan_results(
     """These results of a table in one, with `method`. Raises as `read_result`, FileNotFoundError where one has gone."""
     spec = table_spec(table)
     partitioning = ds.partitioning(pa.schema([("method", pa.string())] if spec.by_method else []), flavor="hive")
-    options = ds.FileSystemFactoryOptions(files.at(table), partitioning)
-    factory = ds.FileSystemDatasetFactory(files.filesystem, [files.at(p) for p in paths], CHECKED_FORMAT, options)
+    factory = _factory(files, table, paths, partitioning)
     # A column that a file of another version lacks comes as nulls: allowed here, and found below.
     fields = [field.with_nullable(True) for field in pa.unify_schemas([spec.schema, partitioning.schema])]
     needed = [field.name for field in spec.schema if not field.nullable]
     try:
-        content = _scan(files, table, factory.finish(pa.schema(fields)), columns, filters)
+        dataset = _of_paths(factory.finish(pa.schema(fields)), [files.at(path) for path in paths])
+        content = _scan(files, table, dataset, columns, filters)
         lacks = [name for name in content.column_names if name in needed and content[name].null_count]
     except FileNotFoundError:
         raise
@@ -139,6 +142,27 @@ def scan_results(
     if lacks:
         _name_the_unreadable(files, table, paths)
     return content
+
+
+def _factory(
+    files: Files, table: str, paths: Sequence[str], partitioning: ds.Partitioning
+) -> ds.FileSystemDatasetFactory:
+    """What finds these results, of a bucket perhaps others too: a listing tells sizes, without a request for each."""
+    options = ds.FileSystemFactoryOptions(files.at(table), partitioning)
+    by_listing = not files.is_local and len(paths) > MOST_ASKED_FOR
+    of = fs.FileSelector(files.at(table), recursive=True) if by_listing else [files.at(path) for path in paths]
+    return ds.FileSystemDatasetFactory(files.filesystem, of, CHECKED_FORMAT, options)
+
+
+def _of_paths(dataset: ds.FileSystemDataset, paths: Sequence[str]) -> ds.FileSystemDataset:
+    """The dataset of these files alone, in their order. Raises FileNotFoundError where it lacks one."""
+    if dataset.files == list(paths):
+        return dataset
+    fragments = {fragment.path: fragment for fragment in dataset.get_fragments()}
+    gone = next((path for path in paths if path not in fragments), None)
+    if gone is not None:
+        raise FileNotFoundError(gone)
+    return ds.FileSystemDataset([fragments[path] for path in paths], dataset.schema, dataset.format, dataset.filesystem)
 
 
 def _scan(

@@ -21,6 +21,7 @@ from d3m_ray.store.parquet import metadata_from_bytes, parts_to_bytes, table_to_
 from d3m_ray.store.preparations import Preparation
 from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
+    NUM_LISTINGS,
     find_damaged,
     key_of,
     read_parts,
@@ -34,8 +35,6 @@ from d3m_ray.store.score_rows import Names, scores_from_rows, scores_to_rows
 from d3m_ray.store.tables import TABLES, table_spec, to_arrow, to_pandas
 from d3m_ray.store.wholeness import Wholeness
 from d3m_ray.waiting import Say
-
-NUM_LISTINGS = 3  # a failure deleted between listing and reading: list again
 
 
 class Store:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 
 from d3m_ray.store.files import DamagedError, Files
-from d3m_ray.store.results import check_result, find_damaged, result_files, scan_results
+from d3m_ray.store.results import NUM_LISTINGS, check_result, find_damaged, result_files, scan_results
 from d3m_ray.waiting import Say
 
 
@@ -52,10 +52,14 @@ class Wholeness:
 
     def discard_damaged(self, table: str, say: Say) -> None:
         """Every damaged file of a table. One without any is read once, in parallel."""
-        try:
-            scan_results(self._files, table, result_files(self._files, table, table), None, None)
-        except (DamagedError, FileNotFoundError):
-            self.discard(find_damaged(self._files, table, result_files(self._files, table, table)), say)
+        for _ in range(NUM_LISTINGS):
+            try:
+                scan_results(self._files, table, result_files(self._files, table, table), None, None)
+            except FileNotFoundError:
+                continue
+            except DamagedError:
+                self.discard(find_damaged(self._files, table, result_files(self._files, table, table)), say)
+            return
 
     def discard(self, faults: Mapping[str, DamagedError], say: Say) -> None:
         """Delete the files of these paths, and say it; of those that are only read, say what is wrong."""

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from d3m_ray.errors import reason
 from d3m_ray.pool import LocalPool, OnProgress, WorkerPool
+from d3m_ray.store.files import DamagedError, StoreError
 from d3m_ray.trials.trial import FitSpec, TrialContext, TrialSpec, record_failure, record_trial, run_fit
 
 
@@ -51,14 +52,17 @@ class Engine(Protocol):
         ...
 
     def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
-        """Train each fit and record its trials. What fails is recorded and returned; the others go on."""
+        """Train each fit and record its trials. What fails is recorded and returned; the others go on.
+
+        Raises StoreError where the store cannot be written any more.
+        """
         ...
 
 
 def train_and_record(context: TrialContext, planned: PlannedFit) -> float | None:
     """Train one fit, store it, record its trials; their val WGA, None where the fit answers no trial."""
-    run_fit(context, planned.fit)
-    figures = [record_trial(context, trial) for trial in planned.trials]
+    fitted = run_fit(context, planned.fit)
+    figures = [record_trial(context, trial, fitted) for trial in planned.trials]
     return figures[0] if figures else None
 
 
@@ -76,6 +80,8 @@ class LocalEngine:
             try:
                 val_wga = train_and_record(context, planned)
             except Exception as error:
+                if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+                    raise  # a full disk, or a folder that is gone: no other fit could be stored
                 on_fit(FitEvent("failed", len(planned.trials)))
                 failed.append(give_up(context, planned, reason(error), traceback.format_exc()))
             else:

@@ -23,6 +23,7 @@ from d3m_ray.training.memory import let_go_with
 from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.registry import ERM, RECIPES, Recipe
 from d3m_ray.training.settings import RobustConfig, TrainingConfig
+from d3m_ray.trials.stored_fits import StoredFit, as_stored, read_fit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -124,6 +125,8 @@ class TrialSpec:
     fit: FitSpec
     selection: Mapping[str, Any] = field(default_factory=dict)
     """What its metadata say of how its selection came about: JSON values; enters no key."""
+    may_have_failed: bool = True
+    """Whether a failure of it may be stored, which is to be forgotten when it succeeds."""
 
 
 def plan_trial(
@@ -146,7 +149,7 @@ def plan_trial(
 _models: "dict[str, PreTrainedModel]" = {}  # at most one, by a hash of all that it was built from
 
 
-def run_fit(context: TrialContext, spec: FitSpec) -> None:
+def run_fit(context: TrialContext, spec: FitSpec) -> StoredFit:
     """Fine-tune, predict val and test, and store the fit; the weights first, so that a stored fit is whole."""
     from d3m_ray.training.fine_tuning import predict
     from d3m_ray.training.recipes import FitInputs
@@ -177,21 +180,24 @@ def run_fit(context: TrialContext, spec: FitSpec) -> None:
         weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
         context.store.write_checkpoint(spec.fit_key, weights)
     frames = [_fit_rows(context, spec.fit_key, context.splits.by_name()[s], p) for s, p in predictions.items()]
-    context.store.write("fits", spec.fit_key, pd.concat(frames), _fit_configuration(context, spec, len(kept), fit))
+    rows, configuration = pd.concat(frames), _fit_configuration(context, spec, len(kept), fit)
+    context.store.write("fits", spec.fit_key, rows, configuration)
+    return as_stored(rows, configuration)
 
 
-def record_trial(context: TrialContext, trial: TrialSpec) -> float:
+def record_trial(context: TrialContext, trial: TrialSpec, fitted: StoredFit | None = None) -> float:
     """Store the rows of a trial whose fit is stored, and return its val WGA. The removed ids go first.
 
-    Its metadata say how its own experiment trains: a full split's fit may be that of an experiment of another pairing.
+    The fit is read where it is not given. The trial's metadata say how its own experiment trains: a full split's fit
+    may be that of an experiment of another pairing.
     """
     fit_key = trial.fit.fit_key
-    configuration = context.store.read_metadata("fits", fit_key)["configuration"]
-    fitted = context.store.read("fits", fit_key)
+    fitted = read_fit(context.store, fit_key) if fitted is None else fitted
+    configuration = fitted.configuration
     frames = []
     for split in EVALUATED_SPLITS:
         examples = context.splits.by_name()[split]
-        predictions = _predictions_of(fitted, examples)
+        predictions = fitted.predictions(examples)
         names = context.splits.group_names, context.splits.label_names
         frames.append(group_metrics(predictions, examples, *names).assign(split=split))
     rows = pd.concat(frames, ignore_index=True).assign(
@@ -218,18 +224,9 @@ def record_trial(context: TrialContext, trial: TrialSpec) -> float:
         ids.insert(0, "trial_key", trial.trial_key)
         context.store.write("removals", trial.trial_key, ids, trial_configuration, trial.method)
     context.store.write("trials", trial.trial_key, rows, trial_configuration, trial.method)
-    context.store.delete_failure(trial.trial_key, trial.method)
+    if trial.may_have_failed:
+        context.store.delete_failure(trial.trial_key, trial.method)
     return float(rows.query("split == 'val' and group == 'worst'")["accuracy"].iloc[0])
-
-
-def stored_predictions(store: Store, fit_key: str, examples: Examples) -> Predictions:
-    """What a stored fit says of the val or test examples, in their order."""
-    return _predictions_of(store.read("fits", fit_key), examples)
-
-
-def _predictions_of(fitted: pd.DataFrame, examples: Examples) -> Predictions:
-    rows = fitted[fitted["split"] == examples.split].set_index("example_id").loc[examples.example_ids]
-    return Predictions(*(rows[name].to_numpy() for name in ("label", "margin", "predicted", "probability")))
 
 
 def record_failure(context: TrialContext, trial: TrialSpec, error: str, traceback: str) -> None:

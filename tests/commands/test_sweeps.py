@@ -121,12 +121,12 @@ def test_where_nothing_succeeds_that_is_said(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("here")
-def test_a_store_that_is_lost_on_the_way_is_a_failure(tmp_path, monkeypatch, capsys):
+def test_a_store_that_is_lost_on_the_way_is_told_with_what_is_left(tmp_path, monkeypatch, capsys):
     def refuses(*_: object) -> None:
         raise StoreError("the store is full")
 
     monkeypatch.setattr(Store, "write_experiment", refuses)
-    assert run_small(tmp_path) == 1
+    assert run_small(tmp_path) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: the store is full; what was done is stored")
 
 

@@ -205,7 +205,7 @@ def test_more_subsets_and_methods_train_only_what_is_new(measured, monkeypatch):
     stored = measured.keys("fits")
     trained = []
     original = engine_module.run_fit
-    monkeypatch.setattr(engine_module, "run_fit", lambda c, spec: (trained.append(spec), original(c, spec)))
+    monkeypatch.setattr(engine_module, "run_fit", lambda c, spec: (trained.append(spec), original(c, spec))[1])
     run(SMALL, measured)
     assert trained == []
     methods = dataclasses.replace(SMALL.experiment, methods=("loss",))

@@ -25,7 +25,7 @@ from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials import engine as engine_module
 from d3m_ray.trials.engine import LocalEngine
-from d3m_ray.trials.trial import stored_predictions
+from d3m_ray.trials.stored_fits import stored_predictions
 
 SMALL = ExperimentConfig(
     corpus=Planted(num_train=64, num_val=24, num_test=24),

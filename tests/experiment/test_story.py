@@ -154,7 +154,7 @@ def test_a_stopped_run_goes_on_to_the_same_results(num_fits, undisturbed, tmp_pa
     assert len(stored) == num_fits
     trained = []
     original = engine_module.run_fit
-    monkeypatch.setattr(engine_module, "run_fit", lambda c, spec: (trained.append(spec.fit_key), original(c, spec)))
+    monkeypatch.setattr(engine_module, "run_fit", lambda c, spec: (trained.append(spec.fit_key), original(c, spec))[1])
     run(SMALL, store)
     assert not stored & set(trained)
     assert_same_results(store, undisturbed)

@@ -107,7 +107,7 @@ def test_a_damaged_file_of_any_kind_is_named_deleted_and_recomputed(
     said = capsys.readouterr()
     (line,) = (line for line in said.out.splitlines() if line.startswith("damaged: "))
     assert line.startswith(f"damaged: {path} (")
-    assert line.endswith(f"; of the same sweep: {RECOMPUTED[table]}")
+    assert line.endswith(f"; the same sweep, run again, {RECOMPUTED[table]}")
     assert f"d3m-ray check {folder} --repair deletes the damaged files" in said.out
     (experiment,) = finished.read_experiments()
     is_known = table not in ("failures", "lds", "preparations", "logs")
@@ -134,7 +134,9 @@ def test_what_stored_trials_rest_on_and_is_gone_is_named_and_recomputed(
     assert status_of("check", str(folder)) == 1
     said = capsys.readouterr().out
     (experiment,) = Store(folder).read_experiments()
-    line = f"missing: {path} (stored results rest on it, of {experiment}); of the same sweep: {RECOMPUTED[table]}"
+    line = (
+        f"missing: {path} (stored results rest on it, of {experiment}); the same sweep, run again, {RECOMPUTED[table]}"
+    )
     assert line in said.splitlines()
     assert f"d3m-ray run {folder}/experiments/{experiment}.json" in said
     assert not d3m.run(CONFIG, folder, engine="local").failed
