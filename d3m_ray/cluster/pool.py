@@ -15,7 +15,7 @@ MAX_SHARD_RETRIES = 10  # of a shard whose process died: Ray counts a death more
 class RayPool:
     """A `WorkerPool` of at most so many of a fleet's workers, each from when it has ended its fit.
 
-    Use it in a `with` block, at whose end the workers take fits again.
+    Use it in a `with` block, which begins when there is one, and at whose end they take fits again.
     """
 
     def __init__(self, fleet: Fleet, num_workers: int, on_progress: OnProgress = ignore_progress) -> None:
@@ -26,9 +26,20 @@ class RayPool:
         self._asked = {fleet.dispatcher.lend.remote(self._number) for _ in range(num_workers)}
         self._lent: list[Any] = []
         self._room = fleet.room("attribution")
-        self._patience = fleet.patience("a worker to end its fit: attribution takes it before the next fit")
 
     def __enter__(self) -> "RayPool":
+        """Raises RunError where the cluster has room for no worker."""
+        waiting = self._fleet.patience("a worker to end its fit: attribution takes it before the next fit")
+        try:
+            while not self._lent:
+                finished, _ = ray.wait([*self._asked], timeout=ROUND_SECONDS, fetch_local=False)
+                for handle in finished:
+                    self._take_worker(handle)
+                if not finished and self._room.look():
+                    waiting.spend()
+        except BaseException:  # Ctrl-C too: a notebook's engine goes on
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,15 +70,12 @@ class RayPool:
         running: dict[Any, tuple[int, Any]] = {}  # handle -> index, and the worker at it
         room = [worker for _ in range(SHARDS_PER_WORKER) for worker in self._lent]
         num_done = 0
-        self._patience.renew()
         while num_done < len(arguments):
             while room and (shard := next(waiting, None)) is not None:
                 worker = room.pop(0)
                 method = worker.shard.options(name=label, max_task_retries=MAX_SHARD_RETRIES)
                 running[method.remote(step, shared, *shard[1])] = (shard[0], worker)
-            finished, _ = ray.wait([*running, *self._asked], num_returns=1, timeout=ROUND_SECONDS, fetch_local=False)
-            if not finished and not running and self._room.look():
-                self._patience.spend()
+            finished, _ = ray.wait([*running, *self._asked], timeout=ROUND_SECONDS, fetch_local=False)
             for handle in finished:
                 if handle in self._asked:
                     room += self._take_worker(handle)

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from d3m_ray.attribution.query_sets import group_scores
 from d3m_ray.attribution.registry import METHODS
+from d3m_ray.attribution.targets import target_values
 from d3m_ray.errors import RunError
 from d3m_ray.experiment.failures import Unscored, settle_unselected, told
 from d3m_ray.experiment.fits import Fits
@@ -38,18 +40,18 @@ from d3m_ray.experiment.stages import (
     forget_superseded,
     forget_superseded_lds,
     gather_evidence,
-    selected_by,
     tell_of_spared,
     unless_it_fails,
 )
 from d3m_ray.experiment.studies import LdsConfig
-from d3m_ray.experiment.subsets import Study, Subsets, numbers_left_out, plan_subsets, study_of
+from d3m_ray.experiment.subsets import Subsets, numbers_left_out, plan_subsets
 from d3m_ray.keys import content_hash
 from d3m_ray.metrics.lds import (
     MIN_SUBSETS,
     Correlations,
     ceiling,
     ceiling_bound,
+    fit_correlations,
     linear_datamodeling_scores,
 )
 from d3m_ray.store.experiments import PlannedTrial
@@ -72,6 +74,19 @@ class PreparedLds:
     @property
     def context(self) -> TrialContext:
         return self.removals.context
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What came of the subsets of one share: what the scores of each method are held against."""
+
+    subsets: Subsets
+    kept: np.ndarray
+    """[M, N] bool."""
+    outcomes: Mapping[str, np.ndarray]
+    """By kind, [M, F, T] float64."""
+    agreement: Mapping[str, Correlations | None]
+    """By kind, how far two fits of a subset agree; None of one fit."""
 
 
 def prepare_lds(config: LdsConfig, store: Store, progress: Progress) -> PreparedLds:
@@ -112,27 +127,21 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     run = _begin(prepared, planned, engine, progress)
     of_subsets = [trial for subsets in planned for trial in subsets.all_trials]
     of_removals = plan_trials(run.config, context, gather_evidence(run)) if removing else []
-    fits, models = Fits(run), base_models(run, keep_weights=not _all_scored(config, run))
-    fits.begin([*of_subsets, *of_removals], models)
-    fits.wait(models)
-
-    unscored: list[Unscored] = []
-    for method in config.experiment.methods:  # scored while the subsets are trained
-        unscored += unless_it_fails(method, run, fits.failed, functools.partial(_score, method, run))
-        fits.begin(selected_by(method, run) if removing else (), by=method)
-    fits.wait()
+    fits = Fits(run)
+    fits.begin([*of_subsets, *of_removals], base_models(run, keep_weights=not _all_scored(config, run)))
+    fits.wait()  # methods are compared by the seconds that their scores take too: nothing runs beside them
     trained = _trained(planned, fits.failed)
 
     @functools.cache
     def studies() -> list[Study]:
-        return [study_of(subsets, run) for subsets in trained]
+        return [_study(subsets, run) for subsets in trained]
 
-    lost = {each.name for each in unscored}
-    for method in (method for method in config.experiment.methods if method not in lost):
+    unscored: list[Unscored] = []
+    for method in config.experiment.methods:
         measure = functools.partial(_measure, method, run, config, studies)
         unscored += unless_it_fails(method, run, fits.failed, measure)
     if removing:
-        _settle_removals(run, fits, unscored)
+        _remove(run, fits, unscored)
     return Outcome(context.experiment, fits.failed, unscored)
 
 
@@ -177,17 +186,24 @@ def _trained(planned: Sequence[Subsets], failed: Sequence[FailedFit]) -> list[Su
     return trained
 
 
-def _score(method: str, run: Run) -> None:
-    """Have the scores of one method in the store, of each kind that it has."""
-    if METHODS[method].scores_queries and not is_scored("query_scores", method, run):
-        run.progress.stage(f"attribution by {method}, for every val example")
-        query_scores(method, run)
-    if not _is_aligned(method, run):
-        attribute_and_align(method, run)
+def _study(subsets: Subsets, run: Run) -> Study:
+    """The outcomes of each kind, in the target of the experiment."""
+    splits = run.context.splits
+    names, groups = splits.group_names, splits.val.groups
+    margins = torch.from_numpy(subsets.margins(run.context).astype(np.float64))
+    of_queries = target_values(margins, run.config.alignment.query_target).numpy()
+    flat = of_queries.reshape(-1, of_queries.shape[-1])
+    of_groups = group_scores(flat, groups, len(names)).reshape(*of_queries.shape[:2], -1)
+    of_alignment = of_groups @ run.base_group_weights(splits.val, groups, len(names)).weights
+    outcomes = {"query": of_queries, "group": of_groups, "alignment": of_alignment[..., None]}
+    has_pairs = of_queries.shape[1] > 1
+    agreement = {kind: fit_correlations(values) if has_pairs else None for kind, values in outcomes.items()}
+    return Study(subsets, subsets.kept(len(splits.train)), outcomes, agreement)
 
 
 def _measure(method: str, run: Run, config: LdsConfig, studies: Callable[[], list[Study]]) -> None:
     """Store the LDS of one method over the subsets of each share."""
+    run.progress.stage(f"attribution by {method}, for every val example, and group alignment")
     scores = _scores_by_kind(method, run)
     for study in studies():
         rows: list[pd.DataFrame] = []
@@ -209,6 +225,8 @@ def _scores_by_kind(method: str, run: Run) -> dict[str, tuple[np.ndarray, float]
     if METHODS[method].scores_queries:
         matrix, seconds = query_scores(method, run)
         scores |= {"query": (matrix, seconds), "group": (group_scores(matrix, groups, len(names)), seconds)}
+    if not _is_aligned(method, run):
+        attribute_and_align(method, run)
     key = alignment_key(method, run.config, context)
     alignment = context.store.read("alignments", key, method)["alignment"].to_numpy()
     seconds = context.store.read_metadata("alignments", key, method)["configuration"]["scoring_seconds"]
@@ -295,12 +313,12 @@ def _record(
     forget_superseded_lds(run, method, key)
 
 
-def _settle_removals(run: Run, fits: Fits, unscored: Sequence[Unscored]) -> None:
-    """Train what has not begun of removal by each alignment, and store why the others have no result."""
+def _remove(run: Run, fits: Fits, unscored: Sequence[Unscored]) -> None:
+    """Train without what each alignment is lowest for."""
     evidence = gather_evidence(run)
     trials = plan_trials(run.config, run.context, evidence)
     tell_of_spared(run, trials)
-    fits.begin(trials, by="removal")
+    fits.begin(trials, by="removal by each method's alignment")
     fits.wait()
     forget_superseded(run, trials)
     settle_unselected(run.config, run.context, evidence, fits.failed, unscored)

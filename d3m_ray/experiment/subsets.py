@@ -1,23 +1,17 @@
 """The subsets of train that an LDS retrains on: what each keeps, under which seeds it is trained, and what came of it.
 
-Shapes: M subsets, F fits of each, N train examples, Q val examples, T targets of one kind, as `lds` has them. A fit of
-a subset is a trial of the arm `random`. Its seed in the store names the draw: the r-th fit of subset m has
-FIRST_DRAW (r + 1) + m, which is the seed it is trained with too; or, of the base models' seeds, that much above
-`OF_BASE_SEEDS`, and it is trained with the seed r.
+Shapes: M subsets, F fits of each, N train examples, Q val examples. A fit of a subset is a trial of the arm `random`.
+Its seed in the store names the draw: the r-th fit of subset m has FIRST_DRAW (r + 1) + m, which is the seed it is
+trained with too; or, of the base models' seeds, that much above `OF_BASE_SEEDS`, and it is trained with the seed r.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from d3m_ray.attribution.query_sets import group_scores
-from d3m_ray.attribution.targets import target_values
 from d3m_ray.errors import InputError
-from d3m_ray.experiment.run import Run
 from d3m_ray.experiment.studies import LdsConfig
-from d3m_ray.metrics.lds import Correlations, fit_correlations
 from d3m_ray.records import FIRST_DRAW
 from d3m_ray.selection.arms import random_subset
 from d3m_ray.trials.trial import TrialContext, TrialSpec, plan_trial, stored_predictions
@@ -67,19 +61,6 @@ class Subsets:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Study:
-    """What came of the subsets of one share: what the scores of each method are held against."""
-
-    subsets: Subsets
-    kept: np.ndarray
-    """[M, N] bool."""
-    outcomes: Mapping[str, np.ndarray]
-    """By kind, [M, F, T] float64."""
-    agreement: Mapping[str, Correlations | None]
-    """By kind, how far two fits of a subset agree; None of one fit."""
-
-
 def plan_subsets(config: LdsConfig, context: TrialContext) -> list[Subsets]:
     """The subsets of each share, in the order of --keep-share. Raises as `numbers_left_out`."""
     num_train = len(context.splits.train)
@@ -120,18 +101,3 @@ def _plan(share: float, number: int, config: LdsConfig, context: TrialContext) -
             ]
         planned.append(tuple(fits))
     return Subsets(share, tuple(planned))
-
-
-def study_of(subsets: Subsets, run: Run) -> Study:
-    """The outcomes of each kind, in the target of the experiment."""
-    splits = run.context.splits
-    names, groups = splits.group_names, splits.val.groups
-    margins = torch.from_numpy(subsets.margins(run.context).astype(np.float64))
-    of_queries = target_values(margins, run.config.alignment.query_target).numpy()
-    flat = of_queries.reshape(-1, of_queries.shape[-1])
-    of_groups = group_scores(flat, groups, len(names)).reshape(*of_queries.shape[:2], -1)
-    of_alignment = of_groups @ run.base_group_weights(splits.val, groups, len(names)).weights
-    outcomes = {"query": of_queries, "group": of_groups, "alignment": of_alignment[..., None]}
-    has_pairs = of_queries.shape[1] > 1
-    agreement = {kind: fit_correlations(values) if has_pairs else None for kind, values in outcomes.items()}
-    return Study(subsets, subsets.kept(len(splits.train)), outcomes, agreement)

@@ -55,7 +55,10 @@ class Engine(Protocol):
     """Where attribution shards and fits run. Results do not depend on which engine it is, nor on what overlaps."""
 
     def pool(self, on_progress: OnProgress) -> AbstractContextManager[WorkerPool]:
-        """Workers for the shards of attribution, given back at the end of the block; they come before fits."""
+        """Workers for the shards of attribution, which come before fits; given back at the end of the block.
+
+        The block begins when there is one.
+        """
         ...
 
     def begin_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> PendingFits:
