@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from ray import cloudpickle
 
 from d3m_ray import waiting
@@ -173,6 +174,16 @@ def test_what_ends_the_driver_ends_every_set():
     for pending in sets:
         with pytest.raises(RunError):
             pending.wait()
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_without_a_dispatcher_nothing_waits_for_ever():
+    with RayEngine(SMALL.execution) as engine:
+        sets = [engine.begin_fits(Naps(100.0), naps(4, first), lambda event: None) for first in (0, 4)]
+        ray.kill(engine._fleet.dispatcher)
+        for pending in sets:
+            with pytest.raises(RunError, match=r"the fits cannot go on, .*: the same command goes on"):
+                pending.wait()
 
 
 @pytest.mark.usefixtures("small_cluster")
