@@ -58,7 +58,7 @@ def run(engine: Any, number: int, nap_seconds: float) -> tuple[float, list[int]]
     """Wall seconds of so many fits, and how many each worker process did."""
     fits = [PlannedFit(FitSpec(f"fit {index}", np.arange(100), index), ()) for index in range(number)]
     start = time.perf_counter()
-    failed = engine.run_fits(cast(TrialContext, Sleeper(nap_seconds)), fits, lambda event: None)
+    failed = engine.begin_fits(cast(TrialContext, Sleeper(nap_seconds)), fits, lambda event: None).wait()
     seconds = time.perf_counter() - start
     assert len(failed) == number
     processes = [failure.error for failure in failed]

@@ -1,5 +1,6 @@
 """Waits that say what they wait for, and that end."""
 
+import math
 import sys
 import threading
 import time
@@ -39,7 +40,10 @@ def announced(what: str, say: Say = say_plainly) -> Iterator[None]:
 
 
 class Patience:
-    """What a loop waits for, and how long at most. Call `spend` after a round without news, `renew` after others."""
+    """What a loop waits for, and how long at most, which may be for ever.
+
+    Call `spend` after a round without news, `renew` after others.
+    """
 
     def __init__(self, what: str, fix: str, max_seconds: float, say: Say = say_plainly) -> None:
         self._what, self._fix, self._max_seconds, self._say = what, fix, max_seconds, say
@@ -57,4 +61,5 @@ class Patience:
             raise RunError(f"waited {seconds:.0f} s (--max-wait-seconds) for {self._what}; {self._fix}")
         if seconds >= self._next_notice:
             self._next_notice = seconds + NOTICE_SECONDS
-            self._say(f"waiting for {self._what}, {seconds:.0f} s so far, {self._max_seconds:.0f} at most; {self._fix}")
+            at_most = "" if math.isinf(self._max_seconds) else f", {self._max_seconds:.0f} at most; {self._fix}"
+            self._say(f"waiting for {self._what}, {seconds:.0f} s so far{at_most}")

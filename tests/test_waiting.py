@@ -1,5 +1,6 @@
 """A wait says what it waits for, after a while and again, and ends."""
 
+import math
 import time
 
 import pytest
@@ -47,3 +48,11 @@ def test_patience_ends_and_is_renewed():
     time.sleep(0.05)
     with pytest.raises(RunError, match=r"waited 0 s \(--max-wait-seconds\) for the kettle; fill it"):
         patience.spend()
+
+
+def test_patience_for_what_ends_by_itself_says_so_and_no_more():
+    said: list[str] = []
+    patience = Patience("the kettle", "", max_seconds=math.inf, say=said.append)
+    time.sleep(0.05)
+    patience.spend()
+    assert said == ["waiting for the kettle, 0 s so far"]

@@ -1,12 +1,14 @@
-"""The actor that hands fits to the workers, each to one that is free. It loads Ray alone, and no torch.
+"""The actor that hands fits to the workers, in the order in which they were begun, and lends workers to attribution.
 
-Shards go from the driver to the workers, and what travels through here holds no handle but the one that all fits share:
-Ray 2.60 ends a process that passes on objects with handles in them ("contained_in_borrowed_ids"), now and then.
+It loads Ray alone, and no torch. Shards go from the driver to the workers, and what travels through here holds no
+handle but the one that all fits share: Ray 2.60 ends a process that passes on objects with handles in them
+("contained_in_borrowed_ids"), now and then.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,57 +18,161 @@ from ray.exceptions import RayError, RayTaskError
 ENDED = "ended"  # what is told of every fit
 ERROR, TRACE = "error", "trace"  # what is told of a fit that failed for good
 MAX_CALLS = 100_000  # under way at once: a trial that waits for a worker is one
-GATHER_SECONDS = 60.0  # at most, for the trials of a stage to have their processes
+GATHER_SECONDS = 60.0  # at most, for the trials of a set to have their processes
 PAUSE_SECONDS = 5.0  # before a fit's error is told: what is out of reach, a store or a network, may be back by then
 REPLACED_SECONDS = 0.1  # between two looks at whether a process has been replaced
+FIRST = (0, 0, 0)  # the place of a loan in the queue: attribution comes before fits, which have (1, set, number)
+
+
+class FitSet:
+    """Fits that were begun together, packed, a handle to what they share, and the trials that will ask for them."""
+
+    def __init__(self, context: Sequence[Any], fits: Sequence[bytes], num_trials: int) -> None:
+        self.context, self.fits = context, fits
+        self.calls: dict[int, Call] = {}
+        self.is_over = False
+        self._num_waiting, self._num_absent = len(fits), num_trials  # fits without a worker, trials without a process
+        self.all_taken, self.all_ask = asyncio.Event(), asyncio.Event()
+
+    def take(self) -> None:
+        """One of the fits waits no longer: a worker has it, or there is none."""
+        self._num_waiting -= 1
+        if self._num_waiting <= 0:
+            self.all_taken.set()
+
+    def count_trial(self) -> None:
+        """A trial has asked, so it has a process."""
+        self._num_absent -= 1
+        if self._num_absent <= 0:
+            self.all_ask.set()
+
+    def end(self) -> None:
+        """Nobody asks for the fits any more."""
+        self.is_over = True
+        self.all_taken.set()
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A fit that a worker is to train, packed, and what follows from it."""
+    """A fit that a worker is to train, and what follows from it."""
 
-    packed: bytes
+    fits: FitSet
+    number: int
+    taken: asyncio.Event = field(default_factory=asyncio.Event)
     answer: "asyncio.Future[dict[str, Any]]" = field(default_factory=lambda: _loop().create_future())
+
+    def take(self) -> None:
+        """It waits no longer."""
+        self.fits.take()
+        self.taken.set()
+
+    def fail(self, error: RayError) -> None:
+        """Tell whoever asks why no worker trained it."""
+        if not self.taken.is_set():
+            self.take()
+        self.answer.set_exception(error)
+        self.answer.exception()  # looked at: where nobody asks, asyncio has nothing to say of it
+
+
+@dataclass(frozen=True, eq=False)
+class Loan:
+    """A worker that attribution asks for: its number, None where it was not needed in the end."""
+
+    worker: "asyncio.Future[int | None]" = field(default_factory=lambda: _loop().create_future())
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self) -> None:
+        """The worker is given back, or not wanted any more."""
+        self.over.set()
+        if not self.worker.done():
+            self.worker.set_result(None)
+
+    def fail(self, error: RayError) -> None:
+        """Tell the pool why there is no worker."""
+        if not self.worker.done():
+            self.worker.set_exception(error)
+            self.worker.exception()
 
 
 class Dispatcher:
-    """Serves workers from one queue. A worker that has not begun, for want of room on the cluster, holds no call."""
+    """Serves workers from one queue. A worker that has not begun, for want of room on the cluster, holds nothing."""
 
     def __init__(self) -> None:
-        self._calls: asyncio.Queue[Call] = asyncio.Queue()
-        self._context: Sequence[Any] = ()
-        self._fits: Sequence[bytes] = ()
-        self._early: dict[int, asyncio.Task[dict[str, Any]]] = {}
-        self._ahead: list[asyncio.Task[None]] = []
-        self._num_absent = 0  # trials whose processes have yet to start
-        self._all_ask = asyncio.Event()
-        self._num_workers = self._num_begun = 0
+        self._queue: asyncio.PriorityQueue[tuple[tuple[int, int, int], int, Call | Loan]] = asyncio.PriorityQueue()
+        self._arrivals = itertools.count()
+        self._sets: dict[int, FitSet] = {}
+        self._loans: dict[int, list[Loan]] = {}  # by pool
+        self._num_served = self._num_workers = self._num_begun = 0
         self._has_news = asyncio.Event()  # a worker has begun, or none is left
         self._lost: RayError | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
     async def add(self, workers: Sequence[Any]) -> None:
-        """Serve these workers too, each from when it has begun."""
+        """Serve these workers too, each from when it has begun. They are numbered as they come."""
         self._num_workers += len(workers)
         self._lost = None
         for worker in workers:
-            self._start(self._serve(worker))
+            task = _loop().create_task(self._serve(self._num_served, worker))
+            self._num_served += 1
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
-    async def expect(self, context: Sequence[Any], fits: Sequence[bytes], num_trials: int) -> None:
-        """The fits that trials will ask for by number, packed, and a handle to what they share.
+    async def expect(self, of_set: int, context: Sequence[Any], fits: Sequence[bytes], num_trials: int) -> None:
+        """Hand out these fits, packed, after those of the sets with lower numbers; trials ask for them by number.
 
-        The handle is in a list, which keeps Ray from reading it here.
-
-        So many trials will ask at once, each from a process of its own. Until these have started the fits begin by
-        themselves, in the order in which they will be asked for. None is answered before: the process of a trial that
-        ended would take the trial of one that still starts, which Tune then ends.
+        The handle to what the fits share is in a list, which keeps Ray from reading it here. So many trials will ask
+        at once, each from a process of its own. Fits do not wait for these, but none is answered before all have one:
+        the process of a trial that ended would take the trial of one that still starts, which Tune then ends.
         """
-        for task in self._ahead:
-            task.cancel()
-        self._context, self._fits, self._early, self._num_absent = context, fits, {}, num_trials
-        self._all_ask.clear()
-        numbers = iter(range(len(fits)))
-        self._ahead = [self._start(self._run_ahead(numbers)) for _ in range(num_trials)]
+        self._sets[of_set] = FitSet(context, fits, num_trials)
+        for number in range(len(fits)):
+            self._call(of_set, number)
+
+    async def turn(self, of_set: int) -> None:
+        """Answered when workers have taken every fit of the sets with lower numbers: trials are of no use before."""
+        for number, fits in list(self._sets.items()):
+            if number < of_set:
+                await fits.all_taken.wait()
+
+    async def forget(self, of_set: int) -> None:
+        """Hand out no more of this set; nobody asks for it."""
+        self._sets.pop(of_set).end()
+
+    async def begun(self, of_set: int, number: int) -> None:
+        """Answered when a worker has taken this fit, or none ever will. The first that a trial asks, for each try."""
+        self._sets[of_set].count_trial()
+        await self._call(of_set, number).taken.wait()
+
+    async def fit(self, of_set: int, number: int) -> dict[str, Any]:
+        """What the worker tells that trained this fit. Raises its error, or RayError where its process died.
+
+        An error is told once: whoever asks again has the fit trained again.
+        """
+        fits = self._sets[of_set]
+        try:
+            told = await asyncio.shield(self._call(of_set, number).answer)
+        except RayError as error:
+            fits.calls.pop(number, None)
+            if isinstance(error, RayTaskError):
+                await asyncio.sleep(PAUSE_SECONDS)
+            raise
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(fits.all_ask.wait(), GATHER_SECONDS)
+        return dict(told)
+
+    async def lend(self, pool: int) -> int | None:
+        """The number of a worker, once one has ended its fit; no fit is handed to it until the pool gives it back."""
+        if self._lost is not None:
+            raise self._lost
+        loan = Loan()
+        self._loans.setdefault(pool, []).append(loan)
+        self._put(FIRST, loan)
+        return await loan.worker
+
+    async def take_back(self, pool: int) -> None:
+        """Hand fits to all workers of this pool again."""
+        for loan in self._loans.pop(pool, ()):
+            loan.end()
 
     async def has_room(self) -> None:
         """Answered while at least one worker has begun. Raises what kept the last of them from it."""
@@ -74,45 +180,22 @@ class Dispatcher:
         if self._lost is not None:
             raise self._lost
 
-    async def fit(self, number: int) -> dict[str, Any]:
-        """What the worker tells that trained this fit. Raises its error, or RayError where its process died."""
-        self._num_absent -= 1
-        if self._num_absent <= 0:
-            self._all_ask.set()
-        try:
-            told = await (self._early.pop(number) if number in self._early else self._begin_fit(number))
-        except RayTaskError:
-            await asyncio.sleep(PAUSE_SECONDS)
-            raise
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_ask.wait(), GATHER_SECONDS)
-        return dict(told)
+    def _call(self, of_set: int, number: int) -> Call:
+        """The call of this fit, which is put in the queue where it is not there yet."""
+        fits = self._sets[of_set]
+        if number not in fits.calls:
+            fits.calls[number] = call = Call(fits, number)
+            if self._lost is None:
+                self._put((1, of_set, number), call)
+            else:
+                call.fail(self._lost)
+        return fits.calls[number]
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = _loop().create_task(work)
-        self._tasks.add(task)  # the loop itself keeps no task alive
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def _put(self, place: tuple[int, int, int], work: Call | Loan) -> None:
+        self._queue.put_nowait((place, next(self._arrivals), work))
 
-    def _begin_fit(self, number: int) -> "asyncio.Task[dict[str, Any]]":
-        return _loop().create_task(self._answer(Call(self._fits[number])))
-
-    async def _run_ahead(self, numbers: Iterator[int]) -> None:
-        """Begin one fit after the other, until all trials ask for theirs."""
-        for number in numbers:
-            if self._all_ask.is_set():
-                return
-            self._early[number] = self._begin_fit(number)
-            await asyncio.wait([self._early[number]])
-
-    async def _answer(self, call: Call) -> dict[str, Any]:
-        if self._lost is not None:
-            raise self._lost
-        self._calls.put_nowait(call)
-        return await call.answer
-
-    async def _serve(self, worker: Any) -> None:
-        """Hand calls to this worker, one at a time. A process that died, or in which a call failed, is replaced."""
+    async def _serve(self, number: int, worker: Any) -> None:
+        """Hand work to this worker, one at a time. A process that died, or in which a call failed, is replaced."""
         ended: str | None = None
         while True:
             try:
@@ -124,17 +207,29 @@ class Dispatcher:
                 await asyncio.sleep(REPLACED_SECONDS)
                 continue
             self._count(1)
-            while await self._is_done(worker, call := await self._calls.get()):
-                pass
+            ended = begun if await self._must_be_replaced(number, worker) else None
             self._count(-1)
-            ended = begun if isinstance(call.answer.exception(), RayTaskError) else None
+
+    async def _must_be_replaced(self, number: int, worker: Any) -> bool:
+        """Hand work to this worker until it may have another process; whether it must, before it has work again."""
+        while True:
+            *_, work = await self._queue.get()
+            if isinstance(work, Loan):
+                if not work.over.is_set():
+                    work.worker.set_result(number)
+                    await work.over.wait()
+                    return False  # its process may have died meanwhile
+            elif not work.fits.is_over and not await self._is_done(worker, work):
+                return isinstance(work.answer.exception(), RayTaskError)
 
     async def _is_done(self, worker: Any, call: Call) -> bool:
-        """Whether the worker answered the call. If not, whoever asked is told why, and the process is replaced."""
+        """Whether the worker answered the call. If not, whoever asks is told why, and the process is replaced."""
+        call.take()
         try:
-            call.answer.set_result(await worker.fit.options(name="fit").remote(self._context, call.packed))
+            packed = call.fits.fits[call.number]
+            call.answer.set_result(await worker.fit.options(name="fit").remote(call.fits.context, packed))
         except RayError as error:
-            call.answer.set_exception(error)
+            call.fail(error)
             if isinstance(error, RayTaskError):  # a CUDA error leaves its process of no use, memory may be short in it
                 ray.kill(worker, no_restart=False)
             return False
@@ -156,7 +251,8 @@ class Dispatcher:
         self._has_news.set()
         with contextlib.suppress(asyncio.QueueEmpty):
             while True:
-                self._calls.get_nowait().answer.set_exception(error)
+                *_, work = self._queue.get_nowait()
+                work.fail(error)
 
 
 def _loop() -> asyncio.AbstractEventLoop:

@@ -13,10 +13,10 @@ from d3m_ray.cluster.fleet import Fleet
 from d3m_ray.cluster.joining import join
 from d3m_ray.cluster.machines import check_cluster_offers, check_every_machine, check_this_machine_offers, may_grow
 from d3m_ray.cluster.pool import RayPool
-from d3m_ray.cluster.sweep import run_fits
+from d3m_ray.cluster.sweep import TuneRun
 from d3m_ray.pool import OnProgress, WorkerPool
 from d3m_ray.store.store import Store
-from d3m_ray.trials.engine import FailedFit, OnFit, PlannedFit
+from d3m_ray.trials.engine import OnFit, PendingFits, PlannedFit
 from d3m_ray.trials.settings import ExecutionConfig
 from d3m_ray.trials.trial import TrialContext
 from d3m_ray.waiting import Say, say_plainly
@@ -59,44 +59,58 @@ def _join(address: str, say: Say) -> bool:
 class RayEngine:
     """Attribution on the workers of a fleet, and fits under Ray Tune, on the same workers where both take as much.
 
-    Where a fit takes other GPUs than attribution, the workers of the one are ended when the other begins: they would
-    keep the cores and GPUs. Use it in a `with` block, which ends the workers.
+    Attribution is then lent each worker that ends its fit, while others are still at theirs. Where a fit takes other
+    GPUs than attribution, the workers of the one are ended when the other begins, for they would keep the cores and
+    GPUs, and every fit that was begun is waited for first. Use it in a `with` block, which ends the workers, and at
+    an exception what they are at.
     """
 
     def __init__(self, execution: ExecutionConfig, say: Say = say_plainly) -> None:
         self._execution, self._say = execution, say
         self._fleet: Fleet | None = None
+        self._runs: list[TuneRun] = []
 
     def __enter__(self) -> "RayEngine":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._fleet is not None:
-            self._fleet.end()
-            self._fleet = None
+        for run in self._runs:
+            run.stop()
+        self._end_fleet()
+        for run in self._runs:
+            run.join()
 
     @contextmanager
     def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:
         gpus = self._execution.gpus_per_worker
         num_workers = self._execution.num_workers or max(1, self._num_slots(gpus))
-        yield cast(WorkerPool, RayPool(self._fleet_of(gpus), num_workers, on_progress))
+        with RayPool(self._fleet_of(gpus), num_workers, on_progress) as pool:
+            yield cast(WorkerPool, pool)
 
-    def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
+    def begin_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> PendingFits:
         gpus = self._execution.gpus_per_trial
         num_slots = self._num_slots(gpus)
         if may_grow([node["NodeID"] for node in ray.nodes() if node["Alive"]], where_unknown=num_slots == 0):
             num_slots += MOST_ASKED_FOR
-        return run_fits(context, fits, on_fit, self._fleet_of(gpus), min(len(fits), max(1, num_slots)))
+        run = TuneRun(context, fits, on_fit, self._fleet_of(gpus), min(len(fits), max(1, num_slots)))
+        self._runs = [*(begun for begun in self._runs if not begun.is_over), run]
+        return run
 
     def _fleet_of(self, gpus: float) -> Fleet:
-        """The workers that take so many GPUs each."""
+        """The workers that take so many GPUs each. Raises as `PendingFits.wait`."""
         if self._fleet is not None and self._fleet.gpus_per_worker != gpus:
-            self._fleet.end()
-            self._fleet = None
+            for run in self._runs:
+                run.wait()
+            self._end_fleet()
         if self._fleet is None:
             execution = self._execution
             self._fleet = Fleet(execution.cpus_per_trial, gpus, execution.max_wait_seconds, self._say)
         return self._fleet
+
+    def _end_fleet(self) -> None:
+        if self._fleet is not None:
+            self._fleet.end()
+            self._fleet = None
 
     def _num_slots(self, gpus: float) -> int:
         """Workers for which the machines of the cluster are large enough now, were nothing else on them."""

@@ -1,5 +1,7 @@
 """The workers of an engine: started once for each slot of the cluster, and kept over all stages of an experiment."""
 
+import itertools
+import math
 import time
 from typing import Any
 
@@ -11,6 +13,7 @@ from d3m_ray.cluster.worker import Worker
 from d3m_ray.waiting import Patience, Say, say_plainly
 
 MAX_WAIT_SECONDS = 1200.0  # seconds: an autoscaler may take minutes to start a machine
+FLAGS = "--num-workers, --cpus-per-trial, --gpus-per-trial and --gpus-per-worker"
 ROUND_SECONDS = 1.0  # between two looks at whether a worker has begun
 
 
@@ -36,6 +39,7 @@ class Fleet:
         )
         self.workers: list[Any] = []
         self._shared: tuple[Any, Any] = (None, None)  # a value that was put, and its handle
+        self._numbers = itertools.count()
 
     def grow(self, num_workers: int) -> None:
         """Have at least so many workers, as far as the cluster has, or gets, room for them."""
@@ -48,19 +52,29 @@ class Fleet:
         if added:
             ray.get(self.dispatcher.add.remote(added))
 
+    def next_number(self) -> int:
+        """What the dispatcher knows a set of fits, or a pool, by: sets of fits are handed out in their order."""
+        return next(self._numbers)
+
     def put_once(self, shared: Any) -> Any:
         """A handle to what the fits of all stages share: the same one for the same value, which workers read once."""
         if shared is not self._shared[0]:
             self._shared = (shared, ray.put(shared))
         return self._shared[1]
 
-    def room(self, what: str, fix: str) -> "Room":
+    def room(self, for_what: str) -> "Room":
         """Watch, while work waits, that it does not wait for ever for the cluster to have room for a worker."""
-        return Room(self.dispatcher, self.patience(what, fix))
+        fix = (
+            "where there is room that takes up to a minute; "
+            f"each takes {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU of one machine: {FLAGS} say how "
+            "much"
+        )
+        patience = Patience(f"the cluster to start a worker for {for_what}", fix, self._max_wait_seconds, self._say)
+        return Room(self.dispatcher, patience)
 
-    def patience(self, what: str, fix: str) -> Patience:
-        """How long to wait for the cluster to have room."""
-        return Patience(what, fix, self._max_wait_seconds, self._say)
+    def patience(self, what: str) -> Patience:
+        """Tells of a wait that ends by itself."""
+        return Patience(what, "", math.inf, self._say)
 
     def end(self) -> None:
         """End the workers, and what they are at."""
@@ -75,16 +89,22 @@ class Room:
         self._dispatcher, self._patience = dispatcher, patience
         self._asked = dispatcher.has_room.remote()
         self._next_look = 0.0
+        self._is_there = False
 
-    def look(self) -> None:
-        """Call often. Raises RunError where no worker has begun for too long, RayError where none ever will."""
+    def look(self) -> bool:
+        """Whether any has, at the last look. Call often.
+
+        Raises RunError where no worker has begun for too long, RayError where none ever will.
+        """
         if time.monotonic() < self._next_look:
-            return
+            return self._is_there
         self._next_look = time.monotonic() + ROUND_SECONDS
         ready, _ = ray.wait([self._asked], timeout=0)
+        self._is_there = bool(ready)
         if not ready:
             self._patience.spend()
-            return
+            return False
         ray.get(self._asked)
         self._patience.renew()
         self._asked = self._dispatcher.has_room.remote()
+        return True

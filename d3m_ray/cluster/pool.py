@@ -1,4 +1,4 @@
-"""The worker pool of Ray actors: pure steps over shards, on the workers that an engine keeps."""
+"""The worker pool of Ray actors: pure steps over shards, on workers that an engine's fleet lends."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,21 +13,38 @@ MAX_SHARD_RETRIES = 10  # of a shard whose process died: Ray counts a death more
 
 
 class RayPool:
-    """A `WorkerPool` of so many of a fleet's workers, which outlive it."""
+    """A `WorkerPool` of at most so many of a fleet's workers, each from when it has ended its fit.
+
+    Use it in a `with` block, which begins when there is one, and at whose end they take fits again.
+    """
 
     def __init__(self, fleet: Fleet, num_workers: int, on_progress: OnProgress = ignore_progress) -> None:
         self.num_workers = num_workers
         self._on_progress = on_progress
+        self._fleet, self._number = fleet, fleet.next_number()
         fleet.grow(num_workers)
-        # Asked of all: any may be the one that finds room on the cluster.
-        self._starting = {worker.begin.options(max_task_retries=-1).remote(): worker for worker in fleet.workers}
-        self._begun: list[Any] = []
-        self._patience = fleet.patience(
-            f"the cluster to start one of {num_workers} attribution workers",
-            "where there is room that takes up to a minute; "
-            f"each takes {fleet.cpus_per_worker:g} CPU and {fleet.gpus_per_worker:g} GPU of one machine: "
-            "--num-workers, --cpus-per-trial and --gpus-per-worker say how much",
-        )
+        self._asked = {fleet.dispatcher.lend.remote(self._number) for _ in range(num_workers)}
+        self._lent: list[Any] = []
+        self._room = fleet.room("attribution")
+
+    def __enter__(self) -> "RayPool":
+        """Raises RunError where the cluster has room for no worker."""
+        waiting = self._fleet.patience("a worker to end its fit: attribution takes it before the next fit")
+        try:
+            while not self._lent:
+                finished, _ = ray.wait([*self._asked], timeout=ROUND_SECONDS, fetch_local=False)
+                for handle in finished:
+                    self._take_worker(handle)
+                if not finished and self._room.look():
+                    waiting.spend()
+        except BaseException:  # Ctrl-C too: a notebook's engine goes on
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What is still running of a map that was given up runs to its end, and fits begin behind it."""
+        self._fleet.dispatcher.take_back.remote(self._number)
 
     def put(self, value: Any) -> Any:
         return ray.put(value)
@@ -47,27 +64,21 @@ class RayPool:
     def _run(
         self, label: str, step: Callable[..., Any], shared: Any, *shards: Iterable[Any]
     ) -> Iterator[tuple[int, Any]]:
-        """Index and handle of each shard's result, as they finish. The worker with room takes the next shard.
-
-        A shard goes to a worker that has begun only: one that finds no room on the cluster would keep it for ever.
-        """
+        """Index and handle of each shard's result, as they finish. The worker with room takes the next shard."""
         arguments = list(zip(*shards, strict=True))
         waiting = iter(enumerate(arguments))
         running: dict[Any, tuple[int, Any]] = {}  # handle -> index, and the worker at it
-        room = [worker for _ in range(SHARDS_PER_WORKER) for worker in self._begun]
+        room = [worker for _ in range(SHARDS_PER_WORKER) for worker in self._lent]
         num_done = 0
-        self._patience.renew()
         while num_done < len(arguments):
             while room and (shard := next(waiting, None)) is not None:
                 worker = room.pop(0)
                 method = worker.shard.options(name=label, max_task_retries=MAX_SHARD_RETRIES)
                 running[method.remote(step, shared, *shard[1])] = (shard[0], worker)
-            finished, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=ROUND_SECONDS, fetch_local=False)
-            if not finished and not running:
-                self._patience.spend()
+            finished, _ = ray.wait([*running, *self._asked], timeout=ROUND_SECONDS, fetch_local=False)
             for handle in finished:
-                if handle in self._starting:
-                    room += self._start_work(handle)
+                if handle in self._asked:
+                    room += self._take_worker(handle)
                     continue
                 index, worker = running.pop(handle)
                 room.append(worker)
@@ -75,11 +86,8 @@ class RayPool:
                 self._on_progress(label, num_done, len(arguments))
                 yield index, handle
 
-    def _start_work(self, handle: Any) -> list[Any]:
-        """The room of the worker that has answered; none, once there are enough. Raises what kept it from beginning."""
-        worker = self._starting.pop(handle)
-        ray.get(handle)
-        if len(self._begun) == self.num_workers:
-            return []
-        self._begun.append(worker)
-        return [worker] * SHARDS_PER_WORKER
+    def _take_worker(self, handle: Any) -> list[Any]:
+        """The room of the worker that was lent. Raises what kept all of them from beginning."""
+        self._asked.remove(handle)
+        self._lent.append(self._fleet.workers[ray.get(handle)])
+        return self._lent[-1:] * SHARDS_PER_WORKER

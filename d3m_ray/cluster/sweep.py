@@ -4,7 +4,9 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Literal
 
 # Tune reads these when it is imported and when an experiment starts. The store is the record of what is done: Tune's
@@ -17,78 +19,113 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.tune.search import BasicVariantGenerator
 
 from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
 from d3m_ray.cluster.fleet import Fleet, Room
-from d3m_ray.cluster.trainable import MAX_FAILURES, RETRIED, follow_fit
+from d3m_ray.cluster.trainable import BEGUN, MAX_FAILURES, RETRIED, follow_fit
 from d3m_ray.cluster.worker import packed
 from d3m_ray.errors import RunError, reason
 from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up
 from d3m_ray.trials.trial import TrialContext
+from d3m_ray.wording import counted
 
+STOP_SECONDS = 10.0  # at most, for a Tune run that was stopped to end its trials
 NEXT_TO_NOTHING = {
     "cpu": 0.0,
     "memory": 1.0,
 }  # of a trial: its worker takes the core. Tune wants an amount of something
 
 
-def run_fits(
-    context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit, fleet: Fleet, num_workers: int
-) -> list[FailedFit]:
-    """Train the fits on so many workers and record their trials; those that failed for good. See `Engine.run_fits`.
+class TuneRun:
+    """A set of fits under a Tune run of its own, in a thread: several overlap, and signals stay with the main one.
 
-    Raises KeyboardInterrupt where the user stopped it: what was in flight is lost, what was done is stored. Raises
-    RunError where the cluster had no room for any fit for too long.
+    It waits for its turn, until workers have taken all fits of the sets before it, which their own runs follow; a
+    trial costs a process, and no more of these wait than there are workers.
     """
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    fleet.grow(num_workers)
-    shared = fleet.put_once(context)
-    num_asked = min(num_workers, len(fits))
-    ray.get(fleet.dispatcher.expect.remote([shared], [packed(planned) for planned in fits], num_asked))
-    room = fleet.room(
-        "the cluster to start a worker for the fits",
-        "where there is room that takes up to a minute; "
-        f"each takes {fleet.cpus_per_worker:g} CPU and {fleet.gpus_per_worker:g} GPU of one machine: --cpus-per-trial "
-        "and --gpus-per-trial say how much",
-    )
-    # Listed, and no grid: of a grid Tune copies all values for each trial.
-    points = [{"fit": _trial_config(number, planned)} for number, planned in enumerate(fits)]
-    watcher = _Watcher(on_fit, fits, room)
-    scratch = tempfile.mkdtemp(prefix="d3m_ray_tune_")
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(follow_fit, dispatcher=fleet.dispatcher), NEXT_TO_NOTHING),
-        param_space={"fit": {"number": 0, "name": ""}},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            num_samples=len(fits),
-            search_alg=BasicVariantGenerator(points_to_evaluate=points, max_concurrent=num_workers),
-            trial_name_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=context.experiment,
-            storage_path=scratch,
-            verbose=0,
-            callbacks=[watcher],
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),  # of the process that waits, or its machine
-        ),
-    )
-    try:
-        results = tuner.fit()
-    except Exception:
-        if watcher.given_up is not None:
-            raise watcher.given_up from None
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return _settle(context, fits, results)
+
+    def __init__(
+        self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit, fleet: Fleet, num_workers: int
+    ) -> None:
+        """Begin to train the fits on so many workers, after those of the runs begun before, and record their trials."""
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        fleet.grow(num_workers)
+        self._context, self._fits, self._dispatcher = context, fits, fleet.dispatcher
+        self._number, self._num_trials = fleet.next_number(), min(num_workers, len(fits))
+        shared = fleet.put_once(context)
+        begun = [packed(planned) for planned in fits]
+        ray.get(fleet.dispatcher.expect.remote(self._number, [shared], begun, self._num_trials))
+        self._watcher = _Watcher(on_fit, fits, fleet.room("the fits"))
+        self._results: Future[tune.ResultGrid] = Future()
+        self._failed: list[FailedFit] | None = None
+        self._thread = threading.Thread(target=self._follow, name=f"fits {self._number}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        return self._results.done()
+
+    def wait(self) -> list[FailedFit]:
+        """See `PendingFits.wait`; records the errors. Raises RunError where the cluster had no room for too long."""
+        results = self._results.result()
+        if self._failed is None:
+            self._failed = _settle(self._context, self._fits, results)
+        return self._failed
+
+    def stop(self) -> None:
+        """Have Tune end the run at its next step."""
+        self._watcher.is_stopped = True
+
+    def join(self) -> None:
+        """Wait, not for ever, for a run to end that was stopped, and whose dispatcher is gone."""
+        self._thread.join(STOP_SECONDS)
+
+    def _follow(self) -> None:
+        scratch = tempfile.mkdtemp(prefix="d3m_ray_tune_")
+        try:
+            ray.get(self._dispatcher.turn.remote(self._number))
+            self._results.set_result(self._tuner(scratch).fit())
+        except BaseException as error:  # whatever it is, whoever waits is told
+            self._results.set_exception(_as_run_error(self._watcher.given_up or error))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            self._dispatcher.forget.remote(self._number)
+
+    def _tuner(self, scratch: str) -> tune.Tuner:
+        # Listed, and no grid: of a grid Tune copies all values for each trial.
+        points = [{"fit": _trial_config(self._number, *numbered)} for numbered in enumerate(self._fits)]
+        return tune.Tuner(
+            tune.with_resources(tune.with_parameters(follow_fit, dispatcher=self._dispatcher), NEXT_TO_NOTHING),
+            param_space={"fit": {"set": 0, "number": 0, "name": ""}},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                num_samples=len(self._fits),
+                search_alg=BasicVariantGenerator(points_to_evaluate=points, max_concurrent=self._num_trials),
+                trial_name_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=f"{self._context.experiment}-{self._number}",  # Tune keeps the files of one name in one folder
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[self._watcher],
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),  # of the process that waits, or its host
+            ),
+        )
 
 
-def _trial_config(number: int, planned: PlannedFit) -> dict[str, Any]:
+def _as_run_error(error: BaseException) -> BaseException:
+    """What Ray raises where nothing hands out fits any more, in one line; everything else as it is."""
+    if not isinstance(error, RayError):
+        return error
+    return RunError(f"the fits cannot go on, {reason(error)}: the same command goes on with those that are not stored")
+
+
+def _trial_config(of_set: int, number: int, planned: PlannedFit) -> dict[str, Any]:
     """What a trial knows of its fit. Tune writes it several times for each: it is small."""
     names = [f"{t.method}-{t.num_removed}-seed{t.seed}" for t in planned.trials[:1]]
-    return {"number": number, "name": (names or [f"checkpoint-seed{planned.fit.seed}"])[0]}
+    return {"set": of_set, "number": number, "name": (names or [f"checkpoint-seed{planned.fit.seed}"])[0]}
 
 
 def _trial_name(trial: Trial) -> str:
@@ -100,7 +137,7 @@ def _number(config: Mapping[str, Any] | None) -> int:
 
 
 def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.ResultGrid) -> list[FailedFit]:
-    """Record the errors. Raises KeyboardInterrupt where fits neither ended nor failed."""
+    """Record the errors. Raises RunError where fits neither ended nor failed."""
     failed = []
     num_ended = 0
     for result in (results[index] for index in range(len(results))):
@@ -112,8 +149,8 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
             failed.append(give_up(context, fit, result.metrics[ERROR], result.metrics[TRACE]))
         elif result.metrics and ENDED in result.metrics:
             num_ended += 1
-    if num_ended + len(failed) < len(fits):
-        raise KeyboardInterrupt
+    if num_left := len(fits) - num_ended - len(failed):
+        raise RunError(f"Ray Tune ended with {counted(num_left, 'fit')} left: the same command goes on with them")
     return failed
 
 
@@ -123,40 +160,48 @@ class _Watcher(tune.Callback):
     def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit], room: Room) -> None:
         self._on_fit = on_fit
         self._num_trials = [len(planned.trials) for planned in fits]
+        self._running: set[int] = set()
         self._room: Room | None = room
-        self.given_up: RunError | None = None
+        self.is_stopped = False
+        self.given_up: RunError | RayError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_on_fit": _say_nothing, "_room": None}
 
-    def _event(self, state: Literal["started", "retried", "done", "failed"], trial: Trial) -> FitEvent:
-        return FitEvent(state, self._num_trials[_number(trial.config)], (trial.last_result or {}).get("val_wga"))
+    def _tell(self, state: Literal["started", "retried", "done", "failed"], trial: Trial) -> None:
+        """A fit that failed without a worker has begun, too: whoever counts those that run takes one off."""
+        number = _number(trial.config)
+        if state != "started" and number not in self._running:
+            self._tell("started", trial)
+        (self._running.add if state == "started" else self._running.discard)(number)
+        val_wga = (trial.last_result or {}).get("val_wga")
+        self._on_fit(FitEvent(state, self._num_trials[number], val_wga if state == "done" else None))
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self.is_stopped:
+            raise RunError("the run was stopped")  # which nobody waits for
         if self._room is None:
             return
         try:
             self._room.look()
-        except RunError as error:
+        except (RunError, RayError) as error:
             self.given_up = error
             raise
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._on_fit(self._event("started", trial))
-
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: Any, **info: Any) -> None:
+        if BEGUN in result:
+            self._tell("started", trial)
         if RETRIED in result:
-            self._on_fit(self._event("retried", trial))
-            self._on_fit(self._event("started", trial))
+            self._tell("retried", trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._on_fit(self._event("failed" if ERROR in (trial.last_result or {}) else "done", trial))
+        self._tell("failed" if ERROR in (trial.last_result or {}) else "done", trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._on_fit(self._event("failed", trial))
+        self._tell("failed", trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._on_fit(self._event("retried", trial))
+        self._tell("retried", trial)
 
 
 def _say_nothing(event: FitEvent) -> None:

@@ -20,6 +20,7 @@ from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.targets import target_values
 from d3m_ray.errors import RunError
 from d3m_ray.experiment.failures import Unscored, settle_unselected, told
+from d3m_ray.experiment.fits import Fits
 from d3m_ray.experiment.keys import alignment_key, scores_key
 from d3m_ray.experiment.plan import (
     Prepared,
@@ -40,7 +41,6 @@ from d3m_ray.experiment.stages import (
     forget_superseded_lds,
     gather_evidence,
     tell_of_spared,
-    train,
     unless_it_fails,
 )
 from d3m_ray.experiment.studies import LdsConfig
@@ -57,7 +57,7 @@ from d3m_ray.metrics.lds import (
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import Engine, FailedFit
-from d3m_ray.trials.trial import TrialContext, TrialSpec
+from d3m_ray.trials.trial import TrialContext
 
 LDS_VERSION = "2"  # raised when the same fits and scores give other rows
 DIGITS = 6  # of the resampled means that the store keeps, for the differences of methods
@@ -127,9 +127,10 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     run = _begin(prepared, planned, engine, progress)
     of_subsets = [trial for subsets in planned for trial in subsets.all_trials]
     of_removals = plan_trials(run.config, context, gather_evidence(run)) if removing else []
-    wanted = [*base_models(run, keep_weights=not _all_scored(config, run)), *(trial.fit for trial in of_subsets)]
-    failed = train(run, [*of_subsets, *of_removals], wanted)
-    trained = _trained(planned, failed)
+    fits = Fits(run)
+    fits.begin([*of_subsets, *of_removals], base_models(run, keep_weights=not _all_scored(config, run)))
+    fits.wait()  # methods are compared by the seconds that their scores take too: nothing runs beside them
+    trained = _trained(planned, fits.failed)
 
     @functools.cache
     def studies() -> list[Study]:
@@ -138,10 +139,10 @@ def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcom
     unscored: list[Unscored] = []
     for method in config.experiment.methods:
         measure = functools.partial(_measure, method, run, config, studies)
-        unscored += unless_it_fails(method, run, failed, measure)
+        unscored += unless_it_fails(method, run, fits.failed, measure)
     if removing:
-        failed = [*failed, *_remove(run, of_removals, failed, unscored)]
-    return Outcome(context.experiment, failed, unscored)
+        _remove(run, fits, unscored)
+    return Outcome(context.experiment, fits.failed, unscored)
 
 
 def _begin(prepared: PreparedLds, planned: Sequence[Subsets], engine: Engine, progress: Progress) -> Run:
@@ -312,16 +313,12 @@ def _record(
     forget_superseded_lds(run, method, key)
 
 
-def _remove(
-    run: Run, ready: Sequence[TrialSpec], failed: Sequence[FailedFit], unscored: Sequence[Unscored]
-) -> list[FailedFit]:
-    """Train without what each alignment is lowest for; the fits that failed."""
-    begun = {trial.trial_key for trial in ready}
+def _remove(run: Run, fits: Fits, unscored: Sequence[Unscored]) -> None:
+    """Train without what each alignment is lowest for."""
     evidence = gather_evidence(run)
-    waiting = [t for t in plan_trials(run.config, run.context, evidence) if t.trial_key not in begun]
-    run.progress.stage("removal by each method's alignment")
-    tell_of_spared(run, waiting)
-    also_failed = train(run, waiting, ()) if waiting else []
-    forget_superseded(run, [*ready, *waiting])
-    settle_unselected(run.config, run.context, evidence, [*failed, *also_failed], unscored)
-    return also_failed
+    trials = plan_trials(run.config, run.context, evidence)
+    tell_of_spared(run, trials)
+    fits.begin(trials, by="removal by each method's alignment")
+    fits.wait()
+    forget_superseded(run, trials)
+    settle_unselected(run.config, run.context, evidence, fits.failed, unscored)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -282,11 +282,18 @@ def asked_trials(config: ExperimentConfig, context: TrialContext) -> list[Planne
     ]
 
 
-def plan_trials(config: ExperimentConfig, context: TrialContext, evidence: Evidence) -> list[TrialSpec]:
-    """Every trial whose selection can be made: all but those whose arm waits for what the evidence lacks."""
+def plan_trials(
+    config: ExperimentConfig, context: TrialContext, evidence: Evidence, methods: Collection[str] | None = None
+) -> list[TrialSpec]:
+    """Every trial, of all arms or of these, whose selection can be made: whose arm waits for nothing that is not there.
+
+    What it waits for is what the evidence lacks.
+    """
     trials = []
     for method, number, seed in asked_trials(config, context):
         arm = ARMS[method]
+        if methods is not None and method not in methods:
+            continue
         if arm.best_of is not None:
             continue  # a stage of its own: it takes the fits of another arm
         if number == 0:

@@ -1,6 +1,7 @@
-"""What a long run says while it works: one live line on a terminal, one line a stage elsewhere, and a log."""
+"""What a long run says while it works: live lines on a terminal, one line a stage elsewhere, and a log."""
 
 import logging
+import threading
 import time
 from types import TracebackType
 
@@ -25,10 +26,11 @@ class Progress:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self._live = Live(Text(), console=self.console, transient=True, refresh_per_second=4)
-        self._label = ""
+        self._lock = threading.Lock()  # fits are told of from other threads
+        self._label = self._shards = ""
         self._num_fits = self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
         self._best_val_wga: float | None = None
-        self._start = self._told_at = time.monotonic()
+        self._start = self._pass_start = self._told_at = time.monotonic()
         self._log = RunLog()
 
     def __enter__(self) -> "Progress":
@@ -50,51 +52,67 @@ class Progress:
 
     def stage(self, text: str) -> None:
         """Begin a stage: a line that stays."""
-        self._live.update(Text())
+        with self._lock:
+            self._shards = ""
+            self._show()
         self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._log.tell(logging.INFO, text)
 
     def shards(self, label: str, num_done: int, num_shards: int) -> None:
         """The `OnProgress` of attribution."""
-        if label != self._label:
-            self._label, self._start = label, time.monotonic()
-        left = self._time_left(num_done, num_shards)
-        self._live.update(Text(f"{label}: {num_done} of {counted(num_shards, 'shard')}, {left} left"))
+        with self._lock:
+            if label != self._label:
+                self._label, self._pass_start = label, time.monotonic()
+            left = _time_left(self._pass_start, num_done, num_shards)
+            self._shards = f"{label}: {num_done} of {counted(num_shards, 'shard')}, {left} left"
+            self._show()
 
     def begin_fits(self, num_fits: int) -> None:
-        """Start counting fits from zero; the best val WGA stays."""
-        self._num_fits = num_fits
-        self._start = self._told_at = time.monotonic()
-        self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
+        """Count these fits too; from zero, where all before them have ended. The best val WGA stays."""
+        with self._lock:
+            if self._num_ended == self._num_fits:
+                self._start = self._told_at = time.monotonic()
+                self._num_fits = self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
+            self._num_fits += num_fits
 
     def fit(self, event: FitEvent) -> None:
         """The `OnFit` of an engine."""
-        self._num_running += 1 if event.state == "started" else -1
-        self._num_ended += event.state in ("done", "failed")
-        self._num_failed += event.state == "failed"
-        if event.state == "done":
-            self._num_trials += event.num_trials
-        if event.val_wga is not None:
-            self._best_val_wga = max(event.val_wga, self._best_val_wga or 0.0)
-        self._live.update(Text(self.fits_line()))
-        told = {"fit": event.state, "num_ended": self._num_ended, "num_fits": self._num_fits, "val_wga": event.val_wga}
-        self._log.tell(logging.INFO, self.fits_line(), told)
-        if not self.console.is_terminal and time.monotonic() - self._told_at >= LINE_SECONDS:
-            self._told_at = time.monotonic()
-            self.console.print(self.fits_line(), highlight=False, markup=False, emoji=False, soft_wrap=True)
+        with self._lock:
+            self._num_running += 1 if event.state == "started" else -1
+            self._num_ended += event.state in ("done", "failed")
+            self._num_failed += event.state == "failed"
+            if event.state == "done":
+                self._num_trials += event.num_trials
+            if event.val_wga is not None:
+                self._best_val_wga = max(event.val_wga, self._best_val_wga or 0.0)
+            line = self.fits_line()
+            counts = {"num_ended": self._num_ended, "num_fits": self._num_fits}
+            self._log.tell(logging.INFO, line, {"fit": event.state, **counts, "val_wga": event.val_wga})
+            is_due = not self.console.is_terminal and time.monotonic() - self._told_at >= LINE_SECONDS
+            if is_due:
+                self._told_at = time.monotonic()
+            self._show()
+        if is_due:
+            self.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def _show(self) -> None:
+        """What goes on now, one line each: a pass of attribution, and the fits."""
+        fits = self.fits_line() if self._num_ended < self._num_fits else ""
+        self._live.update(Text("\n".join(filter(None, (self._shards, fits)))))
 
     def fits_line(self) -> str:
-        """Where the fits stand, in one line."""
+        """Where the fits of all sets stand, in one line."""
         best = "" if self._best_val_wga is None else f", best val WGA so far {self._best_val_wga:.3f}"
         failed = f", {self._num_failed} failed" if self._num_failed else ""
-        left = self._time_left(self._num_ended, self._num_fits)
+        left = _time_left(self._start, self._num_ended, self._num_fits)
         return (
             f"fits: {self._num_ended} of {self._num_fits} ended ({counted(self._num_trials, 'trial')}), "
             f"{self._num_running} running{failed}, {left} left{best}"
         )
 
-    def _time_left(self, num_done: int, num_all: int) -> str:
-        if not num_done:
-            return "?"
-        seconds = (time.monotonic() - self._start) / num_done * (num_all - num_done)
-        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+def _time_left(start: float, num_done: int, num_all: int) -> str:
+    if not num_done:
+        return "?"
+    seconds = (time.monotonic() - start) / num_done * (num_all - num_done)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -217,14 +217,15 @@ def attribute(
         )
     settings = config.settings_of(method)
     score = _score_of(method, run, each_query)
-    start = time.perf_counter()
     try:
         with run.engine.pool(run.progress.shards) as pool:
+            start = time.perf_counter()  # a pool may have waited for a worker to end its fit
             scores = score(inputs, settings, pool)
+            seconds = time.perf_counter() - start
     except BaseException:  # Ctrl-C too: a notebook's process goes on
         forget_models()
         raise
-    return scores, time.perf_counter() - start
+    return scores, seconds
 
 
 def _score_of(method: str, run: Run, each_query: bool) -> "Score":

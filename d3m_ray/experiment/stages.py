@@ -1,16 +1,16 @@
-"""Training as stages: the base models, the trials that can run, and what the arms may look at by then."""
+"""What the stages are made of: the base models, the trials that can run, and what the arms may look at by then."""
 
 import functools
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from d3m_ray.errors import RunError, reason
 from d3m_ray.experiment.failures import Unscored, lost_base_models
+from d3m_ray.experiment.fits import Fits
 from d3m_ray.experiment.keys import attribution_method, checkpoint_keys
-from d3m_ray.experiment.plan import alignment_names, floors_of
+from d3m_ray.experiment.plan import alignment_names, floors_of, plan_trials
 from d3m_ray.experiment.rounds import done_rounds, waiting_rounds
 from d3m_ray.experiment.run import Run
 from d3m_ray.experiment.scoring import attribute_and_align, is_aligned, is_scored, table_scored_for
@@ -18,8 +18,8 @@ from d3m_ray.metrics.groups import cell_losses
 from d3m_ray.records import cells_of
 from d3m_ray.selection.arms import ARMS, Evidence
 from d3m_ray.store.files import DamagedError, StoreError
-from d3m_ray.trials.engine import FailedFit, PlannedFit
-from d3m_ray.trials.trial import FitSpec, TrialSpec, record_trial
+from d3m_ray.trials.engine import FailedFit
+from d3m_ray.trials.trial import FitSpec, TrialSpec
 from d3m_ray.wording import counted
 
 
@@ -76,43 +76,12 @@ def _val_cell_losses(run: Run) -> np.ndarray:
     return np.mean([cell_losses(p, cells, *sizes) for p in run.base_predictions(splits.val)], axis=0)
 
 
-def train(run: Run, trials: Sequence[TrialSpec], checkpoints: Sequence[FitSpec]) -> list[FailedFit]:
-    """Record the trials whose fit is stored, train each other fit once, for all trials that it answers.
-
-    A trial whose fit is lost or damaged counts as not stored. `checkpoints` are fits that are wanted for themselves,
-    whether or not a trial waits for them.
-    """
-    context, say = run.context, run.progress.stage
-    fits: dict[str, FitSpec] = {}
-    waiting: dict[str, list[TrialSpec]] = {}
-    for fit in [*checkpoints, *(trial.fit for trial in trials)]:
-        fits.setdefault(fit.fit_key, fit)
-    stored_trials, whole_fits = context.store.keys("trials"), context.store.whole_keys("fits", dict.fromkeys(fits), say)
-    failures = context.store.keys("failures")
-    for trial in trials:
-        if trial.trial_key not in stored_trials or trial.fit.fit_key not in whole_fits:
-            trial = replace(trial, may_have_failed=trial.trial_key in failures)
-            waiting.setdefault(trial.fit.fit_key, []).append(trial)
-    lost = {trial.fit.fit_key for trial in trials if trial.trial_key in stored_trials} - whole_fits
-    if lost:
-        say(f"{counted(len(lost), 'fit')} of stored trials lost or damaged: to be trained again")
-    planned = []
-    for key, fit in fits.items():
-        if key not in waiting and fit not in checkpoints:
-            continue
-        weights_stored = not fit.keeps_weights or context.store.has_whole_checkpoint(key, say)
-        if weights_stored and key in whole_fits:
-            for trial in waiting.get(key, ()):
-                record_trial(context, trial)
-        else:
-            planned.append(PlannedFit(fit, tuple(waiting.get(key, ()))))
-    num_waiting = sum(map(len, waiting.values()))
-    num_stored = len(trials) - num_waiting
-    say(f"{counted(len(trials), 'trial')}, {num_stored} of them stored before; {counted(len(planned), 'fit')} to train")
-    if not planned:
-        return []
-    run.progress.begin_fits(len(planned))
-    return run.engine.run_fits(context.whole(), planned, run.progress.fit)
+def selected_by(alignment: str | None, run: Run) -> list[TrialSpec]:
+    """The trials that this alignment selects, or, where it is None, the base models' losses; those that can be told."""
+    arms = [m for m in run.config.methods if ARMS[m].alignment == alignment]
+    if alignment is None:
+        arms = [method for method in arms if ARMS[method].reads_cell_losses]
+    return plan_trials(run.config, run.context, gather_evidence(run), arms) if arms else []
 
 
 def forget_superseded(run: Run, trials: Sequence[TrialSpec]) -> None:
@@ -179,12 +148,11 @@ def tell_of_spared(run: Run, trials: Sequence[TrialSpec]) -> None:
         )
 
 
-def go_through_rounds(run: Run) -> tuple[list[FailedFit], list[Unscored]]:
+def go_through_rounds(run: Run, fits: Fits) -> list[Unscored]:
     """Refit the base models without what went, and score what is left, until every arm's rounds are done.
 
     All arms and numbers go on together, a round at a time: equal models are trained once, on the engine at once.
     """
-    failed: list[FailedFit] = []
     unscored: list[Unscored] = []
     given_up: set[tuple[bytes, str]] = set()
     num_rounds, num_models = run.config.selection.rounds, run.config.num_checkpoints
@@ -196,14 +164,17 @@ def go_through_rounds(run: Run) -> tuple[list[FailedFit], list[Unscored]]:
             f"round {number} of {num_rounds}: {len(waiting)} reduced train splits, each with {num_models} base models "
             "and their scores"
         )
-        fits = [fit for left, names in waiting for fit in base_models(left, keep_weights=not _are_scored(names, left))]
-        failed += train(run, (), fits)
+        models = [
+            fit for left, names in waiting for fit in base_models(left, keep_weights=not _are_scored(names, left))
+        ]
+        fits.begin((), models)
+        fits.wait(models)
         for left, names in waiting:
             for name in names:
-                lost = unless_it_fails(name, left, failed, functools.partial(attribute_and_align, name, left))
+                lost = unless_it_fails(name, left, fits.failed, functools.partial(attribute_and_align, name, left))
                 given_up |= {(left.removed.tobytes(), each.name) for each in lost}
                 unscored += lost
-    return failed, unscored
+    return unscored
 
 
 def _are_scored(names: Sequence[str], left: Run) -> bool:

@@ -11,6 +11,7 @@ import functools
 from d3m_ray.experiment.best import record_best
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.failures import Unscored, lost_trials, settle_unselected
+from d3m_ray.experiment.fits import Fits
 from d3m_ray.experiment.plan import (
     Prepared,
     alignment_names,
@@ -31,8 +32,8 @@ from d3m_ray.experiment.stages import (
     forget_superseded,
     gather_evidence,
     go_through_rounds,
+    selected_by,
     tell_of_spared,
-    train,
     unless_it_fails,
 )
 from d3m_ray.store.store import Store
@@ -61,29 +62,29 @@ def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Ou
     run = Run(config, context, engine, progress)
     discard_incomplete(run)
 
+    # What begins here overlaps: fits go on while a method is scored, and its arms train while the next one is.
     progress.stage(f"experiment {context.experiment} in {store}: base models, and trials that wait for no attribution")
-    ready = plan_trials(config, context, gather_evidence(run))
-    failed = train(run, ready, base_models(run) if reads_base_models(config) else ())
+    fits = Fits(run)
+    models = base_models(run) if reads_base_models(config) else []
+    fits.begin(plan_trials(config, context, gather_evidence(run)), models)
+    fits.wait(models)
+    fits.begin(selected_by(None, run), by="the base models' losses")
 
     unscored: list[Unscored] = []
     for name in alignment_names(config):
         if not is_aligned(name, run):
-            unscored += unless_it_fails(name, run, failed, functools.partial(attribute_and_align, name, run))
+            unscored += unless_it_fails(name, run, fits.failed, functools.partial(attribute_and_align, name, run))
+            fits.begin(selected_by(name, run), by=name)
+    unscored += go_through_rounds(run, fits)
 
-    failed_in_rounds, unscored_in_rounds = go_through_rounds(run)
-    failed += failed_in_rounds
-    unscored += unscored_in_rounds
-
-    begun = {trial.trial_key for trial in ready}
     evidence = gather_evidence(run)
     trials = plan_trials(config, context, evidence)
     tell_of_spared(run, trials)
-    waiting = [trial for trial in trials if trial.trial_key not in begun]
-    if waiting:
-        progress.stage("trials that remove what alignment or the base models' losses select")
-        failed += train(run, waiting, ())
+    fits.begin(trials, by="what waited for more than one alignment")
+    fits.wait()
+
     forget_superseded(run, trials)
-    settle_unselected(config, context, evidence, failed, unscored)
+    settle_unselected(config, context, evidence, fits.failed, unscored)
     unscored += record_best(run, evidence)
-    unscored += lost_trials(context, trials, failed)
-    return Outcome(context.experiment, failed, unscored)
+    unscored += lost_trials(context, trials, fits.failed)
+    return Outcome(context.experiment, fits.failed, unscored)

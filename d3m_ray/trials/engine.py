@@ -44,19 +44,41 @@ class FailedFit:
 OnFit = Callable[[FitEvent], None]
 
 
+class PendingFits(Protocol):
+    """A set of fits that an engine has begun."""
+
+    def wait(self) -> list[FailedFit]:
+        """Those that failed, once all have ended. Raises, each time it is asked, what kept the set from its end."""
+        ...
+
+
 class Engine(Protocol):
-    """Where attribution shards and fits run. Results do not depend on which engine it is."""
+    """Where attribution shards and fits run. Results do not depend on which engine it is, nor on what overlaps."""
 
     def pool(self, on_progress: OnProgress) -> AbstractContextManager[WorkerPool]:
-        """Workers for the shards of attribution, given back at the end of the block."""
-        ...
+        """Workers for the shards of attribution, which come before fits; given back at the end of the block.
 
-    def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
-        """Train each fit and record its trials. What fails is recorded and returned; the others go on.
-
-        Raises StoreError where the store cannot be written any more.
+        The block begins when there is one.
         """
         ...
+
+    def begin_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> PendingFits:
+        """Train each fit and record its trials, after the sets begun before. What fails is recorded; the others go on.
+
+        `on_fit` may be called from another thread, and before this returns. Raises StoreError, as `PendingFits.wait`
+        does, where the store cannot be written any more.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EndedFits:
+    """The `PendingFits` of a set that has nothing left to wait for."""
+
+    failed: list[FailedFit]
+
+    def wait(self) -> list[FailedFit]:
+        return self.failed
 
 
 def train_and_record(context: TrialContext, planned: PlannedFit) -> float | None:
@@ -73,7 +95,8 @@ class LocalEngine:
     def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:
         yield LocalPool(on_progress)
 
-    def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
+    def begin_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> PendingFits:
+        """All of them, at once: there is nobody else to train them meanwhile."""
         failed = []
         for planned in fits:
             on_fit(FitEvent("started", len(planned.trials)))
@@ -86,7 +109,7 @@ class LocalEngine:
                 failed.append(give_up(context, planned, reason(error), traceback.format_exc()))
             else:
                 on_fit(FitEvent("done", len(planned.trials), val_wga))
-        return failed
+        return EndedFits(failed)
 
 
 class EngineOnDemand:
@@ -98,8 +121,8 @@ class EngineOnDemand:
     def pool(self, on_progress: OnProgress) -> AbstractContextManager[WorkerPool]:
         return self._engine().pool(on_progress)
 
-    def run_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> list[FailedFit]:
-        return self._engine().run_fits(context, fits, on_fit) if fits else []
+    def begin_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> PendingFits:
+        return self._engine().begin_fits(context, fits, on_fit) if fits else EndedFits([])
 
 
 def give_up(context: TrialContext, planned: PlannedFit, error: str, trace: str) -> FailedFit:

@@ -1,4 +1,4 @@
-"""Calls go to workers that are free, a dead process is replaced, and no trial is answered before all have a process."""
+"""Workers get the oldest fit, attribution gets workers first, and no trial is answered before all have a process."""
 
 import asyncio
 import subprocess
@@ -66,18 +66,25 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+async def told(dispatcher: Dispatcher, number: int, of_set: int = 1) -> dict[str, Any]:
+    """What a trial is told that asks for a fit as Tune has it ask."""
+    await dispatcher.begun(of_set, number)
+    return await dispatcher.fit(of_set, number)
+
+
 def test_no_trial_is_answered_before_all_have_a_process_while_fits_go_on():
     async def story() -> None:
         dispatcher, worker = Dispatcher(), Worker()
         await dispatcher.add([worker])
-        await dispatcher.expect(CONTEXT, list(range(4)), 2)
-        first = asyncio.ensure_future(dispatcher.fit(0))
+        await dispatcher.expect(1, CONTEXT, list(range(4)), 2)
+        first = asyncio.ensure_future(told(dispatcher, 0))
         await settled()
         assert not first.done()
         assert worker.calls == [0, 1, 2, 3], "in the order in which they will be asked for"
-        assert await dispatcher.fit(1) == {"told": 1}
+        assert await told(dispatcher, 1) == {"told": 1}
         assert await first == {"told": 0}
-        assert [await dispatcher.fit(number) for number in (2, 3)] == [{"told": 2}, {"told": 3}]
+        assert [await told(dispatcher, number) for number in (2, 3)] == [{"told": 2}, {"told": 3}]
+        assert await dispatcher.fit(1, 3) == {"told": 3}, "asked again by a trial whose process died"
         assert worker.calls == [0, 1, 2, 3], "none twice"
 
     asyncio.run(story())
@@ -89,24 +96,54 @@ def test_a_trial_whose_process_never_starts_is_not_waited_for_for_ever(monkeypat
     async def story() -> None:
         dispatcher = Dispatcher()
         await dispatcher.add([Worker()])
-        await dispatcher.expect(CONTEXT, [0, 1], 2)
-        assert await dispatcher.fit(0) == {"told": 0}
+        await dispatcher.expect(1, CONTEXT, [0, 1], 2)
+        assert await told(dispatcher, 0) == {"told": 0}
 
     asyncio.run(story())
 
 
-def test_once_all_ask_fits_begin_as_they_are_asked_for():
+def test_fits_are_handed_out_in_the_order_of_their_sets_and_trials_are_of_use_from_their_turn():
     async def story() -> None:
         dispatcher, worker = Dispatcher(), Worker()
-        await dispatcher.expect(CONTEXT, list(range(5)), 1)
-        asked = asyncio.ensure_future(dispatcher.fit(0))
+        for of_set, fits in ((3, ["c0"]), (1, ["a0", "a1"]), (2, ["b0"])):
+            await dispatcher.expect(of_set, CONTEXT, fits, 1)
+        turns = [asyncio.ensure_future(dispatcher.turn(of_set)) for of_set in (1, 2, 3)]
+        begun = asyncio.ensure_future(dispatcher.begun(1, 0))
         await settled()
+        assert [turn.done() for turn in turns] == [True, False, False]
+        assert not begun.done()
+        await dispatcher.forget(2)
         await dispatcher.add([worker])
-        await asked
+        await asyncio.gather(begun, *turns)
+        assert await dispatcher.fit(1, 1) == {"told": "a1"}
+        assert await told(dispatcher, 0, 3) == {"told": "c0"}
+        assert worker.calls == ["a0", "a1", "c0"], "and nothing of a set that nobody waits for"
+
+    asyncio.run(story())
+
+
+def test_attribution_is_lent_a_worker_that_ends_its_fit_until_it_gives_it_back():
+    async def story() -> None:
+        dispatcher, workers = Dispatcher(), [Worker(), Worker()]
+        await dispatcher.add(workers)
+        lent = await dispatcher.lend(5)
+        other, number = (worker for index, worker in enumerate(workers) if index != lent), lent
+        await dispatcher.expect(1, CONTEXT, [0, 1, 2], 1)
         await settled()
-        assert worker.calls == [0]
-        await dispatcher.expect(CONTEXT, ["next"], 1)
-        assert await dispatcher.fit(0) == {"told": "next"}
+        assert next(other).calls == [0, 1, 2]
+        assert workers[number].calls == []
+        also = asyncio.ensure_future(dispatcher.lend(5))
+        await dispatcher.expect(2, CONTEXT, [3], 1)
+        await settled()
+        assert {number, also.result()} == {0, 1}, "before a fit that waits"
+        never = asyncio.ensure_future(dispatcher.lend(5))
+        await settled()
+        assert [worker.calls for worker in workers].count([]) == 1
+        await dispatcher.take_back(5)
+        assert await never is None
+        assert await told(dispatcher, 0, 2) == {"told": 3}
+        await dispatcher.expect(3, CONTEXT, [4], 1)
+        assert await told(dispatcher, 0, 3) == {"told": 4}, "by a worker that nobody keeps"
 
     asyncio.run(story())
 
@@ -125,12 +162,12 @@ def test_a_fit_says_its_error_and_the_next_one_has_another_process(monkeypatch):
         dispatcher = Dispatcher()
         worker = Worker(fails={0: failed(OSError("no route"))})
         await dispatcher.add([worker])
-        await dispatcher.expect(CONTEXT, [0, 1], 1)
+        await dispatcher.expect(1, CONTEXT, [0, 1], 1)
         with pytest.raises(OSError, match="no route"):
-            await dispatcher.fit(0)
-        assert await dispatcher.fit(1) == {"told": 1}
+            await told(dispatcher, 0)
+        assert await told(dispatcher, 1) == {"told": 1}
         assert (ended, worker.num_lives) == ([worker], 1)
-        assert await dispatcher.fit(0) == {"told": 0}, "asked for again"
+        assert await told(dispatcher, 0) == {"told": 0}, "asked for again"
 
     asyncio.run(story())
 
@@ -139,10 +176,10 @@ def test_a_dead_process_costs_a_fit_one_try():
     async def story() -> None:
         dispatcher = Dispatcher()
         await dispatcher.add([Worker(fails={"fit": ActorDiedError()})])
-        await dispatcher.expect(CONTEXT, ["fit"], 1)
+        await dispatcher.expect(1, CONTEXT, ["fit"], 1)
         with pytest.raises(ActorDiedError):
-            await dispatcher.fit(0)
-        assert await dispatcher.fit(0) == {"told": "fit"}
+            await told(dispatcher, 0)
+        assert await told(dispatcher, 0) == {"told": "fit"}
 
     asyncio.run(story())
 
@@ -156,13 +193,16 @@ def test_room_is_there_once_a_worker_has_begun_and_the_last_one_lost_is_told():
         await dispatcher.add([Worker(), Worker(never_begins=cause)])
         await asked
         alone = Dispatcher()
-        await alone.expect(CONTEXT, ["one", "other"], 2)
-        waiting = asyncio.ensure_future(alone.fit(0))
+        await alone.expect(1, CONTEXT, ["one", "other"], 2)
+        await alone.expect(2, CONTEXT, ["another"], 1)
+        waiting, lent = asyncio.ensure_future(told(alone, 0)), asyncio.ensure_future(alone.lend(3))
+        turn = asyncio.ensure_future(alone.turn(2))
         await settled()
         await alone.add([Worker(never_begins=cause)])
-        for raised in (waiting, alone.has_room(), alone.fit(1)):
+        for raised in (waiting, lent, alone.has_room(), told(alone, 1), alone.lend(3), told(alone, 0)):
             with pytest.raises(ActorDiedError):
                 await raised
+        await turn
 
     asyncio.run(story())
 

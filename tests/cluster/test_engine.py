@@ -1,5 +1,8 @@
 """The engine on a cluster: its workers are kept over the stages, and what cannot be met is refused, not waited for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import ray
 
@@ -7,6 +10,7 @@ from d3m_ray.cluster import engine, machines
 from d3m_ray.cluster.engine import connected
 from d3m_ray.errors import InputError
 from d3m_ray.store.store import Store
+from d3m_ray.trials.engine import FailedFit
 from d3m_ray.trials.settings import ExecutionConfig
 
 
@@ -35,6 +39,26 @@ class MadeUpFleet:
         self._log.append(f"ended: {self._name}")
 
 
+class MadeUpRun:
+    """In place of a Tune run: what was asked of it."""
+
+    is_over = False
+
+    def __init__(self, log: list[str], num_workers: int) -> None:
+        self._log = log
+        log.append(f"{num_workers} for fits")
+
+    def wait(self) -> list[FailedFit]:
+        self._log.append("waited")
+        return []
+
+    def stop(self) -> None:
+        self._log.append("stopped")
+
+    def join(self) -> None:
+        self._log.append("joined")
+
+
 def use(monkeypatch: pytest.MonkeyPatch, execution: ExecutionConfig, num_fits: int) -> list[str]:
     """What an engine does for fits, attribution, fits, on machines of 8 CPUs with 2 GPUs and of 5 CPUs."""
     log: list[str] = []
@@ -42,35 +66,37 @@ def use(monkeypatch: pytest.MonkeyPatch, execution: ExecutionConfig, num_fits: i
     nodes = [{"NodeID": str(i), "Alive": True, "Resources": offer} for i, offer in enumerate(offers)]
     monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"NodeID": "gone", "Alive": False, "Resources": {"CPU": 64.0}}])
     monkeypatch.setattr(engine, "Fleet", lambda *arguments: MadeUpFleet(log, *arguments))
-    monkeypatch.setattr(
-        engine, "run_fits", lambda context, fits, on_fit, fleet, number: log.append(f"{number} for fits")
-    )
-    monkeypatch.setattr(engine, "RayPool", lambda fleet, number, on_progress: log.append(f"{number} for attribution"))
+    monkeypatch.setattr(engine, "TuneRun", lambda context, fits, on_fit, fleet, number: MadeUpRun(log, number))
+
+    @contextmanager
+    def pool(fleet: MadeUpFleet, number: int, on_progress: object) -> Iterator[None]:
+        yield log.append(f"{number} for attribution")
+
+    monkeypatch.setattr(engine, "RayPool", pool)
     with engine.RayEngine(execution) as used:
-        used.run_fits(None, [None] * num_fits, None)
+        used.begin_fits(None, [None] * num_fits, None)
         with used.pool(None):
             pass
-        used.run_fits(None, [None] * num_fits, None)
+        used.begin_fits(None, [None] * num_fits, None)
     return log
 
 
-def test_workers_are_kept_over_the_stages(monkeypatch):
+def test_workers_are_kept_over_the_stages_and_given_up_last(monkeypatch):
     monkeypatch.setattr(machines, "_autoscaling_status", lambda: None)
     assert use(monkeypatch, ExecutionConfig(cpus_per_trial=3), num_fits=50) == [
         "started: 3 CPU and 0 GPU",
         *("3 for fits", "3 for attribution", "3 for fits"),
-        "ended: 3 CPU and 0 GPU",
+        *("stopped", "stopped", "ended: 3 CPU and 0 GPU", "joined", "joined"),
     ]
 
 
-def test_workers_of_other_gpus_give_place(monkeypatch):
+def test_workers_of_other_gpus_give_place_when_their_fits_have_ended(monkeypatch):
     monkeypatch.setattr(machines, "_autoscaling_status", lambda: None)
     execution = ExecutionConfig(gpus_per_trial=0.25, gpus_per_worker=1)
-    assert use(monkeypatch, execution, num_fits=6) == [
-        *("started: 1 CPU and 0.25 GPU", "6 for fits", "ended: 1 CPU and 0.25 GPU"),
-        *("started: 1 CPU and 1 GPU", "2 for attribution", "ended: 1 CPU and 1 GPU"),
-        *("started: 1 CPU and 0.25 GPU", "6 for fits", "ended: 1 CPU and 0.25 GPU"),
-    ]
+    log = use(monkeypatch, execution, num_fits=6)
+    assert log[:4] == ["started: 1 CPU and 0.25 GPU", "6 for fits", "waited", "ended: 1 CPU and 0.25 GPU"]
+    assert log[4:7] == ["started: 1 CPU and 1 GPU", "2 for attribution", "waited"]
+    assert log[7:10] == ["ended: 1 CPU and 1 GPU", "started: 1 CPU and 0.25 GPU", "6 for fits"]
 
 
 def test_a_cluster_that_may_grow_is_asked_for_more(monkeypatch):

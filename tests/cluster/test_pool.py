@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,24 +63,29 @@ def span_of(shared: None, shard: int) -> tuple[float, float]:
     return start, time.monotonic()
 
 
+def mapped(fleet: Fleet, num_workers: int, *arguments: Any) -> list[Any]:
+    """What a pool that is then given back maps."""
+    with RayPool(fleet, num_workers) as pool:
+        return list(pool.map(*arguments))
+
+
 def test_results_come_in_the_order_of_the_shards(fleet):
     seen = []
-    pool = RayPool(fleet, 2, on_progress=lambda *event: seen.append(event))
-    assert list(pool.map("adding", add, pool.put(100), range(7), range(7))) == [100 + i * i for i in range(7)]
-    kept = pool.map_kept("keeping", add, pool.put(0), range(3), [2, 2, 2])
-    assert list(pool.map("adding", add, pool.put(1), kept, kept)) == [1, 5, 17]
+    with RayPool(fleet, 2, on_progress=lambda *event: seen.append(event)) as pool:
+        assert list(pool.map("adding", add, pool.put(100), range(7), range(7))) == [100 + i * i for i in range(7)]
+        kept = pool.map_kept("keeping", add, pool.put(0), range(3), [2, 2, 2])
+        assert list(pool.map("adding", add, pool.put(1), kept, kept)) == [1, 5, 17]
     assert seen[:7] == [("adding", done, 7) for done in range(1, 8)]
 
 
 def test_a_step_that_fails_says_its_own_error(fleet):
-    pool = RayPool(fleet, 1)
-    with pytest.raises(KeyError, match="shard 3") as failed:
+    with RayPool(fleet, 1) as pool, pytest.raises(KeyError, match="shard 3") as failed:
         list(pool.map("refusing", refuse, None, range(4)))
     assert reason(failed.value) == "KeyError: 'shard 3'"
 
 
 def test_the_shard_of_a_dead_worker_is_run_again(fleet, tmp_path):
-    assert list(RayPool(fleet, 2).map("dying", die_once, tmp_path, range(5))) == [0, 10, 20, 30, 40]
+    assert mapped(fleet, 2, "dying", die_once, tmp_path, range(5)) == [0, 10, 20, 30, 40]
     assert (tmp_path / "died-2").exists()
 
 
@@ -86,10 +93,10 @@ def test_workers_outlive_a_pool_and_find_no_more_room_than_there_is(fleet):
     """Of four two find room; a pool of one uses one at a time; a pool after it uses the same processes."""
     of_four: set[int] = set()
     while len(of_four) < 2:  # until both have begun
-        of_four |= set(RayPool(fleet, 4).map("looking", process_of, None, range(4)))
-    spans = sorted(RayPool(fleet, 1).map("looking", span_of, None, range(8)))
+        of_four |= set(mapped(fleet, 4, "looking", process_of, None, range(4)))
+    spans = sorted(mapped(fleet, 1, "looking", span_of, None, range(8)))
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
-    assert set(RayPool(fleet, 2).map("looking", process_of, None, range(8))) == of_four
+    assert set(mapped(fleet, 2, "looking", process_of, None, range(8))) == of_four
     assert len(of_four) == 2
 
 
@@ -97,15 +104,16 @@ def test_a_pool_that_finds_no_room_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(waiting, "NOTICE_SECONDS", 1.0)
     said: list[str] = []
     nowhere = Fleet(gpus_per_worker=1, max_wait_seconds=3, say=said.append)
-    with pytest.raises(RunError, match=r"waited \d s .* to start one of 1 attribution workers"):
-        list(RayPool(nowhere, 1).map("adding", add, 0, range(3), range(3)))
+    with pytest.raises(RunError, match=r"waited \d s .* to start a worker for attribution"):
+        mapped(nowhere, 1, "adding", add, 0, range(3), range(3))
     nowhere.end()
-    assert said[0].startswith("waiting for the cluster to start one of 1 attribution workers, 1 s so far, 3 at most")
+    assert said[0].startswith("waiting for the cluster to start a worker for attribution, 1 s so far, 3 at most")
 
 
 @pytest.fixture(params=[1, 2])
-def pool(request, fleet) -> RayPool:
-    return RayPool(fleet, request.param)
+def pool(request, fleet) -> Iterator[RayPool]:
+    with RayPool(fleet, request.param) as pool:
+        yield pool
 
 
 @pytest.mark.filterwarnings("ignore:traker projects without its CUDA kernel:RuntimeWarning")

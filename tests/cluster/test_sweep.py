@@ -6,12 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from ray import cloudpickle
 
 from d3m_ray import waiting
@@ -24,9 +26,10 @@ from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.plan import make_context
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
+from d3m_ray.pool import ignore_progress
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
-from d3m_ray.trials.engine import FitEvent, LocalEngine, PlannedFit
+from d3m_ray.trials.engine import FitEvent, LocalEngine, PendingFits, PlannedFit
 from d3m_ray.trials.settings import ExecutionConfig
 from d3m_ray.trials.trial import FitSpec, plan_trial
 
@@ -68,7 +71,7 @@ def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_pa
     events: list[FitEvent] = []
     planned = [PlannedFit(trial.fit, (trial,)) for trial in trials]
     with RayEngine(SMALL.execution) as engine:
-        failed = engine.run_fits(context, planned, events.append)
+        failed = engine.begin_fits(context, planned, events.append).wait()
     assert [failure.fit_key for failure in failed] == [trial.fit.fit_key for trial in trials[:2]]
     assert failed[0].error.startswith("ValueError: fine-tuning takes at least one train example")
     assert failed[1].error.startswith(("IsADirectoryError: ", "StoreError: "))
@@ -102,7 +105,8 @@ def test_workers_are_kept_from_stage_to_stage_and_one_that_dies_is_replaced(tmp_
     events: list[str] = []
     with RayEngine(SMALL.execution) as engine:
         stages = [
-            engine.run_fits(SaysWhere(tmp_path / "died"), fits, lambda event: events.append(event.state)) for _ in "ab"
+            engine.begin_fits(SaysWhere(tmp_path / "died"), fits, lambda event: events.append(event.state)).wait()
+            for _ in "ab"
         ]
     assert [[failure.fit_key for failure in failed] for failed in stages] == [[fit.fit.fit_key for fit in fits]] * 2
     first, second = ({failure.error for failure in failed} for failed in stages)
@@ -110,6 +114,76 @@ def test_workers_are_kept_from_stage_to_stage_and_one_that_dies_is_replaced(tmp_
     assert first & second, "the same processes"
     assert len(first | second) <= 3, "two, and the one in place of the dead one"
     assert (events.count("retried"), events.count("failed")) == (1, 12)
+
+
+@dataclass(frozen=True)
+class Naps:
+    """In place of a context: a fit sleeps, and ends by failing."""
+
+    seconds: float
+    experiment: str = "naps"
+
+    @property
+    def model_hash(self) -> str:
+        time.sleep(self.seconds)
+        raise ValueError("slept")
+
+
+def naps(number: int, first: int = 0) -> list[PlannedFit]:
+    return [PlannedFit(FitSpec(f"fit {seed}", np.arange(seed), seed), ()) for seed in range(first, first + number)]
+
+
+def die_once(shared: Path, shard: int) -> int:
+    marker = shared / "died"
+    if shard == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 10 * shard
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_attribution_takes_workers_from_fits_and_gives_them_back_also_one_that_died(tmp_path):
+    events: list[str] = []
+    with RayEngine(SMALL.execution) as engine:
+        first = engine.begin_fits(Naps(0.3), naps(10), lambda event: events.append(event.state))
+        then = engine.begin_fits(Naps(0.3), naps(2, first=10), lambda event: events.append(event.state))
+        while "failed" not in events:
+            time.sleep(0.05)
+        with engine.pool(ignore_progress) as pool:
+            assert list(pool.map("dying", die_once, tmp_path, range(5))) == [0, 10, 20, 30, 40]
+            num_ended = events.count("failed")
+        assert [failure.error for failure in first.wait() + then.wait()] == ["ValueError: slept"] * 12
+        assert first.wait() == first.wait(), "asked again, it answers the same"
+    assert (tmp_path / "died").exists()
+    assert 0 < num_ended < 10, "no fit is begun while attribution waits for a worker"
+    assert (events.count("started"), events.count("failed")) == (12, 12)
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_what_ends_the_driver_ends_every_set():
+    def stopped() -> None:
+        with RayEngine(SMALL.execution) as engine:
+            for first in (0, 4):
+                sets.append(engine.begin_fits(Naps(100.0), naps(4, first), lambda event: None))
+            raise KeyboardInterrupt
+
+    sets: list[PendingFits] = []
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("fits ")]
+    for pending in sets:
+        with pytest.raises(RunError):
+            pending.wait()
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_without_a_dispatcher_nothing_waits_for_ever():
+    with RayEngine(SMALL.execution) as engine:
+        sets = [engine.begin_fits(Naps(100.0), naps(4, first), lambda event: None) for first in (0, 4)]
+        ray.kill(engine._fleet.dispatcher)
+        for pending in sets:
+            with pytest.raises(RunError, match=r"the fits cannot go on, .*: the same command goes on"):
+                pending.wait()
 
 
 @pytest.mark.usefixtures("small_cluster")
@@ -121,7 +195,7 @@ def test_fits_that_find_no_room_are_not_waited_for_for_ever(tmp_path, monkeypatc
     said: list[str] = []
     waited = pytest.raises(RunError, match=r"waited \d s .* for the cluster to start a worker for the fits")
     with waited, RayEngine(execution, said.append) as engine:
-        engine.run_fits(context, [PlannedFit(trial.fit, (trial,))], lambda event: None)
+        engine.begin_fits(context, [PlannedFit(trial.fit, (trial,))], lambda event: None).wait()
     assert said[0].startswith("waiting for the cluster to start a worker for the fits, 1 s so far, 2 at most")
 
 

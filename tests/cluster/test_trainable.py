@@ -1,12 +1,13 @@
 """A trial reports what its fit's worker tells, asks again where that may help, and never raises."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from d3m_ray.cluster import trainable
-from d3m_ray.cluster.trainable import follow_fit
+from d3m_ray.cluster.trainable import BEGUN, follow_fit
 
 
 @pytest.fixture
@@ -20,11 +21,14 @@ class Answers:
     """In place of the dispatcher's handle: what is asked is noted, the answers come one after the other."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Any) -> None:
-        self.asked: list[int] = []
+        self.asked: list[tuple[int, int]] = []
         self.fit = self
+        self.begun = SimpleNamespace(remote=lambda *place: BEGUN)
         waiting = iter(answers)
 
-        def get(_: None) -> Any:
+        def get(asked: str | None) -> Any:
+            if asked == BEGUN:
+                return None
             answer = next(waiting)
             if isinstance(answer, Exception):
                 raise answer
@@ -32,8 +36,8 @@ class Answers:
 
         monkeypatch.setattr(trainable.ray, "get", get)
 
-    def remote(self, number: int) -> None:
-        self.asked.append(number)
+    def remote(self, of_set: int, number: int) -> None:
+        self.asked.append((of_set, number))
 
 
 def wrapped(error: Exception) -> RayTaskError:
@@ -42,23 +46,23 @@ def wrapped(error: Exception) -> RayTaskError:
     return RayTaskError("Dispatcher.fit", "the dispatcher", inner).as_instanceof_cause()
 
 
-CONFIG = {"fit": {"number": 3, "name": "random-10-seed0"}}
+CONFIG = {"fit": {"set": 7, "number": 3, "name": "random-10-seed0"}}
 
 
 def test_what_the_worker_tells_is_reported_once(reported, monkeypatch):
     answers = Answers(monkeypatch, {"ended": 1, "val_wga": 0.5})
     follow_fit(CONFIG, answers)
-    assert reported == [{"ended": 1, "val_wga": 0.5}]
-    assert answers.asked == [3]
+    assert reported == [{"begun": 1}, {"ended": 1, "val_wga": 0.5}]
+    assert answers.asked == [(7, 3)]
 
 
 def test_what_may_pass_is_tried_again(reported, monkeypatch):
     follow_fit(CONFIG, Answers(monkeypatch, wrapped(OSError("away")), ActorDiedError(), {"ended": 1}))
-    assert reported == [{"retried": 1}, {"retried": 1}, {"ended": 1}]
+    assert reported == [*[{"begun": 1}, {"retried": 1}] * 2, {"begun": 1}, {"ended": 1}]
 
 
 def test_the_error_of_the_last_try_is_that_of_the_worker(reported, monkeypatch):
     follow_fit(CONFIG, Answers(monkeypatch, *[wrapped(OSError("away"))] * 3))
-    assert [*map(list, reported)] == [["retried"], ["retried"], ["ended", "error", "trace"]]
+    assert [*map(list, reported)][1::2] == [["retried"], ["retried"], ["ended", "error", "trace"]]
     assert reported[-1]["error"] == "OSError: away"
     assert "where it failed" in reported[-1]["trace"]

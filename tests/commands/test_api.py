@@ -211,9 +211,9 @@ def test_a_plan_deletes_no_damaged_file_and_counts_none(
     assert planned.num_fits == num_fits
     assert set(planned.trials["state"]) == states
     trained = []
-    run_fits = LocalEngine.run_fits
+    begin_fits = LocalEngine.begin_fits
     monkeypatch.setattr(
-        LocalEngine, "run_fits", lambda e, c, fits, on: trained.extend(fits) or run_fits(e, c, fits, on)
+        LocalEngine, "begin_fits", lambda e, c, fits, on: trained.extend(fits) or begin_fits(e, c, fits, on)
     )
     assert not d3m.run(CONFIG, store, engine="local").failed
     assert len(trained) == num_fits

@@ -120,12 +120,12 @@ class _StopsAfter(LocalEngine):
     def __init__(self, num_fits: int) -> None:
         self.num_left = num_fits
 
-    def run_fits(self, context, fits: Sequence, on_fit):
-        failed = super().run_fits(context, fits[: self.num_left], on_fit)
+    def begin_fits(self, context, fits: Sequence, on_fit):
+        ended = super().begin_fits(context, fits[: self.num_left], on_fit)
         self.num_left -= len(fits)
         if self.num_left < 0:
             raise KeyboardInterrupt
-        return failed
+        return ended
 
 
 def test_a_run_that_is_stopped_within_a_round_goes_on(store: Store, tmp_path, assert_same_results) -> None:

@@ -91,8 +91,8 @@ def test_progress_tells_val_and_never_test(tmp_path, monkeypatch):
         store.write("fits", spec.fit_key, fit, store.read_metadata("fits", spec.fit_key)["configuration"])
 
     class Watched(LocalEngine):
-        def run_fits(self, context, fits, on_fit):
-            return super().run_fits(context, fits, lambda event: (events.append(event), on_fit(event)))
+        def begin_fits(self, context, fits, on_fit):
+            return super().begin_fits(context, fits, lambda event: (events.append(event), on_fit(event)))
 
     monkeypatch.setattr(engine_module, "run_fit", right_on_val_alone)
     run(dataclasses.replace(SMALL, methods=("random",), num_removed=(10,), seeds=(0,)), store, Watched())
@@ -136,13 +136,13 @@ class _StopsAfter(LocalEngine):
     def __init__(self, num_fits: int) -> None:
         self.num_left = num_fits
 
-    def run_fits(self, context, fits: Sequence, on_fit):
+    def begin_fits(self, context, fits: Sequence, on_fit):
         fits_done = fits[: self.num_left]
-        failed = super().run_fits(context, fits_done, on_fit)
+        ended = super().begin_fits(context, fits_done, on_fit)
         self.num_left -= len(fits_done)
         if len(fits_done) < len(fits):
             raise KeyboardInterrupt
-        return failed
+        return ended
 
 
 @pytest.mark.parametrize("num_fits", [1, 3, 5])
@@ -191,8 +191,8 @@ def test_a_failed_fit_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, un
 class _WritesElsewhere(LocalEngine):
     """An engine one of whose machines has a folder of its own in the store's place: what it trains is not stored."""
 
-    def run_fits(self, context, fits: Sequence, on_fit):
-        failed = super().run_fits(context, fits, on_fit)
+    def begin_fits(self, context, fits: Sequence, on_fit):
+        failed = super().begin_fits(context, fits, on_fit)
         for trial in (trial for planned in fits for trial in planned.trials if trial.method == "random"):
             context.store.delete_result("trials", trial.trial_key, trial.method)
         return failed

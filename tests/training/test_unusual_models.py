@@ -28,7 +28,7 @@ ONE_STEP = TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last", 
 class Untrained(LocalEngine):
     """Fails where anything would be trained."""
 
-    def run_fits(self, context, fits, on_fit):
+    def begin_fits(self, context, fits, on_fit):
         raise AssertionError("a fit was begun")
 
 
