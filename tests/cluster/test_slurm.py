@@ -54,7 +54,7 @@ SCRIPT = r"""
 set -eu
 ip link set lo up
 mount --bind $BOX $MOUNTED; cd $MOUNTED
-mkdir -p run state spool s work home
+mkdir -p run state spool s work
 mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns
 mount --bind hosts /etc/hosts; hostname controller
 ip link add bridge type bridge; ip addr add 10.9.0.254/24 dev bridge; ip link set bridge up
@@ -108,6 +108,8 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if reason:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("slurm")
+    (folder / "home" / ".ray").mkdir(parents=True)
+    (folder / "home" / ".ray" / "auth_token").write_text("a token that was made before")
     (folder / "slurm.conf").write_text(SLURM_CONF)
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
     (folder / "hosts").write_text("127.0.0.1 localhost\n10.9.0.254 controller\n10.9.0.1 n1\n10.9.0.2 n2\n")
