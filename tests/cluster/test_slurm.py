@@ -72,11 +72,11 @@ for i in 1 2; do
 done
 set +e
 state() { scontrol show job $1 | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p'; }
-until [ "$(sinfo -h -t idle -o %D)" = 2 ]; do sleep 0.2; done
+for _ in $(seq 150); do [ "$(sinfo -h -t idle -o %D)" != 2 ] || break; sleep 0.2; done
 cd work; options="--parsable --cpus-per-task=1"
 sweep=$(sbatch $options --nodes=2 $SCRIPT $SWEEP)
 beside=$(sbatch $options --nodelist=n1 $SCRIPT status nowhere)
-until ls store/trials/* >/dev/null 2>&1; do sleep 0.2; [ "$(state $sweep)" != FAILED ] || break; done
+until ls store/trials/* >/dev/null 2>&1; do sleep 0.2; [[ $(state $sweep) =~ PENDING|RUNNING ]] || break; done
 scancel --batch --signal=USR1 $sweep
 while [ "$(state $sweep)" = RUNNING ]; do sleep 0.2; done
 sleep 1; echo "left when put back:" $(ls -d ../nodes/*/d3m-ray-$sweep 2>/dev/null)
@@ -96,6 +96,9 @@ def _why_not() -> str | None:
         return f"not installed: {', '.join(missing)}"
     if os.geteuid() != 0 or subprocess.run([*ISOLATED, "true"], capture_output=True, check=False).returncode != 0:
         return "namespaces of its own need root"
+    bridge = [*ISOLATED, "ip", "link", "add", "bridge", "type", "bridge"]
+    if subprocess.run(bridge, capture_output=True, check=False, env={"PATH": PATH}).returncode != 0:
+        return "the kernel has no network bridge"
     if not MOUNTED.is_dir() or any(Path(place).is_relative_to(MOUNTED) for place in (ROOT, sys.prefix)):
         return f"{MOUNTED} is there and holds nothing of this project"
     return None

@@ -28,7 +28,7 @@ STAND_INS = {
     "d3m-ray": """
         echo "$RAY_ADDRESS ${D3M_RAY_GPUS_PER_TRIAL:-none} $*" >> "$BOX/called"
         [ -z "${STATUS:-}" ] || exit "$STATUS"
-        trap 'exit 143' TERM
+        trap 'exit ${ENDS_WITH:-143}' TERM
         touch "$BOX/driving"
         while :; do sleep 0.1; done""",
     "scontrol": 'echo "$*" >> "$BOX/asked"',
@@ -105,13 +105,14 @@ def test_ray_takes_what_slurm_gave_and_no_port_of_another_job(submit: Submit, tm
     assert (tmp_path / "called").read_text() == "127.0.0.1:4321 1 status\n"
 
 
-def test_before_the_time_limit_the_job_goes_back_into_the_queue(submit: Submit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends_with", [143, 1])
+def test_before_the_time_limit_the_job_goes_back_into_the_queue(ends_with: int, submit: Submit, tmp_path: Path) -> None:
     """And only once nothing of it is left."""
-    job = submit("run", "toxigen")
+    job = submit("run", "toxigen", ENDS_WITH=ends_with)
     wait_for(tmp_path / "driving")
     job.send_signal(signal.SIGUSR1)
     status, said = ended(job)
-    assert status == 143
+    assert status == ends_with
     assert "the job goes back into the queue" in said
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     assert (tmp_path / "ended").exists()
@@ -128,14 +129,12 @@ def test_a_job_that_is_ended_by_slurm_does_not_put_itself_back(submit: Submit, t
     assert [*(tmp_path / "scratch").iterdir()] == []
 
 
-def test_a_warned_job_that_is_done_all_the_same_is_done(submit: Submit, tmp_path: Path) -> None:
-    (tmp_path / "d3m-ray").write_text(
-        "#!/bin/bash\ntrap 'exit 0' TERM\ntouch \"$BOX/driving\"\nwhile :; do sleep 0.1; done\n"
-    )
-    job = submit("run", "toxigen")
+@pytest.mark.parametrize("ends_with", [0, 2])
+def test_a_warned_job_that_is_done_or_wrong_stays_out(ends_with: int, submit: Submit, tmp_path: Path) -> None:
+    job = submit("run", "toxigen", ENDS_WITH=ends_with)
     wait_for(tmp_path / "driving")
     job.send_signal(signal.SIGUSR1)
-    assert ended(job)[0] == 0
+    assert ended(job)[0] == ends_with
     assert not (tmp_path / "asked").exists()
 
 
