@@ -104,6 +104,13 @@ def test_ec2_takes_the_node(name: str) -> None:
     assert node_config["InstanceType"] in types
 
 
+def test_workers_are_spot_machines_and_the_head_is_none() -> None:
+    """A lost worker's fits are run again; a lost head would end the sweep. Ray knows of no spot that comes back."""
+    market = {name: node_type["node_config"].get("InstanceMarketOptions") for name, node_type in NODE_TYPES.items()}
+    assert market.pop("head") is None
+    assert [*market.values()] == [{"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "one-time"}}] * len(market)
+
+
 def test_ec2_refuses_an_unknown_parameter() -> None:
     assert "Imageid" in _run_instances_errors({"Imageid": "ami-1"})
 
@@ -182,6 +189,7 @@ def test_a_node_is_launched(name: str, bootstrapped: dict[str, Any]) -> None:
     )
     (instance,) = created.values()
     assert instance.instance_type == NODE_TYPES[name]["node_config"]["InstanceType"]
+    assert instance.instance_lifecycle == (None if name == "head" else "spot")
     assert instance.iam_instance_profile["Arn"].endswith("/d3m-ray-head" if name == "head" else "/d3m-ray-worker")
     # The head may end only nodes with this tag.
     assert {"Key": "ray-cluster-name", "Value": CONFIG["cluster_name"]} in instance.tags
