@@ -1,7 +1,8 @@
 """What a GPU makes of this engine, in one command: whether results are right on it, how fast, in what memory.
 
 Needs no data, no network and no Ray: models of random weights, examples of random tokens with ToxiGen's lengths. Each
-finding is printed as soon as it is there, and all of them stand in one JSON file at the end; what fails is in it too.
+finding is printed as soon as it is there, and all of them stand in one JSON file at the end; what fails is in it too,
+and makes the exit status 1. Without the device that was asked for nothing is measured: one line, and exit status 2.
 """
 
 import copy
@@ -9,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import platform
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -28,7 +30,7 @@ from transformers import PreTrainedModel
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
 from d3m_ray.attribution.metagradient.settings import MetagradientConfig
-from d3m_ray.attribution.registry import METHODS
+from d3m_ray.attribution.registry import METHODS, Method
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.batching import TokenizedExamples, training_batches
@@ -49,7 +51,7 @@ class Options:
 
     device: Literal["cuda", "cpu"] = "cuda"
     """cpu tries the command itself, where no GPU is."""
-    size: Literal["base", "tiny"] = "base"
+    size: Literal["base", "minilm", "tiny"] = "base"
     """The model whose speed is measured; results are compared on the tiny one."""
     num_steps: int = 60
     """Training steps that are timed."""
@@ -61,8 +63,16 @@ class Options:
     """Where the findings go."""
 
 
-def main(options: Options) -> None:
-    """Go through the parts in the order of what is worth most, and write what each found."""
+def main(options: Options) -> int:
+    """Go through the parts in the order of what is worth most, write what each found, and return the exit status."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print(
+            "--device cuda takes a GPU that torch can use, and this machine has none: run it where one is, "
+            "or try the command itself with --device cpu",
+            file=sys.stderr,
+        )
+        return 2
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     found: dict[str, Any] = {"machine": machine(options)}
     for name, part in PARTS.items():
@@ -70,12 +80,28 @@ def main(options: Options) -> None:
         if seconds > options.max_seconds:
             found[name] = f"not begun: {seconds:.0f} s were gone"
         else:
-            try:
-                found[name] = part(options)
-            except Exception:  # a part that fails says why, and the others go on
-                found[name] = {"failed": traceback.format_exc().splitlines()[-12:]}
+            found[name] = tried(part, options)
         print(json.dumps({name: found[name], "seconds": round(time.perf_counter() - start, 1)}), flush=True)
-        options.out.write_text(json.dumps(found, indent=1))
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    wrong = [name for name in PARTS if has_failed(found[name])]
+    if wrong:
+        print(f"failed: {', '.join(wrong)}; why is in {options.out}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def tried(part: Callable[[Options], Any], options: Options) -> Any:
+    """What a part found, or how it failed: the others go on."""
+    try:
+        return part(options)
+    except Exception:
+        return {"failed": traceback.format_exc().splitlines()[-12:]}
+
+
+def has_failed(found: Any) -> bool:
+    """Whether a part, or something within it, failed, or came out false where only true is right."""
+    if isinstance(found, dict):
+        return "failed" in found or any(map(has_failed, found.values()))
+    return found is False
 
 
 def machine(options: Options) -> dict[str, Any]:
@@ -153,17 +179,19 @@ def methods(options: Options) -> dict[str, Any]:
         if name in SKIPPED:
             continue
         settings = SETTINGS.get(method.settings or "")
-        try:
-            cpu, other = (
-                method.load().score_groups(
-                    inputs_on(device, made_model("tiny", dropout=0.0), 64, "float32"), settings, LocalPool()
-                )
-                for device in ("cpu", options.device)
-            )
-            found[name] = float(np.abs(cpu - other).max() / np.abs(cpu).max())
-        except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"[:500]
+        found[name] = tried(partial(scores_apart, method, settings), options)
     return found
+
+
+def scores_apart(method: Method, settings: Any, options: Options) -> float:
+    """How far one method's scores of groups are from the CPU's, of the largest."""
+    cpu, other = (
+        method.load().score_groups(
+            inputs_on(device, made_model("tiny", dropout=0.0), 64, "float32"), settings, LocalPool()
+        )
+        for device in ("cpu", options.device)
+    )
+    return float(np.abs(cpu - other).max() / np.abs(cpu).max())
 
 
 def training(options: Options) -> dict[str, Any]:
@@ -261,4 +289,4 @@ PARTS: dict[str, Callable[[Options], Any]] = {
 }
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(main(tyro.cli(Options, description=__doc__)))
