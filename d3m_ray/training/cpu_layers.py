@@ -166,7 +166,7 @@ def replace_attention(model: PreTrainedModel) -> None:
     their own and add the mask to their scores, where a boolean one hides no padding (MPNet, RoFormer, RemBERT). What a
     layer hands over shows only when it is called.
     """
-    if not (model._supports_sdpa and model._can_set_attn_implementation()):
+    if not takes_attention(model):
         return
     stock, is_training = model.config._attn_implementation, model.training
     model.set_attn_implementation(ATTENTION)
@@ -178,6 +178,11 @@ def replace_attention(model: PreTrainedModel) -> None:
     except Exception:  # three times token 0 is no text: what else is wrong is found on real ones
         logging.getLogger(__name__).debug("attention tried on no text", exc_info=True)
     model.train(is_training)
+
+
+def takes_attention(model: PreTrainedModel) -> bool:
+    """Whether the model's class calls attention functions by name and needs no more than sdpa's."""
+    return bool(model._supports_sdpa and model._can_set_attn_implementation())
 
 
 def replace_dropout(model: nn.Module) -> None:

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from d3m_ray.metrics.groups import worst_group_accuracy
 from d3m_ray.records import Predictions
 from d3m_ray.training.adamw import RootedAdamW
-from d3m_ray.training.batching import TokenizedExamples, budget_batches
+from d3m_ray.training.batching import TokenizedExamples, budget_batches, put_rows
+from d3m_ray.training.budgets import tokens_at_once
 from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.model import draw_new_modules, load_weights, logits_of, margins_of
 from d3m_ray.training.precision import autocast
@@ -34,7 +35,7 @@ from d3m_ray.training.steps import (
     training_steps,
 )
 
-PREDICTION_TOKENS = 4096  # padded tokens of a prediction batch: keeps the activations of a small model in cache
+PREDICTION_TOKENS = 4096  # padded tokens of a prediction batch on a CPU: a small model's activations stay in cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,12 +214,15 @@ def predict(model: PreTrainedModel, examples: TokenizedExamples, precision: str)
     margins = np.zeros(len(examples), dtype=np.float32)
     predicted = np.zeros(len(examples), dtype=np.int64)
     model.eval()
+    batches = list(budget_batches(examples.lengths, tokens_at_once(model, PREDICTION_TOKENS)))
+    found = []
     with torch.inference_mode(), autocast(model.device, precision), only_logits():
-        for indices in budget_batches(examples.lengths, PREDICTION_TOKENS):
+        for indices in batches:
             batch = examples.batch(indices, model.device)
             logits = logits_of(model, batch)
-            margins[indices] = margins_of(logits, batch.labels).cpu().numpy()
-            predicted[indices] = _predicted_labels(logits, batch.labels).cpu().numpy()
+            found.append((margins_of(logits, batch.labels), _predicted_labels(logits, batch.labels)))
+        put_rows(margins, batches, [of_batch for of_batch, _ in found])
+        put_rows(predicted, batches, [of_batch for _, of_batch in found])
     # With two labels the margin is the difference of the logits, so its sigmoid is the correct label's probability.
     signed = np.where(examples.labels == 1, margins, -margins).astype(np.float64)
     probabilities = expit(signed) if examples.num_labels == 2 else np.full(len(examples), np.nan)
