@@ -109,3 +109,18 @@ def test_what_fails_on_a_gpu_is_in_the_exit_status_and_the_others_are_written(
     found = json.loads(out.read_text(encoding="utf-8"))
     assert [found["first"], found["third"]] == [{"rate": 2.0}, {"rate": 3.0}]
     assert ("failed: second;" in capsys.readouterr().err) == bool(status)
+
+
+@pytest.mark.slow
+def test_the_speeds_of_a_gpu_are_measured_on_a_cpu_too(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command is ready for the day when there is one."""
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.PARTS[name] for name in ("training", "stacks", "scoring")})
+    out = tmp_path / "found.json"
+    options = gpu.Options(device="cpu", size="tiny", num_steps=1, num_scored=20, stacks=(1, 2), out=out)
+    assert gpu.main(options) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert set(found["stacks"]) == {"1 at once", "2 at once"}
+    assert all(rate > 0 for rate in found["scoring"].values())
+    assert not capsys.readouterr().err
