@@ -1,16 +1,17 @@
 """What a GPU makes of this engine, in one command: whether results are right on it, how fast, in what memory.
 
 Needs no data, no network and no Ray: models of random weights, examples of random tokens with ToxiGen's lengths. Each
-finding is printed as soon as it is there, and all of them stand in one JSON file at the end; what fails is in it too.
+finding is printed as soon as it is there, and all of them stand in one JSON file at the end; what fails is in it too,
+and makes the exit status 1. Without the device that was asked for nothing is measured: one line, and exit status 2.
 """
 
+import contextlib
 import copy
-import dataclasses
 import itertools
 import json
 import platform
+import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,25 +23,26 @@ import torch
 import transformers
 import tyro
 from corpora import TOXIGEN_ROWS, loaded, made_examples, made_model, stock
+from gpu_results import SETTINGS, beside_cpu, inputs_on, methods, same_bits, stacked_beside_single, tried
 from torch import nn
-from transformers import PreTrainedModel
 
-from d3m_ray.attribution.ekfac.settings import EkfacConfig
-from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, TrainingRun
-from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.attribution.registry import METHODS
-from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.batching import TokenizedExamples, training_batches
-from d3m_ray.training.fine_tuning import build_optimizer, fine_tune, predict
-from d3m_ray.training.model import build_classifier, logits_of, margins_of
+from d3m_ray.training.fine_tuning import (
+    build_optimizer,
+    optimizer_of,
+    parameters_with_gradients,
+    seeded,
+)
+from d3m_ray.training.model import load_weights, logits_of, margins_of
 from d3m_ray.training.precision import autocast
-from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.settings import TrainingConfig
+from d3m_ray.training.stacked import Stack, build_stackable
+from d3m_ray.training.stacked import take_step as stacked_step
+from d3m_ray.training.steps import Step, step_logits
 
 THESIS_EPOCHS, PADDED_LENGTH = 3, 128
-SETTINGS = {"trak": TrakConfig(), "ekfac": EkfacConfig(), "metagradient": MetagradientConfig()}
-SKIPPED = ("random", "bm25", "traker", "kronfluence")  # draw, read no model, or are other libraries
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,12 @@ class Options:
 
     device: Literal["cuda", "cpu"] = "cuda"
     """cpu tries the command itself, where no GPU is."""
-    size: Literal["base", "tiny"] = "base"
+    size: Literal["base", "minilm", "tiny"] = "base"
     """The model whose speed is measured; results are compared on the tiny one."""
     num_steps: int = 60
     """Training steps that are timed."""
+    stacks: tuple[int, ...] = (1, 4, 8, 16)
+    """How many fits are trained at once, by turns."""
     num_scored: int = 1000
     """Train examples that are scored."""
     max_seconds: float = 480
@@ -61,8 +65,16 @@ class Options:
     """Where the findings go."""
 
 
-def main(options: Options) -> None:
-    """Go through the parts in the order of what is worth most, and write what each found."""
+def main(options: Options) -> int:
+    """Go through the parts in the order of what is worth most, write what each found, and return the exit status."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print(
+            "--device cuda takes a GPU that torch can use, and this machine has none: run it where one is, "
+            "or try the command itself with --device cpu",
+            file=sys.stderr,
+        )
+        return 2
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     found: dict[str, Any] = {"machine": machine(options)}
     for name, part in PARTS.items():
@@ -70,12 +82,20 @@ def main(options: Options) -> None:
         if seconds > options.max_seconds:
             found[name] = f"not begun: {seconds:.0f} s were gone"
         else:
-            try:
-                found[name] = part(options)
-            except Exception:  # a part that fails says why, and the others go on
-                found[name] = {"failed": traceback.format_exc().splitlines()[-12:]}
+            found[name] = tried(partial(part, options))
         print(json.dumps({name: found[name], "seconds": round(time.perf_counter() - start, 1)}), flush=True)
-        options.out.write_text(json.dumps(found, indent=1))
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    wrong = [name for name in PARTS if has_failed(found[name])]
+    if wrong:
+        print(f"failed: {', '.join(wrong)}; why is in {options.out}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def has_failed(found: Any) -> bool:
+    """Whether a part, or something within it, failed, or came out false where only true is right."""
+    if isinstance(found, dict):
+        return "failed" in found or any(map(has_failed, found.values()))
+    return found is False
 
 
 def machine(options: Options) -> dict[str, Any]:
@@ -90,82 +110,6 @@ def machine(options: Options) -> dict[str, Any]:
     }
 
 
-def config_of(**changes: Any) -> TrainingConfig:
-    """The thesis's training, in whatever precision is fast."""
-    return dataclasses.replace(TrainingConfig(num_epochs=1, learning_rate=5e-5, final_model="last"), **changes)
-
-
-def fitted(pretrained: PretrainedModel, device: str, config: TrainingConfig, num_train: int = 320) -> PreTrainedModel:
-    """A model after one fit on made-up examples."""
-    model = build_classifier(pretrained, device)
-    train = made_examples("train", num_train)
-    fine_tune(model, pretrained, train, train, config, seed=0)
-    return model
-
-
-def vector(model: nn.Module) -> torch.Tensor:
-    """[P] float64 on the CPU: all parameters end to end."""
-    return torch.cat([p.detach().flatten().double().cpu() for p in model.parameters()])
-
-
-def same_bits(options: Options) -> dict[str, bool]:
-    """Whether a fit twice has the same bits, in each precision, and without some examples of it too."""
-    pretrained, train = made_model("tiny"), made_examples("train", 320)
-    found = {}
-    for precision, kept in itertools.product(("float32", "bfloat16"), (None, np.arange(20, 320))):
-        vectors = []
-        for _ in range(2):
-            model = build_classifier(pretrained, options.device)
-            config = config_of(precision=precision)
-            fine_tune(model, pretrained, train, train, config, seed=0, kept=kept)
-            vectors.append(vector(model))
-        found[f"{precision}, {'all' if kept is None else 'without 20'}"] = torch.equal(*vectors)
-    return found
-
-
-def beside_cpu(options: Options) -> dict[str, float]:
-    """How far a fit without dropout is from the CPU's, in the way that training went; and its predictions."""
-    pretrained = made_model("tiny", dropout=0.0)
-    start = vector(loaded(pretrained, "cpu"))
-    cpu, other = (fitted(pretrained, device, config_of(precision="float32")) for device in ("cpu", options.device))
-    val = made_examples("val", 200)
-    margins = [predict(model, val, "float32").margins for model in (cpu, other)]
-    return {
-        "weights": float((vector(other) - vector(cpu)).norm() / (vector(cpu) - start).norm()),
-        "margins": float(np.abs(margins[0] - margins[1]).max() / np.abs(margins[0]).max()),
-    }
-
-
-def inputs_on(device: Any, pretrained: PretrainedModel, num_train: int, precision: Any) -> AttributionInputs:
-    """What a method scores, on a device: a checkpoint that the CPU trained without dropout."""
-    config = config_of(precision="float32")
-    weights = {name: value.cpu().numpy() for name, value in fitted(pretrained, "cpu", config, 64).state_dict().items()}
-    train = made_examples("train", num_train)
-    run = TrainingRun(config, 0, 1, train, np.arange(num_train))
-    checkpoint = Checkpoint("made up", pretrained, weights, run, device)
-    return AttributionInputs((checkpoint,), train, made_examples("val", 40), 4, precision=precision)
-
-
-def methods(options: Options) -> dict[str, Any]:
-    """How far each method's scores of groups are from the CPU's, of the largest; in float32."""
-    found: dict[str, Any] = {}
-    for name, method in METHODS.items():
-        if name in SKIPPED:
-            continue
-        settings = SETTINGS.get(method.settings or "")
-        try:
-            cpu, other = (
-                method.load().score_groups(
-                    inputs_on(device, made_model("tiny", dropout=0.0), 64, "float32"), settings, LocalPool()
-                )
-                for device in ("cpu", options.device)
-            )
-            found[name] = float(np.abs(cpu - other).max() / np.abs(cpu).max())
-        except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"[:500]
-    return found
-
-
 def training(options: Options) -> dict[str, Any]:
     """Examples a second and peak memory of fine-tuning: the thesis's path and this package's, and fits an hour."""
     found: dict[str, Any] = {}
@@ -173,18 +117,61 @@ def training(options: Options) -> dict[str, Any]:
         pretrained, train = made_model(options.size), made_examples("train", TOXIGEN_ROWS["train"])
         model = stock(pretrained, options.device) if name == "thesis" else loaded(pretrained, options.device)
         optimizer = build_optimizer(model.train(), TrainingConfig())
-        batches = list(
-            itertools.islice(training_batches(train.lengths, 32, np.random.default_rng(0)), 5 + options.num_steps)
-        )
-        take = partial(step, model, train, optimizer)
-        rate, memory = timed(take, batches, options)
-        found[name] = {
-            "examples_per_second": rate,
-            "fits_per_hour": 3600 * rate / (TOXIGEN_ROWS["train"] * THESIS_EPOCHS),
-            "peak_gib": memory,
-        }
+        exact = seeded(0, options.device) if name == "d3m_ray" else contextlib.nullcontext()
+        with exact:  # as `fine_tune` has it
+            found[name] = speed(partial(step, model, train, optimizer), batches_of(train, options), options)
     found["ratio"] = found["d3m_ray"]["examples_per_second"] / found["thesis"]["examples_per_second"]
     return found
+
+
+def batches_of(train: TokenizedExamples, options: Options) -> list[np.ndarray]:
+    """Those of an epoch that are timed, and five before."""
+    batches = training_batches(train.lengths, 32, np.random.default_rng(0))
+    return list(itertools.islice(batches, 5 + options.num_steps))
+
+
+def speed(
+    step: Callable[[np.ndarray], object], batches: list[np.ndarray], options: Options, num_fits: int = 1
+) -> dict[str, float | None]:
+    """Of steps that so many fits take at once: examples a second of all of them, fits an hour, and peak memory."""
+    rate, memory = timed(step, batches, options)
+    fits_per_hour = 3600 * num_fits * rate / (TOXIGEN_ROWS["train"] * THESIS_EPOCHS)
+    return {"examples_per_second": num_fits * rate, "fits_per_hour": fits_per_hour, "peak_gib": memory}
+
+
+def stacks(options: Options) -> dict[str, Any]:
+    """The same of fits of one seed in a stack, each without a tenth of train, for each number of them."""
+    return {f"{num_fits} at once": tried(partial(stack, num_fits, options)) for num_fits in options.stacks}
+
+
+def stack(num_fits: int, options: Options) -> dict[str, float | None]:
+    """Of one stack, whose memory may not be there."""
+    pretrained, train, config = (
+        made_model(options.size),
+        made_examples("train", TOXIGEN_ROWS["train"]),
+        TrainingConfig(),
+    )
+    model = build_stackable(pretrained, options.device)
+    load_weights(model, pretrained.weights)
+    stacked = Stack(model, parameters_with_gradients(model, train), num_fits)
+    optimizer = optimizer_of(stacked.flat[:1], stacked.flat[1:], config)
+    is_kept = torch.rand(num_fits, len(train), device=options.device) > 0.1
+    model.train()
+    take = partial(take_stacked_step, stacked, train, is_kept, config, optimizer)
+    with seeded(0, options.device):
+        return speed(take, batches_of(train, options), options, num_fits)
+
+
+def take_stacked_step(
+    stack: Stack,
+    train: TokenizedExamples,
+    is_kept: torch.Tensor,
+    config: TrainingConfig,
+    optimizer: torch.optim.Optimizer,
+    indices: np.ndarray,
+) -> None:
+    """A step as `fine_tune_stacked` takes it."""
+    stacked_step(stack, train, Step(0, indices, np.arange(len(indices))), is_kept, config, optimizer)
 
 
 def thesis_step(model: Any, train: TokenizedExamples, optimizer: torch.optim.Optimizer, indices: np.ndarray) -> None:
@@ -195,10 +182,7 @@ def thesis_step(model: Any, train: TokenizedExamples, optimizer: torch.optim.Opt
 
 def own_step(model: Any, train: TokenizedExamples, optimizer: torch.optim.Optimizer, indices: np.ndarray) -> None:
     """A step as `fine_tune` takes it."""
-    batch = train.batch(indices, model.device)
-    with autocast(model.device, "auto"):
-        logits = logits_of(model, batch)
-    take_step(model, logits, batch.labels, optimizer)
+    take_step(model, *step_logits(model, train, Step(0, indices, np.arange(len(indices))), "auto", False), optimizer)
 
 
 def take_step(model: Any, logits: torch.Tensor, labels: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -253,12 +237,14 @@ def scoring(options: Options) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Options], Any]] = {
-    "same_bits": same_bits,
+    "same_bits": lambda options: same_bits(options.device),
     "training": training,
-    "beside_cpu": beside_cpu,
-    "methods": methods,
+    "stacks": stacks,
+    "stacked_beside_single": lambda options: stacked_beside_single(options.device),
+    "beside_cpu": lambda options: beside_cpu(options.device),
+    "methods": lambda options: methods(options.device),
     "scoring": scoring,
 }
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(main(tyro.cli(Options, description=__doc__)))

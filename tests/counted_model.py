@@ -1,10 +1,11 @@
-"""A tiny BERT and a batch whose products are counted by hand, and what counts them in a call."""
+"""A tiny BERT and a batch whose products are counted by hand, and what counts them in a call; what a GPU waits for."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -28,6 +29,32 @@ def made_model() -> PreTrainedModel:
     model = build_classifier(pretrained)
     load_weights(model, weights)
     return model
+
+
+class Waits(TorchDispatchMode):
+    """Lists what a host would wait for a GPU at, and what goes there: values that are read, and copies from the host.
+
+    On a CPU, values read by `item`, `bool`, `nonzero` or a mask of what is true are seen. On torch's meta device, whose
+    tensors have no values, reading them raises, and copies from the CPU are seen.
+    """
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+        self.copies: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        of_mask = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if name in self.READS or of_mask:
+            self.reads.append(name)
+        if isinstance(result, torch.Tensor) and result.device.type == "meta":
+            given = [each for each in args if isinstance(each, torch.Tensor) and each.device.type == "cpu"]
+            self.copies += [tuple(each.shape) for each in given if each.ndim]
+        return result
 
 
 def made_examples() -> TokenizedExamples:

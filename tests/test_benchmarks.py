@@ -1,7 +1,11 @@
-"""`make benchmarks`: its parts are there and on their page, sides take turns, and it runs without data."""
+"""`make benchmarks`: its parts are there and on their page, sides take turns, and it runs without data.
+
+The GPU's command: without one it says so, and what fails in it is in its exit status.
+"""
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
@@ -18,6 +22,14 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import peers
 
     return peers
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu
+
+    return gpu
 
 
 def test_each_part_can_be_asked_for_and_is_on_the_page(peers: ModuleType) -> None:
@@ -58,3 +70,57 @@ def test_it_runs_without_data(peers: ModuleType, tmp_path: Path, capsys: pytest.
     assert list(found["predictions"]) == ["transformers: same precision and batches", "d3m_ray"]
     assert [len(side["rounds"]) for side in found["predictions"].values()] == [2, 2]
     assert "| predictions | transformers: same precision and batches | **" in capsys.readouterr().out
+
+
+def test_without_the_gpu_that_is_asked_for_a_line_says_so(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    assert gpu.main(gpu.Options(out=tmp_path / "found.json")) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert len(printed.err.splitlines()) == 1
+    assert "--device cpu" in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("second", "status"),
+    [
+        (lambda: {"rate": 1.0}, 0),
+        (lambda: {}["none"], 1),
+        (lambda: {"trak": 0.0, "ekfac": {"failed": ["why"]}}, 1),
+        (lambda: {"float32": True, "bfloat16": False}, 1),
+    ],
+    ids=["all well", "raises", "a method failed", "other bits"],
+)
+def test_what_fails_on_a_gpu_is_in_the_exit_status_and_the_others_are_written(
+    gpu: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    second: Callable[[], object],
+    status: int,
+) -> None:
+    parts = {"first": lambda _: {"rate": 2.0}, "second": lambda _: second(), "third": lambda _: {"rate": 3.0}}
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    out = tmp_path / "new" / "found.json"
+    assert gpu.main(gpu.Options(device="cpu", out=out)) == status
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert [found["first"], found["third"]] == [{"rate": 2.0}, {"rate": 3.0}]
+    assert ("failed: second;" in capsys.readouterr().err) == bool(status)
+
+
+@pytest.mark.slow
+def test_the_speeds_of_a_gpu_are_measured_on_a_cpu_too(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command is ready for the day when there is one."""
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.PARTS[name] for name in ("training", "stacks", "scoring")})
+    out = tmp_path / "found.json"
+    options = gpu.Options(device="cpu", size="tiny", num_steps=1, num_scored=20, stacks=(1, 2), out=out)
+    assert gpu.main(options) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert set(found["stacks"]) == {"1 at once", "2 at once"}
+    assert all(rate > 0 for rate in found["scoring"].values())
+    assert not capsys.readouterr().err

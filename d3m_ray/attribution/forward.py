@@ -14,11 +14,12 @@ from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.pool import WorkerPool
-from d3m_ray.training.batching import TokenizedExamples, budget_batches
+from d3m_ray.training.batching import TokenizedExamples, budget_batches, put_rows
+from d3m_ray.training.budgets import tokens_at_once
 from d3m_ray.training.model import logits_of, margins_of
 from d3m_ray.training.precision import autocast
 
-FORWARD_TOKENS = 4096  # padded tokens of a forward batch: activations of a small model stay in cache
+FORWARD_TOKENS = 4096  # padded tokens of a forward batch on a CPU: activations of a small model stay in cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,12 @@ def logits_of_shard(shared: ForwardStep, positions: np.ndarray) -> np.ndarray:
     """[n, C] float64 logits of the examples at these positions."""
     model, _ = loaded_model(shared.checkpoint, "logits", shared.precision, lambda model: None)
     logits = np.zeros((len(positions), shared.examples.num_labels))
-    for batch in budget_batches(shared.examples.lengths[positions], FORWARD_TOKENS):
-        padded = shared.examples.batch(positions[batch], model.device)
-        with torch.inference_mode(), autocast(model.device, shared.precision):
-            logits[batch] = logits_of(model, padded).double().cpu().numpy()
+    batches = list(budget_batches(shared.examples.lengths[positions], tokens_at_once(model, FORWARD_TOKENS)))
+    parts = []
+    with torch.inference_mode():
+        for batch in batches:
+            padded = shared.examples.batch(positions[batch], model.device)
+            with autocast(model.device, shared.precision):
+                parts.append(logits_of(model, padded).double())
+        put_rows(logits, batches, parts)
     return logits

@@ -24,6 +24,7 @@ from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.errors import InputError
 from d3m_ray.pool import WorkerPool
 from d3m_ray.training.batching import TokenizedExamples, budget_batches
+from d3m_ray.training.budgets import tokens_at_once
 from d3m_ray.training.precision import at_least_float32, autocast
 
 
@@ -137,13 +138,13 @@ def _embedding_scores(inputs: AttributionInputs, pool: WorkerPool, group_means: 
 def embed_shard(step: ForwardStep, positions: np.ndarray) -> np.ndarray:
     """[n, H] last hidden states that the head reads, of length 1: float32, or float64 where the precision is."""
     model, states_of = loaded_model(step.checkpoint, "embedding", step.precision, HeadStates)
-    rows: list[np.ndarray] = []
-    batches = list(budget_batches(step.examples.lengths[positions], FORWARD_TOKENS))
+    rows: list[torch.Tensor] = []
+    batches = list(budget_batches(step.examples.lengths[positions], tokens_at_once(model, FORWARD_TOKENS)))
     for batch in batches:
         with autocast(model.device, step.precision):
             states = states_of(step.examples.batch(positions[batch], model.device))
-        rows.append(torch.nn.functional.normalize(at_least_float32(states), dim=1).cpu().numpy())
-    return np.concatenate(rows)[np.argsort(np.concatenate(batches))]
+        rows.append(torch.nn.functional.normalize(at_least_float32(states), dim=1))
+    return torch.cat(rows).cpu().numpy()[np.argsort(np.concatenate(batches))]
 
 
 BM25_SCORERS = Scorers(bm25_groups, bm25_queries)

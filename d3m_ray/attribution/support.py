@@ -21,11 +21,12 @@ from d3m_ray.attribution.ekfac.linear_gradients import LinearGradients
 from d3m_ray.attribution.ekfac.settings import EkfacConfig
 from d3m_ray.attribution.head_states import HeadStates
 from d3m_ray.attribution.metagradient.differentials import BatchGradient, losses_along
-from d3m_ray.attribution.metagradient.replay import joined, parameters_with_gradients
+from d3m_ray.attribution.metagradient.replay import joined
 from d3m_ray.attribution.trak.gradients import ProjectedGradients
 from d3m_ray.attribution.trak.projection import SignProjection
 from d3m_ray.errors import InputError
 from d3m_ray.training.batching import Batch, TokenizedExamples
+from d3m_ray.training.fine_tuning import parameters_with_gradients
 from d3m_ray.training.model import build_classifier, load_weights, logits_of, margin_slopes, margins_of
 from d3m_ray.training.pretrained import PretrainedModel
 

@@ -4,9 +4,10 @@ Shapes: N examples, T tokens of the longest example of a batch, B examples of a 
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -73,9 +74,15 @@ class TokenizedExamples:
         )
 
     def batch(self, indices: np.ndarray, device: torch.device | str = "cpu", num_tokens: int | None = None) -> "Batch":
-        """The examples at these positions, padded on the right to `num_tokens`; left out, to the longest of them."""
+        """The examples at these positions, padded on the right to `num_tokens`; left out, to the longest of them.
+
+        Another device than the CPU is given the tokens once, and for a batch the positions alone.
+        """
         lengths = self.lengths[indices]
         width = int(lengths.max()) if num_tokens is None else num_tokens
+        is_padded = bool((lengths < width).any())
+        if torch.device(device).type != "cpu":
+            return _examples_on(self, torch.device(device)).batch(on_device(indices, device), width, is_padded)
         input_ids = np.full((len(indices), width), self.pad_id, dtype=np.int64)
         for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
             input_ids[row, :length] = self.flat_ids[self.offsets[index] : self.offsets[index] + length]
@@ -84,6 +91,7 @@ class TokenizedExamples:
             input_ids=torch.from_numpy(input_ids).to(device),
             attention_mask=torch.from_numpy(attention_mask.astype(np.int64)).to(device),
             labels=torch.from_numpy(self.labels[indices]).to(device),
+            is_padded=is_padded,
         )
 
 
@@ -94,6 +102,53 @@ class Batch:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
+    is_padded: bool = True
+    """Whether an example may be shorter than the batch is wide: known without reading the mask, for which a GPU waits.
+    """
+
+
+class DeviceExamples:
+    """The tokens and labels of a split on a device, where batches are padded without a copy from the host."""
+
+    def __init__(self, examples: TokenizedExamples, device: torch.device) -> None:
+        self._ids = torch.tensor(examples.flat_ids, device=device)
+        self._starts = torch.tensor(examples.offsets[:-1], device=device)
+        self._lengths = torch.tensor(examples.lengths, device=device)
+        self._labels = torch.tensor(examples.labels, device=device)
+        self._pad_id = examples.pad_id
+
+    def batch(self, positions: torch.Tensor, width: int, is_padded: bool) -> Batch:
+        """The examples at these positions [B], of at most `width` tokens each, padded on the right to as many."""
+        columns = torch.arange(width, device=positions.device)
+        seen = columns < self._lengths[positions][:, None]
+        places = (self._starts[positions][:, None] + columns).clamp_(max=len(self._ids) - 1)
+        input_ids = torch.where(seen, self._ids[places].long(), self._pad_id)
+        return Batch(input_ids, seen.long(), self._labels[positions], is_padded)
+
+
+# Gone with the examples themselves.
+_on_devices: WeakKeyDictionary[TokenizedExamples, dict[torch.device, DeviceExamples]] = WeakKeyDictionary()
+
+
+def _examples_on(examples: TokenizedExamples, device: torch.device) -> DeviceExamples:
+    there = _on_devices.setdefault(examples, {})
+    if device not in there:
+        there[device] = DeviceExamples(examples, device)
+    return there[device]
+
+
+def on_device(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """The array as a tensor there. A GPU fetches it by itself, from memory that stays in place, and nobody waits."""
+    tensor = torch.from_numpy(np.array(array))
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def put_rows(out: np.ndarray, batches: Sequence[np.ndarray], parts: Sequence[torch.Tensor]) -> None:
+    """Put what each batch gave, [B, ...], into the rows of `out` that it is of: copied from a device once for all."""
+    if parts:
+        out[np.concatenate(batches)] = torch.cat(list(parts)).cpu().numpy()
 
 
 def tokenize(

@@ -86,7 +86,9 @@ class UnpaddedEncoder(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **options: Any) -> Any:
         """As the stock encoder's, which is called with what only that knows."""
-        if not (_only_logits.get() and self._is_as_tried() and _is_padded_on_the_right(attention_mask)):
+        is_on_cpu = hidden_states.device.type == "cpu"  # a stackable model is built here and may be moved
+        is_taken = _only_logits.get() and is_on_cpu and self._is_as_tried()
+        if not (is_taken and _is_padded_on_the_right(attention_mask)):
             return self._stock[0](hidden_states, attention_mask=attention_mask, **options)
         seen = None if attention_mask is None else attention_mask[:, 0, 0]  # the same keys for every query
         dtype = hidden_states.dtype

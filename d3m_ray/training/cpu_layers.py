@@ -35,7 +35,7 @@ class CpuDropout(nn.Module):
 
 def dropout(values: torch.Tensor, p: float) -> torch.Tensor:
     """Values times a mask that is 0 with probability p and 1 / (1 - p) otherwise, of their shape and dtype."""
-    return drop(values, drawn_lanes(values.shape), p) if drops(p) else values
+    return drop(values, drawn_lanes(values.shape, values.device), p) if drops(p) else values
 
 
 def drops(p: float) -> bool:
@@ -54,19 +54,19 @@ def drop(values: torch.Tensor, lanes: torch.Tensor, p: float) -> torch.Tensor:
     return values * kept.mul_(LANE / (LANE - num_dropped))
 
 
-def drawn_lanes(shape: torch.Size) -> torch.Tensor:
+def drawn_lanes(shape: torch.Size, device: torch.device | str = "cpu") -> torch.Tensor:
     """Random int16 of this shape: of values that are a part of a batch, the part of what the batch would have drawn."""
     part = _part.get()
     if part is None:
-        return _drawn(shape)
+        return _drawn(shape, device)
     batch_size, rows = part
     if shape[0] != len(rows):
         raise NotByExampleError(f"values of shape {tuple(shape)} are not those of {len(rows)} examples")
-    return _drawn(torch.Size([batch_size, *shape[1:]]))[rows]
+    return _drawn(torch.Size([batch_size, *shape[1:]]), device)[rows]
 
 
-def _drawn(shape: torch.Size) -> torch.Tensor:
-    bits = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+def _drawn(shape: torch.Size, device: torch.device | str) -> torch.Tensor:
+    bits = torch.empty(-(-shape.numel() // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
     return bits.view(torch.int16)[: shape.numel()].view(shape)
 
 
@@ -166,7 +166,7 @@ def replace_attention(model: PreTrainedModel) -> None:
     their own and add the mask to their scores, where a boolean one hides no padding (MPNet, RoFormer, RemBERT). What a
     layer hands over shows only when it is called.
     """
-    if not (model._supports_sdpa and model._can_set_attn_implementation()):
+    if not takes_attention(model):
         return
     stock, is_training = model.config._attn_implementation, model.training
     model.set_attn_implementation(ATTENTION)
@@ -178,6 +178,11 @@ def replace_attention(model: PreTrainedModel) -> None:
     except Exception:  # three times token 0 is no text: what else is wrong is found on real ones
         logging.getLogger(__name__).debug("attention tried on no text", exc_info=True)
     model.train(is_training)
+
+
+def takes_attention(model: PreTrainedModel) -> bool:
+    """Whether the model's class calls attention functions by name and needs no more than sdpa's."""
+    return bool(model._supports_sdpa and model._can_set_attn_implementation())
 
 
 def replace_dropout(model: nn.Module) -> None:

@@ -6,7 +6,7 @@ Shapes: N train examples, B examples of a batch.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from d3m_ray.metrics.groups import worst_group_accuracy
 from d3m_ray.records import Predictions
 from d3m_ray.training.adamw import RootedAdamW
-from d3m_ray.training.batching import TokenizedExamples, budget_batches
+from d3m_ray.training.batching import TokenizedExamples, budget_batches, put_rows
+from d3m_ray.training.budgets import tokens_at_once
 from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.model import draw_new_modules, load_weights, logits_of, margins_of
 from d3m_ray.training.precision import autocast
@@ -34,7 +35,8 @@ from d3m_ray.training.steps import (
     training_steps,
 )
 
-PREDICTION_TOKENS = 4096  # padded tokens of a prediction batch: keeps the activations of a small model in cache
+PREDICTION_TOKENS = 4096  # padded tokens of a prediction batch on a CPU: a small model's activations stay in cache
+NOT_FINITE = "the training loss is not finite: lower --learning-rate or use --precision float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,7 @@ class Fit:
     chosen_epoch: int
     """1-based epoch whose weights the model holds."""
     train_seconds: float
+    """Of a fit in a stack, its share of the stack's."""
 
 
 @contextlib.contextmanager
@@ -95,14 +98,13 @@ def fine_tune(
     the loss is not finite.
     """
     kept = np.arange(len(train)) if kept is None else kept
-    if len(kept) == 0:
-        raise ValueError("fine-tuning takes at least one train example, received none: lower --num-removed")
+    check_kept(kept)
     start = time.perf_counter()
     with seeded(seed, model.device):
         cuts = begin_fit(model, pretrained, train, kept, config)
         num_steps = steps_per_epoch(len(train), len(kept), config)
         optimizer = build_optimizer(model, config)
-        choice = _Choice(config.final_model, config.num_epochs)
+        choice = Choice(config.final_model, config.num_epochs)
         steps = training_steps(train.lengths, kept, config, seed, objective.sampling_weights)
         for epoch in range(config.num_epochs):
             model.train()
@@ -113,13 +115,17 @@ def fine_tune(
                 set_learning_rate(optimizer, learning_rate_at(step.number, num_steps * config.num_epochs, config))
                 total_loss += _descend(model, loss_of(logits, labels, step, objective), config, optimizer)
             if not torch.isfinite(total_loss):  # once an epoch: reading it at each step would make a GPU wait
-                raise FloatingPointError(
-                    "the training loss is not finite: lower --learning-rate or use --precision float32"
-                )
+                raise FloatingPointError(NOT_FINITE)
             choice.consider(epoch + 1, model, val, config)
         chosen_epoch = choice.restore(model)
     model.eval()
     return Fit(num_steps * config.num_epochs, chosen_epoch, time.perf_counter() - start)
+
+
+def check_kept(kept: np.ndarray) -> None:
+    """Raises ValueError where a fit is left no train example."""
+    if len(kept) == 0:
+        raise ValueError("fine-tuning takes at least one train example, received none: lower --num-removed")
 
 
 def begin_fit(
@@ -143,11 +149,32 @@ def begin_fit(
     return cuts
 
 
+def parameters_with_gradients(model: PreTrainedModel, train: TokenizedExamples) -> list[nn.Parameter]:
+    """The parameters that logits depend on, in the model's order: an optimiser leaves the others alone.
+
+    Leaves the model in evaluation mode.
+    """
+    model.zero_grad()
+    logits_of(model.eval(), train.batch(np.arange(1), model.device)).sum().backward()
+    moved = [p for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    return moved
+
+
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW that decays matrices only: biases and normalisation weights are the vectors of a model."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    parameters = list(model.parameters())
+    return optimizer_of([p for p in parameters if p.ndim >= 2], [p for p in parameters if p.ndim < 2], config)
+
+
+def optimizer_of(
+    decayed: Sequence[nn.Parameter], others: Sequence[nn.Parameter], config: TrainingConfig
+) -> torch.optim.Optimizer:
+    """AdamW as a fit is configured, that decays the first of these parameters alone."""
+    groups = [
+        {"params": list(decayed), "weight_decay": config.weight_decay},
+        {"params": list(others), "weight_decay": 0.0},
+    ]
     if config.adam_eps_root > 0:
         return RootedAdamW(groups, config.learning_rate, config.adam_eps_root)
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
@@ -181,7 +208,7 @@ def _descend(
     return loss.detach()
 
 
-class _Choice:
+class Choice:
     """Remembers the weights of the best epoch so far; the first of equals wins."""
 
     def __init__(self, rule: FinalModel, num_epochs: int) -> None:
@@ -213,12 +240,15 @@ def predict(model: PreTrainedModel, examples: TokenizedExamples, precision: str)
     margins = np.zeros(len(examples), dtype=np.float32)
     predicted = np.zeros(len(examples), dtype=np.int64)
     model.eval()
+    batches = list(budget_batches(examples.lengths, tokens_at_once(model, PREDICTION_TOKENS)))
+    found = []
     with torch.inference_mode(), autocast(model.device, precision), only_logits():
-        for indices in budget_batches(examples.lengths, PREDICTION_TOKENS):
+        for indices in batches:
             batch = examples.batch(indices, model.device)
             logits = logits_of(model, batch)
-            margins[indices] = margins_of(logits, batch.labels).cpu().numpy()
-            predicted[indices] = _predicted_labels(logits, batch.labels).cpu().numpy()
+            found.append((margins_of(logits, batch.labels), _predicted_labels(logits, batch.labels)))
+        put_rows(margins, batches, [of_batch for of_batch, _ in found])
+        put_rows(predicted, batches, [of_batch for _, of_batch in found])
     # With two labels the margin is the difference of the logits, so its sigmoid is the correct label's probability.
     signed = np.where(examples.labels == 1, margins, -margins).astype(np.float64)
     probabilities = expit(signed) if examples.num_labels == 2 else np.full(len(examples), np.nan)

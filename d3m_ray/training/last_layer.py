@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from d3m_ray.data.cells import balancing
-from d3m_ray.training.batching import TokenizedExamples, budget_batches
+from d3m_ray.training.batching import TokenizedExamples, budget_batches, put_rows
+from d3m_ray.training.budgets import tokens_at_once
 from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.fine_tuning import PREDICTION_TOKENS
 from d3m_ray.training.model import logits_of
@@ -85,9 +86,10 @@ def layer_inputs(model: PreTrainedModel, layer: nn.Linear, examples: TokenizedEx
     model.eval()
     try:
         with torch.inference_mode(), autocast(model.device, precision), only_logits():
-            for positions in budget_batches(examples.lengths, PREDICTION_TOKENS):
+            batches = list(budget_batches(examples.lengths, tokens_at_once(model, PREDICTION_TOKENS)))
+            for positions in batches:
                 logits_of(model, examples.batch(positions, model.device))
-                features[positions] = at_least_float32(seen.pop()).cpu().numpy()
+            put_rows(features, batches, [at_least_float32(inputs) for inputs in seen])
     finally:
         handle.remove()
     return features

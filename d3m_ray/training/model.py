@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 import d3m_ray.training.cpu_encoder as cpu_encoder
 import d3m_ray.training.cpu_layers as cpu_layers
+import d3m_ray.training.device_masks as device_masks
 from d3m_ray.errors import InputError
 from d3m_ray.records import BINARY_LABELS
 from d3m_ray.training.batching import Batch
@@ -169,7 +170,8 @@ def _tiny_bert(train_texts: Iterable[str], num_labels: int) -> tuple[PretrainedM
 def build_classifier(pretrained: PretrainedModel, device: torch.device | str = "cpu") -> PreTrainedModel:
     """An untrained module of the pretrained model's architecture; `load_weights` and `draw_new_modules` fill it.
 
-    On a CPU it has the attention and dropout of `cpu_layers` where its class can take them, else transformers' own.
+    On a CPU it has the attention and dropout of `cpu_layers` where its class can take them, on a GPU the masks of
+    `device_masks`, else transformers' own.
     """
     options = {key: value for key, value in pretrained.config.items() if key != "model_type"}
     config = AutoConfig.for_model(pretrained.config["model_type"], **options)
@@ -182,6 +184,8 @@ def build_classifier(pretrained: PretrainedModel, device: torch.device | str = "
         cpu_layers.replace_attention(model)
         cpu_layers.replace_dropout(model)
         cpu_encoder.replace_encoder(model)
+    elif torch.device(device).type == "cuda":
+        device_masks.replace_masks(model)
     return model.to(device)
 
 
@@ -202,7 +206,8 @@ def draw_new_modules(model: PreTrainedModel, pretrained: PretrainedModel) -> Non
 
 def logits_of(model: nn.Module, batch: Batch) -> torch.Tensor:
     """[B, C] logits of a padded batch, float32 (float64 from a float64 model)."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    with device_masks.known_padding(batch.is_padded):
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     return at_least_float32(logits)
 
 

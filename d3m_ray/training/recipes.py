@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.batching import TokenizedExamples, on_device
 from d3m_ray.training.fine_tuning import ERM_OBJECTIVE, Fit, Objective, fine_tune, predict
 from d3m_ray.training.last_layer import layer_to_refit, refit_last_layer
 from d3m_ray.training.pretrained import PretrainedModel
@@ -127,7 +127,7 @@ class CellWeightedLoss:
     def __call__(self, losses: torch.Tensor, positions: np.ndarray) -> torch.Tensor:
         """The loss, a scalar, of a batch of losses [B], given its positions in train [B]."""
         is_member = self.members[positions][:, None] == np.arange(len(self.log_weights))  # [B, C]
-        shares = torch.from_numpy(is_member / is_member.sum(axis=0).clip(min=1)).to(losses)
+        shares = on_device(is_member / is_member.sum(axis=0).clip(min=1), losses.device).to(losses)
         means = (shares * losses[:, None]).sum(dim=0)
         moved = self.log_weights.to(losses) + self.step_size * means.detach()
         self.log_weights = moved.log_softmax(dim=0)

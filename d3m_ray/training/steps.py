@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from d3m_ray.training.batching import TokenizedExamples, training_batches
+from d3m_ray.training.batching import TokenizedExamples, on_device, training_batches
 from d3m_ray.training.cpu_encoder import only_logits
 from d3m_ray.training.cpu_layers import NotByExampleError, dropout_of_rows
 from d3m_ray.training.model import logits_of
@@ -124,7 +124,7 @@ def step_logits(
         logits = logits_of(model, batch)
     if step.is_whole:
         return logits, batch.labels
-    rows = torch.from_numpy(step.kept_rows).to(model.device)
+    rows = on_device(step.kept_rows, model.device)
     return logits[rows], batch.labels[rows]
 
 

@@ -1,11 +1,15 @@
 """Batches hold every example once, like lengths together, and never more tokens than the budget."""
 
+import gc
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3m_ray.training.batching import budget_batches, training_batches
+from d3m_ray.training import batching
+from d3m_ray.training.batching import DeviceExamples, budget_batches, on_device, put_rows, training_batches
 
 
 @pytest.fixture
@@ -78,3 +82,42 @@ def test_a_cell_is_a_group_and_a_label(made_tokens):
     tokens = made_tokens(num_examples=30, num_groups=3)
     pairs = set(zip(tokens.cells.tolist(), tokens.groups.tolist(), tokens.labels.tolist(), strict=True))
     assert pairs == {(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1), (4, 2, 0), (5, 2, 1)}
+
+
+@pytest.mark.parametrize("num_tokens", [None, 15])
+def test_a_batch_made_on_a_device_is_the_one_made_on_the_host(made_tokens, num_tokens):
+    tokens = made_tokens(num_examples=9)
+    there = DeviceExamples(tokens, torch.device("cpu"))
+    for positions in (np.array([8, 0, 8]), np.flatnonzero(tokens.lengths == tokens.lengths[0])):
+        host = tokens.batch(positions, num_tokens=num_tokens)
+        other = there.batch(torch.from_numpy(positions), host.input_ids.shape[1], host.is_padded)
+        for name in ("input_ids", "attention_mask", "labels"):
+            assert torch.equal(getattr(host, name), getattr(other, name))
+            assert getattr(host, name).dtype == getattr(other, name).dtype
+        assert other.is_padded == host.is_padded == bool((host.attention_mask == 0).any())
+
+
+def test_tokens_are_on_a_device_once_and_go_with_their_examples(made_tokens):
+    tokens = made_tokens(num_examples=9)
+    before = len(batching._on_devices)
+    for positions in (np.array([1, 2]), np.array([3])):
+        batch = tokens.batch(positions, "meta")
+        assert batch.input_ids.shape == (len(positions), tokens.lengths[positions].max())
+        assert batch.input_ids.device.type == batch.labels.device.type == "meta"
+    assert len(batching._on_devices) == before + 1
+    del tokens
+    gc.collect()
+    assert len(batching._on_devices) == before
+
+
+def test_what_read_only_arrays_hold_goes_to_a_device_without_a_warning():
+    array = np.arange(3)
+    array.flags.writeable = False
+    assert on_device(array, "cpu").tolist() == [0, 1, 2]
+
+
+def test_rows_of_batches_are_put_where_they_belong():
+    out = np.zeros((4, 1), dtype=np.float32)
+    put_rows(out, [np.array([2, 0]), np.array([3])], [torch.tensor([[5.0], [6.0]]), torch.tensor([[7.0]])])
+    assert out.ravel().tolist() == [6.0, 0.0, 5.0, 7.0]
+    put_rows(out, [], [])

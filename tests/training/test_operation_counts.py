@@ -1,16 +1,22 @@
-"""What a training step and a prediction compute, counted: a guard of speed that no busy machine disturbs."""
+"""What a training step and a prediction compute, counted: a guard of speed that no busy machine disturbs.
 
+And what a step on a GPU would copy and wait for, on torch's meta device, which reads no value.
+"""
+
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from counted_model import LAYERS, LENGTHS, B, C, E, F, T, made_examples, made_model, operations
+from counted_model import LAYERS, LENGTHS, B, C, E, F, T, Waits, made_examples, made_model, operations
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from d3m_ray.training import steps
 from d3m_ray.training.cpu_encoder import TOKEN_MULTIPLE
+from d3m_ray.training.device_masks import replace_masks
 from d3m_ray.training.fine_tuning import build_optimizer, predict
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.training.steps import Step, step_logits
@@ -65,3 +71,40 @@ def test_a_step_calls_few_kernels():
     with Calls() as calls:
         take_step(model, optimizer, "bfloat16")
     assert calls.number <= 459 * 1.05
+
+
+@pytest.fixture
+def without_autocast(monkeypatch):
+    """Torch has none for the meta device."""
+    monkeypatch.setattr(steps, "autocast", lambda *_: contextlib.nullcontext())
+
+
+WHOLE, LIKE_LENGTHS = np.arange(B), np.flatnonzero(LENGTHS == T)
+
+
+@pytest.mark.parametrize(
+    ("batch", "kept_rows", "copied"),
+    [(WHOLE, WHOLE, [(B,)]), (WHOLE, WHOLE[:3], [(B,), (3,)]), (LIKE_LENGTHS, np.arange(3), [(3,)])],
+    ids=["padded", "without some", "no padding"],
+)
+@pytest.mark.usefixtures("without_autocast")
+def test_a_step_on_a_device_takes_positions_there_and_waits_for_nothing(batch, kept_rows, copied):
+    """The tokens are there from the first step on. Each read of a value, as of a mask, would raise."""
+    model = AutoModelForSequenceClassification.from_config(made_model().config)
+    model.set_attn_implementation("sdpa")
+    replace_masks(model)
+    model.to("meta").train()
+    optimizer = torch.optim.AdamW(model.parameters(), foreach=True)
+    examples = made_examples()
+
+    def take() -> None:
+        logits, labels = step_logits(model, examples, Step(0, batch, kept_rows), "float32", can_cut=False)
+        nn.functional.cross_entropy(logits, labels).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    take()
+    with Waits() as waits:
+        take()
+    assert waits.copies == copied

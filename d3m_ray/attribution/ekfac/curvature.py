@@ -27,7 +27,8 @@ from d3m_ray.attribution.inputs import AttributionInputs, Checkpoint, ScoringPre
 from d3m_ray.attribution.shards import gradient_batches, make_shards
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.pool import WorkerPool
-from d3m_ray.training.batching import Batch, TokenizedExamples
+from d3m_ray.training.batching import Batch, TokenizedExamples, on_device
+from d3m_ray.training.budgets import matrices_at_once, memory_of
 from d3m_ray.training.precision import at_least_float32, default_device, product_dtype
 
 MAX_SHARDS = 32  # each sends back sums as large as the curvature itself
@@ -153,6 +154,9 @@ def _text_rows(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     """[sum of lengths, .] of [N, T, .]: padding left out. A layer behind the pooling sees one row for each example."""
     if values.shape[1] != batch.attention_mask.shape[1]:
         return values.reshape(-1, values.shape[2])
+    if memory_of(values.device) is not None:
+        # Zeros add nothing to a sum of squares, and a GPU is waited for to count what is left out.
+        return (values * batch.attention_mask[:, :, None]).flatten(0, 1)
     return values[batch.attention_mask.bool()]
 
 
@@ -184,8 +188,14 @@ def _add_squares(total: torch.Tensor, inputs: torch.Tensor, gradients: torch.Ten
         squares = [values.squeeze(1).to(total.dtype).square_() for values in (gradients, inputs)]
         total.addmm_(squares[0].T, squares[1])
         return
+    size = matrices_at_once(total.device, 1, total.numel())
+    if size > 1:
+        for some_gradients, some_inputs in zip(gradients.split(size), inputs.split(size), strict=True):
+            products = at_least_float32(torch.bmm(some_gradients.transpose(1, 2), some_inputs))
+            total.add_(products.square_().sum(dim=0))
+        return
     for one_gradient, one_input in zip(gradients, inputs, strict=True):
-        product = at_least_float32(one_gradient.T @ one_input)  # one example's [O, I] stays in cache
+        product = at_least_float32(one_gradient.T @ one_input)  # one example's [O, I] stays in a CPU's cache
         total.addcmul_(product, product)
 
 
@@ -214,17 +224,14 @@ def _at_drawn_labels(
     """Batches, and what makes up the gradients of their losses at drawn labels."""
     for rows, batch in batches_of(step.layers, positions, layers):
         probabilities = layers.forward(batch).double().softmax(dim=1)
-        drawn = drawn_labels(probabilities.cpu().numpy(), step.draws[positions[rows]])
+        drawn = drawn_labels(probabilities, on_device(step.draws[positions[rows]], probabilities.device))
         # The slope of the cross-entropy over the logits: the probabilities, less 1 at the drawn label.
-        yield (
-            batch,
-            layers.backward(probabilities - one_hot(torch.from_numpy(drawn), probabilities.shape[1]).to(probabilities)),
-        )
+        yield batch, layers.backward(probabilities - one_hot(drawn, probabilities.shape[1]).to(probabilities))
 
 
 def batches_of(over: LayerPass, positions: np.ndarray, layers: LinearGradients) -> Iterator[tuple[np.ndarray, Batch]]:
     """The examples at these positions in padded batches, each with the places that its examples have there."""
-    for rows in gradient_batches(over.examples.lengths[positions]):
+    for rows in gradient_batches(over.examples.lengths[positions], layers.model):
         yield rows, over.examples.batch(positions[rows], layers.model.device)
 
 

@@ -4,7 +4,12 @@ With the true labels they would average to the empirical Fisher matrix, which is
 arXiv 1905.12558). Shapes: N train examples, C labels.
 """
 
+from typing import TypeVar
+
 import numpy as np
+import torch
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 def uniform_draws(num_examples: int, label_seed: int) -> np.ndarray:
@@ -12,7 +17,7 @@ def uniform_draws(num_examples: int, label_seed: int) -> np.ndarray:
     return np.random.default_rng(label_seed).random(num_examples)
 
 
-def drawn_labels(probabilities: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def drawn_labels(probabilities: Array, draws: Array) -> Array:
     """[N] int64: the label at which the cumulative probabilities [N, C] pass the draw [N]."""
-    passed = np.cumsum(probabilities, axis=1)[:, :-1]
-    return (draws[:, None] >= passed).sum(axis=1)
+    passed = probabilities.cumsum(1)[:, :-1]
+    return (draws[:, None] >= passed).sum(1)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from d3m_ray.attribution.linear_use import cast_weights, use_of_linears
 from d3m_ray.errors import InputError
 from d3m_ray.training.batching import Batch
+from d3m_ray.training.budgets import memory_of
 from d3m_ray.training.model import logits_of
 from d3m_ray.training.precision import autocast
 
@@ -105,8 +106,11 @@ class LinearGradients:
 def where_gradients_are(inputs: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same layer's [N, T', I] and [N, T', O] without tokens of no gradient, where that leaves half of them or less.
 
-    A last layer passes on one token of each example where the head reads one. What is left out adds nothing.
+    A last layer passes on one token of each example where the head reads one. What is left out adds nothing. On a GPU
+    none is left out: to count them it would be waited for, twice for each layer and batch.
     """
+    if memory_of(gradients.device) is not None:
+        return inputs, gradients
     if num_with_gradients(gradients[..., :PROBED]) * 2 > gradients.shape[1]:
         return inputs, gradients
     num_tokens = max(1, num_with_gradients(gradients))

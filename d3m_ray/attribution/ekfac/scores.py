@@ -39,12 +39,13 @@ from d3m_ray.attribution.shards import make_shards
 from d3m_ray.attribution.targets import target_slopes
 from d3m_ray.pool import WorkerPool
 from d3m_ray.records import QueryTarget
-from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.batching import TokenizedExamples, put_rows
+from d3m_ray.training.budgets import matrices_at_once
 from d3m_ray.training.model import margin_slopes, margins_of
 from d3m_ray.training.precision import at_least_float32
 
 BLOCK_BYTES = 2**30  # of directions that train examples meet in one pass; each worker holds them
-EXAMPLES_AT_ONCE = 16  # train gradients [O, I] that are made and used while they are in cache
+EXAMPLES_AT_ONCE = 16  # train gradients [O, I] that are made and used while they are in a CPU's cache
 
 
 def score_groups(inputs: AttributionInputs, config: EkfacConfig, pool: WorkerPool) -> np.ndarray:
@@ -152,12 +153,16 @@ def score_shard(step: ProductStep, positions: np.ndarray) -> np.ndarray:
     layers, directions = hooked(step.layers, lambda tensor: {name: tensor(d) for name, d in step.directions.items()})
     one_layer = next(iter(step.directions.values()))
     scores = np.zeros((len(positions), len(one_layer)), dtype=one_layer.dtype)
+    batches, parts = [], []
     for rows, batch in batches_of(step.layers, positions, layers):
         logits = layers.forward(batch)
         # minus the slope of the cross-entropy over the logits: 1 at the label, less the probabilities
         slopes = one_hot(batch.labels, logits.shape[1]) - logits.softmax(dim=1)
+        batches.append(rows)
+        parts.append(torch.zeros(len(rows), len(one_layer), dtype=logits.dtype, device=logits.device))
         for name, (inputs, gradients) in layers.backward(slopes).items():
-            scores[rows] += _products(inputs, gradients, directions[name]).cpu().numpy()
+            parts[-1] += _products(inputs, gradients, directions[name])
+    put_rows(scores, batches, parts)
     return scores
 
 
@@ -170,9 +175,9 @@ def _products(inputs: torch.Tensor, gradients: torch.Tensor, directions: torch.T
         halves = (gradients.squeeze(1) @ by_output).view(len(inputs), -1, num_inputs)
         return (at_least_float32(halves) * at_least_float32(inputs)).sum(dim=2)
     products = []
-    for start in range(0, len(inputs), EXAMPLES_AT_ONCE):
-        chosen = slice(start, start + EXAMPLES_AT_ONCE)
-        each = torch.bmm(gradients[chosen].transpose(1, 2), inputs[chosen])
+    size = matrices_at_once(inputs.device, EXAMPLES_AT_ONCE, directions.shape[1])
+    for some_gradients, some_inputs in zip(gradients.split(size), inputs.split(size), strict=True):
+        each = torch.bmm(some_gradients.transpose(1, 2), some_inputs)
         products.append(at_least_float32(each.flatten(1) @ directions.T))
     return torch.cat(products)
 

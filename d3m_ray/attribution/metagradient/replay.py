@@ -17,8 +17,14 @@ from d3m_ray.attribution.metagradient.optimiser import AdamwStep
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.records import QueryTarget
 from d3m_ray.training.batching import TokenizedExamples
-from d3m_ray.training.fine_tuning import begin_fit, build_optimizer, loss_of, seeded, set_learning_rate
-from d3m_ray.training.model import logits_of
+from d3m_ray.training.fine_tuning import (
+    begin_fit,
+    build_optimizer,
+    loss_of,
+    parameters_with_gradients,
+    seeded,
+    set_learning_rate,
+)
 from d3m_ray.training.pretrained import PretrainedModel
 from d3m_ray.training.steps import Step, learning_rate_at, seed_step, step_logits, steps_per_epoch, training_steps
 
@@ -221,18 +227,6 @@ def distance_to(checkpoint: Checkpoint, trainee: Trainee, state: State) -> float
 def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """[P] the entries of tensors in the order and shapes of the parameters, end to end."""
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-
-
-def parameters_with_gradients(model: PreTrainedModel, train: TokenizedExamples) -> list[nn.Parameter]:
-    """The parameters that logits depend on, in the model's order: an optimiser leaves the others alone.
-
-    Leaves the model in evaluation mode.
-    """
-    model.zero_grad()
-    logits_of(model.eval(), train.batch(np.arange(1), model.device)).sum().backward()
-    moved = [p for p in model.parameters() if p.grad is not None]
-    model.zero_grad()
-    return moved
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

@@ -28,7 +28,8 @@ from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.attribution.worker import loaded_model
 from d3m_ray.pool import WorkerPool
 from d3m_ray.records import QueryTarget
-from d3m_ray.training.batching import TokenizedExamples
+from d3m_ray.training.batching import TokenizedExamples, put_rows
+from d3m_ray.training.precision import default_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +114,13 @@ def project_shard(step: GradientStep, positions: np.ndarray) -> Features:
     dtype = np.float64 if step.precision == "float64" else np.float32
     gradients = np.zeros((len(positions), projection.dim), dtype=dtype)
     margins: np.ndarray = np.zeros(len(positions), dtype=dtype)
-    for batch in gradient_batches(step.examples.lengths[positions]):
+    batches = list(gradient_batches(step.examples.lengths[positions], model))
+    found = []
+    for batch in batches:
         features, batch_margins = gradients_of(step.examples.batch(positions[batch], model.device))
-        weighed = features * target_slopes(batch_margins, step.query_target)[:, None]
-        gradients[batch] = weighed.cpu().numpy()
-        margins[batch] = batch_margins.cpu().numpy()
+        found.append((features * target_slopes(batch_margins, step.query_target)[:, None], batch_margins))
+    put_rows(gradients, batches, [of_batch for of_batch, _ in found])
+    put_rows(margins, batches, [of_batch for _, of_batch in found])
     return Features(gradients, margins)
 
 
@@ -131,9 +134,9 @@ def sum_shard_by_group(step: GradientStep, positions: np.ndarray) -> np.ndarray:
 
 
 def gram_of_shard(_: None, features: Features) -> np.ndarray:
-    """[d, d] float64 sum of the outer products of the shard's features."""
-    wide = torch.from_numpy(features.gradients.astype(np.float64))
-    return (wide.T @ wide).numpy()
+    """[d, d] float64 sum of the outer products of the shard's features, on the device of this process."""
+    wide = torch.tensor(features.gradients, dtype=torch.float64, device=default_device())
+    return (wide.T @ wide).cpu().numpy()
 
 
 def score_shard(directions: np.ndarray, features: Features) -> tuple[np.ndarray, np.ndarray]:
