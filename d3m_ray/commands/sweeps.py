@@ -192,7 +192,7 @@ def _failing() -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        raise StoreError(f"{error}; what was done is stored, the same command goes on from there") from error
+        raise StoreError(f"{error}; the same command goes on from what is stored") from error
 
 
 def _finish(config: ExperimentConfig, store: Store, outcome: "Outcome", table: str) -> int:

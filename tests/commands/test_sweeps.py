@@ -127,7 +127,7 @@ def test_a_store_that_is_lost_on_the_way_is_told_with_what_is_left(tmp_path, mon
 
     monkeypatch.setattr(Store, "write_experiment", refuses)
     assert run_small(tmp_path) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the store is full; what was done is stored")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the store is full; the same command goes on")
 
 
 @pytest.mark.usefixtures("no_ray")

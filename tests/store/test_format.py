@@ -9,7 +9,7 @@ import pytest
 import d3m_ray
 from d3m_ray.__main__ import main
 from d3m_ray.store import format as module
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.files import Files, StoreError
 from d3m_ray.store.format import FORMAT, FORMAT_FILE
 from d3m_ray.store.provenance import software
 from d3m_ray.store.store import Store
@@ -58,10 +58,12 @@ def test_the_record_is_read_once_and_written_once(tmp_path: Path, monkeypatch) -
     """On a bucket each costs a request: a trial's store, which came by pickle, makes none."""
     store = Store(tmp_path)
     store.write_experiment("ants-1", CONFIGURATION, [])
-    (tmp_path / FORMAT_FILE).unlink()
+    touched, put, get = [], Files.put, Files.get
+    monkeypatch.setattr(Files, "put", lambda files, path, data: (touched.append(path), put(files, path, data))[1])
+    monkeypatch.setattr(Files, "get", lambda files, path: (touched.append(path), get(files, path))[1])
     travelled = pickle.loads(pickle.dumps(store))
     travelled.write_experiment("ants-1", CONFIGURATION, [])
-    assert not (tmp_path / FORMAT_FILE).exists()
+    assert touched == ["experiments/ants-1.json"] * 2
 
 
 @pytest.mark.parametrize("command", [["status"], ["run", "planted", "--store"]], ids=["reader", "sweep"])

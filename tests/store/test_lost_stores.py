@@ -120,7 +120,7 @@ def test_a_full_disk_ends_a_sweep_in_one_line_and_what_is_stored_is_whole(
     assert status_of(*command) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: the store {store} cannot be written (No space left on device): free some space")
-    assert last.endswith("; what was done is stored, the same command goes on from there")
+    assert last.endswith("; the same command goes on from what is stored")
     assert not list((store / ".unfinished").iterdir())
     found = Store(store).check()
     assert (found.damaged, found.foreign) == ((), ())
