@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from numbers import Integral, Number, Real
@@ -14,12 +15,21 @@ from d3m_ray.errors import InputError
 MAX_SEED = 2**32 - 1  # what the generators of numpy, torch and scikit-learn all take
 MAX_COUNT = 2**31 - 1  # what every column and library takes
 MAX_LISTED = 12  # so many names are listed where one is wrong, and no more
+_PASSWORD = re.compile(r"(?<=://)[^/?#@:]*:(?!\d*/)[^?#]*(?=@)")  # USER:PASSWORD, no port; slashes may be as they are
+_SECRET_WORDS = "secret|password|token|credential|access_?key|signature"
+_SECRET_OPTION = re.compile(rf"(?i)(?<=[?&])([^=&]*(?:{_SECRET_WORDS})[^=&]*)=[^&]*")
 
 
 def check(holds: bool, rule: str, received: object) -> None:
     """Raises InputError with the rule and what was received where the rule does not hold."""
     if not holds:
         raise InputError(f"{rule}, received {received!r}")
+
+
+def without_secret(uri: str) -> str | None:
+    """The URI with *** for its password, or for an option that holds a key; None where it has neither."""
+    harmless = _SECRET_OPTION.sub(r"\1=***", _PASSWORD.sub("***", uri))
+    return None if harmless == uri else harmless
 
 
 def check_methods(methods: Sequence[str], known: Collection[str], kind: str) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "d3m_ray"
 ANALYSIS_MAY_IMPORT = ("analysis", "keys", "metrics", "records", "store", "version", "wording")
 LAYERS = (
-    *("keys", "errors", "version", "records", "pool", "waiting", "wording", "rules", "entry_points"),
+    *("keys", "errors", "version", "records", "pool", "waiting", "meter", "wording", "rules", "entry_points"),
     *("metrics", "data", "training", "attribution", "selection", "store", "trials", "experiment", "plugins"),
     *("cluster", "analysis", "commands", "made_up", "testing", "__main__", ""),
 )

@@ -27,8 +27,11 @@ FIRST = (0, 0, 0)  # the place of a loan in the queue: attribution comes before 
 class FitSet:
     """Fits that were begun together, packed, a handle to what they share, and the trials that will ask for them."""
 
-    def __init__(self, context: Sequence[Any], fits: Sequence[bytes], num_trials: int) -> None:
+    def __init__(
+        self, context: Sequence[Any], fits: Sequence[bytes], num_trials: int, names: Sequence[str] = ()
+    ) -> None:
         self.context, self.fits = context, fits
+        self.names = names or ["fit"] * len(fits)
         self.calls: dict[int, Call] = {}
         self.is_over = False
         self._num_waiting, self._num_absent = len(fits), num_trials  # fits without a worker, trials without a process
@@ -107,6 +110,10 @@ class Dispatcher:
         self._lost: RayError | None = None
         self._serving: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
+    def __repr__(self) -> str:
+        """What the dashboard shows."""
+        return "dispatcher"
+
     async def add(self, workers: Sequence[Any]) -> None:
         """Serve these workers too, each from when it has begun. They are numbered as they come."""
         self._num_workers += len(workers)
@@ -117,14 +124,17 @@ class Dispatcher:
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
 
-    async def expect(self, of_set: int, context: Sequence[Any], fits: Sequence[bytes], num_trials: int) -> None:
+    async def expect(
+        self, of_set: int, context: Sequence[Any], fits: Sequence[bytes], num_trials: int, names: Sequence[str] = ()
+    ) -> None:
         """Hand out these fits, packed, after those of the sets with lower numbers; trials ask for them by number.
 
         The handle to what the fits share is in a list, which keeps Ray from reading it here. So many trials will ask
         at once, each from a process of its own. Fits do not wait for these, but none is answered before all have one:
-        the process of a trial that ended would take the trial of one that still starts, which Tune then ends.
+        the process of a trial that ended would take the trial of one that still starts, which Tune then ends. The
+        dashboard shows a fit by its name.
         """
-        self._sets[of_set] = FitSet(context, fits, num_trials)
+        self._sets[of_set] = FitSet(context, fits, num_trials, names)
         for number in range(len(fits)):
             self._call(of_set, number)
 
@@ -226,8 +236,8 @@ class Dispatcher:
         """Whether the worker answered the call. If not, whoever asks is told why, and the process is replaced."""
         call.take()
         try:
-            packed = call.fits.fits[call.number]
-            call.answer.set_result(await worker.fit.options(name="fit").remote(call.fits.context, packed))
+            packed, name = call.fits.fits[call.number], call.fits.names[call.number]
+            call.answer.set_result(await worker.fit.options(name=name).remote(call.fits.context, packed))
         except RayError as error:
             call.fail(error)
             if isinstance(error, RayTaskError):  # a CUDA error leaves its process of no use, memory may be short in it

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -28,8 +28,12 @@ MOST_ASKED_FOR = 32  # workers beyond what a cluster has room for, for which its
 
 
 @contextmanager
-def connected(execution: ExecutionConfig, store: Store, say: Say = say_plainly) -> Iterator["RayEngine"]:
+def connected(
+    execution: ExecutionConfig, store: Store, say: Say = say_plainly, metadata: Mapping[str, str] | None = None
+) -> Iterator["RayEngine"]:
     """The engine of the cluster that `execution` names, left again at the end of the block.
+
+    Ray's dashboard has the metadata with the job, whose name is its `job_name`.
 
     Raises ConnectionError where the cluster cannot be joined or started, InputError where this machine lacks what a
     worker or a trial takes, or where a cluster's machines do not all have this package and see the store. `say` is told
@@ -38,7 +42,7 @@ def connected(execution: ExecutionConfig, store: Store, say: Say = say_plainly) 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined_here = not ray.is_initialized()
     try:
-        if joined_here and _join(execution.address, say):
+        if joined_here and _join(execution.address, say, metadata):
             check_this_machine_offers(execution)
         else:
             check_cluster_offers(execution, say)
@@ -54,7 +58,7 @@ def connected(execution: ExecutionConfig, store: Store, say: Say = say_plainly) 
             ray.shutdown()
 
 
-def _join(address: str, say: Say) -> bool:
+def _join(address: str, say: Say, metadata: Mapping[str, str] | None) -> bool:
     """As `join`, and signals end this process as they did before, where that was decided.
 
     Ray takes SIGTERM for itself. A terminal that closes sends SIGHUP to all processes of a run: those of a Ray that is
@@ -63,7 +67,7 @@ def _join(address: str, say: Say) -> bool:
     handler = signal.getsignal(signal.SIGTERM)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        started_here = join(address, say)
+        started_here = join(address, say, metadata)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # what came meanwhile, comes now
     if callable(handler) and threading.current_thread() is threading.main_thread():

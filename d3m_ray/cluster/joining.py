@@ -5,10 +5,12 @@ import os
 import re
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import ray
 import ray._raylet
+import ray.job_config
 from ray._private.authentication import authentication_token_setup
 
 from d3m_ray.errors import InputError
@@ -24,8 +26,8 @@ CLIENT_SCHEME = "ray://"  # of an address where a process on the cluster's head 
 TOKEN = "its token, what ray get-auth-token prints on its head, is in ~/.ray/auth_token here"
 
 
-def join(address: str, say: Say) -> bool:
-    """Join the cluster at this address; whether it was started here, for this run.
+def join(address: str, say: Say, metadata: Mapping[str, str] | None = None) -> bool:
+    """Join the cluster at this address; whether it was started here, for this run. The job has the metadata.
 
     Raises ConnectionError where none answers there, or where it lets nobody in without its token.
     """
@@ -49,7 +51,8 @@ def join(address: str, say: Say) -> bool:
     what = "Ray to start on this machine" if address == "local" else f"Ray at {address} to let this process in"
     try:
         with announced(what, say):
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            job = ray.job_config.JobConfig(metadata=dict(metadata or {}))
+            ray.init(address=address, job_config=job, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises a bare one where a node takes too long to start
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         fix = f"see what listens at {address}, and whether {TOKEN}"

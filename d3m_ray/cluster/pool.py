@@ -10,6 +10,18 @@ from d3m_ray.pool import OnProgress, ignore_progress
 
 SHARDS_PER_WORKER = 2  # sent at once: the next one is there while the driver handles a result
 MAX_SHARD_RETRIES = 10  # of a shard whose process died: Ray counts a death more than once while another starts
+MAX_NAMES = 16  # of the shards of a pass: the dashboard has a row for each name
+
+
+def shard_name(label: str, index: int, num_shards: int) -> str:
+    """What the dashboard calls a shard, counted from 1; neighbours share a name where there are many.
+
+    As "trak scores, shard 3/16" or "trak scores, shards 17-24/128".
+    """
+    size = -(-num_shards // MAX_NAMES)
+    first = index // size * size + 1
+    last = min(first + size - 1, num_shards)
+    return f"{label}, shard{'' if first == last else 's'} {first}{'' if first == last else f'-{last}'}/{num_shards}"
 
 
 class RayPool:
@@ -73,7 +85,8 @@ class RayPool:
         while num_done < len(arguments):
             while room and (shard := next(waiting, None)) is not None:
                 worker = room.pop(0)
-                method = worker.shard.options(name=label, max_task_retries=MAX_SHARD_RETRIES)
+                name = shard_name(label, shard[0], len(arguments))
+                method = worker.shard.options(name=name, max_task_retries=MAX_SHARD_RETRIES)
                 running[method.remote(step, shared, *shard[1])] = (shard[0], worker)
             finished, _ = ray.wait([*running, *self._asked], timeout=ROUND_SECONDS, fetch_local=False)
             for handle in finished:

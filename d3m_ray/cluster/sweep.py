@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any
 
 # Tune reads these when it is imported and when an experiment starts. The store is the record of what is done: Tune's
 # own loggers and frequent snapshots would only cost time (40 against 16 ms a trial).
@@ -24,10 +24,10 @@ from ray.tune.search import BasicVariantGenerator
 from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
 from d3m_ray.cluster.fleet import Fleet, Room
 from d3m_ray.cluster.scratch import Scratch
-from d3m_ray.cluster.trainable import BEGUN, MAX_FAILURES, RETRIED, follow_fit
+from d3m_ray.cluster.trainable import BEGUN, MAX_FAILURES, RETRIED, TrialOfFit
 from d3m_ray.cluster.worker import packed
 from d3m_ray.errors import RunError, reason
-from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, give_up
+from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, State, give_up
 from d3m_ray.trials.trial import TrialContext
 from d3m_ray.wording import counted
 
@@ -53,8 +53,8 @@ class TuneRun:
         self._context, self._fits, self._dispatcher = context, fits, fleet.dispatcher
         self._number, self._num_trials = fleet.next_number(), min(num_workers, len(fits))
         shared = fleet.put_once(context)
-        begun = [packed(planned) for planned in fits]
-        ray.get(fleet.dispatcher.expect.remote(self._number, [shared], begun, self._num_trials))
+        begun, names = [packed(planned) for planned in fits], [str(planned) for planned in fits]
+        ray.get(fleet.dispatcher.expect.remote(self._number, [shared], begun, self._num_trials, names))
         self._watcher = _Watcher(on_fit, fits, fleet.room("the fits"))
         self._results: Future[tune.ResultGrid] = Future()
         self._failed: list[FailedFit] | None = None
@@ -95,8 +95,12 @@ class TuneRun:
     def _tuner(self, scratch: str) -> tune.Tuner:
         # Listed, and no grid: of a grid Tune copies all values for each trial.
         points = [{"fit": _trial_config(self._number, *numbered)} for numbered in enumerate(self._fits)]
+        name = self._context.experiment
+        waiting = tune.with_parameters(TrialOfFit, dispatcher=self._dispatcher, of=name)
+        trainable = tune.with_resources(waiting, NEXT_TO_NOTHING)
+        trainable.__qualname__ = TrialOfFit.__qualname__  # which the dashboard shows; Tune derives nameless classes
         return tune.Tuner(
-            tune.with_resources(tune.with_parameters(follow_fit, dispatcher=self._dispatcher), NEXT_TO_NOTHING),
+            trainable,
             param_space={"fit": {"set": 0, "number": 0, "name": ""}},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
@@ -105,10 +109,11 @@ class TuneRun:
                 trial_name_creator=_trial_name,
             ),
             run_config=tune.RunConfig(
-                name=f"{self._context.experiment}-{self._number}",  # Tune keeps the files of one name in one folder
+                name=f"{name}-{self._number}",  # Tune keeps the files of one name in one folder
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[self._watcher],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # of a process that waits: nothing
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),  # of the process that waits, or its host
             ),
         )
@@ -157,24 +162,26 @@ class _Watcher(tune.Callback):
     """Tells the display what Tune does. Tune pickles callbacks, and a display does not pickle: it stays behind."""
 
     def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit], room: Room) -> None:
-        self._on_fit = on_fit
-        self._num_trials = [len(planned.trials) for planned in fits]
+        self._on_fit: OnFit | None = on_fit  # none where Tune runs on the head of a cluster that was joined as ray://
+        self._fits: Sequence[PlannedFit] = fits
         self._running: set[int] = set()
         self._room: Room | None = room
         self.is_stopped = False
         self.given_up: RunError | RayError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_on_fit": _say_nothing, "_room": None}
+        return vars(self) | {"_on_fit": None, "_fits": (), "_room": None}
 
-    def _tell(self, state: Literal["started", "retried", "done", "failed"], trial: Trial) -> None:
+    def _tell(self, state: State, trial: Trial) -> None:
         """A fit that failed without a worker has begun, too: whoever counts those that run takes one off."""
+        if self._on_fit is None:
+            return
         number = _number(trial.config)
         if state != "started" and number not in self._running:
             self._tell("started", trial)
         (self._running.add if state == "started" else self._running.discard)(number)
         val_wga = (trial.last_result or {}).get("val_wga")
-        self._on_fit(FitEvent(state, self._num_trials[number], val_wga if state == "done" else None))
+        self._on_fit(FitEvent(state, self._fits[number], val_wga if state == "done" else None))
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if self.is_stopped:
@@ -201,7 +208,3 @@ class _Watcher(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._tell("retried", trial)
-
-
-def _say_nothing(event: FitEvent) -> None:
-    """Where the display stayed behind: Tune runs on the head of a cluster that was joined as ray://..."""

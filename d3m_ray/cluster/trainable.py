@@ -11,28 +11,45 @@ from d3m_ray.errors import reason
 
 BEGUN = "begun"  # the metric of a fit that a worker has taken
 RETRIED = "retried"  # the metric of a fit whose failure may pass, and that is tried again
+DONE = "done"  # by which Tune knows that a trial is over
 MAX_FAILURES = 2  # times that a fit is tried again whose failure may pass, before its error is recorded
 
 
-def follow_fit(config: dict[str, dict[str, Any]], dispatcher: Any) -> None:
-    """The trainable: ask for the fit of this set and number, report that a worker has it, and what the worker tells.
+class TrialOfFit(tune.Trainable):
+    """Asks for the fit of a set and number; reports that a worker has it, then what the worker tells.
 
-    The error of a fit is told and not raised: Tune would start a process for the next try, and end it, still loading,
-    as soon as another trial leaves its own.
+    Its process serves one trial after the other. The error of a fit is told and not raised: Tune would start a process
+    for the next try, and end it, still loading, as soon as another trial leaves its own.
     """
-    place = config["fit"]["set"], config["fit"]["number"]
-    for num_tries_left in range(MAX_FAILURES, -1, -1):
+
+    def setup(self, config: dict[str, dict[str, Any]], dispatcher: Any = None, of: str = "") -> None:
+        self._dispatcher, self._experiment = dispatcher, of
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, dict[str, Any]]) -> bool:
+        self._place = new_config["fit"]["set"], new_config["fit"]["number"]
+        self._has_begun, self._num_tries_left = False, MAX_FAILURES
+        return True
+
+    def __repr__(self) -> str:
+        """What the dashboard shows: Ray asks once, so that it is not the trial of the moment."""
+        return f"waits for fits of {self._experiment}"
+
+    def step(self) -> dict[str, Any]:
+        """Wait for the next of what there is to report."""
         try:
-            ray.get(dispatcher.begun.remote(*place))
-            tune.report({BEGUN: 1})
-            told = ray.get(dispatcher.fit.remote(*place))
+            if not self._has_begun:
+                ray.get(self._dispatcher.begun.remote(*self._place))
+                self._has_begun = True
+                return {BEGUN: 1}
+            told = ray.get(self._dispatcher.fit.remote(*self._place))
         except RayError as error:
+            if self._num_tries_left:
+                self._num_tries_left, self._has_begun = self._num_tries_left - 1, False
+                return {RETRIED: 1}
             first = _raised_first(error)
-            trace = str(getattr(first, "traceback_str", first))
-            told = {RETRIED: 1} if num_tries_left else {ENDED: 1, ERROR: reason(first), TRACE: trace}
-        tune.report(told)
-        if RETRIED not in told:
-            return
+            told = {ENDED: 1, ERROR: reason(first), TRACE: str(getattr(first, "traceback_str", first))}
+        return {**told, DONE: True}
 
 
 def _raised_first(error: BaseException) -> BaseException:

@@ -29,10 +29,12 @@ class Worker:
     """Trains fits and runs the steps of attribution, one at a time; the name is what the dashboard shows."""
 
     def __init__(self, name: str, num_threads: int) -> None:
+        from d3m_ray.cluster.metrics import ProcessMetrics
         from d3m_ray.cluster.work import Work
 
         self._name, self._life = name, uuid4().hex
         self._work = Work(num_threads)
+        self._metrics = ProcessMetrics()
 
     def __repr__(self) -> str:
         return self._name

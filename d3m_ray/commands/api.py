@@ -2,15 +2,16 @@
 
 import dataclasses
 import io
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from d3m_ray.commands.engines import LOCAL, engine_of, follow
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from d3m_ray.experiment.progress import Progress
     from d3m_ray.trials.engine import Engine
 
-LOCAL: Final = "local"
 STORED, TO_RECORD, TO_TRAIN, WAITING = "stored", "to record", "to train", "waits for scores"
 
 Asked = tuple[str, int | None, int]
@@ -164,6 +164,7 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
         if config.protocol == "thesis":
             progress.stage(WARNING)
         prepared = prepare(config, opened, progress)
+        follow(prepared, progress)
         with engine_for(prepared, progress) as running:
             outcome = run_experiment(prepared, running, progress)
     return Result(config.store, outcome.experiment, tuple(told(outcome.failed, outcome.unscored)))
@@ -276,44 +277,7 @@ def engine_for(prepared: "Prepared", progress: "Progress") -> "AbstractContextMa
     """As `engine_of`, for an experiment: where all of it is stored, a cluster is not wanted."""
     config = prepared.config
     wanted = config.execution.engine == LOCAL or not plan_of(prepared).is_done  # this process costs nothing to have
-    return engine_of(config, prepared.context.store, progress, wanted)
-
-
-@contextmanager
-def engine_of(config: ExperimentConfig, store: Store, progress: "Progress", wanted: bool = True) -> "Iterator[Engine]":
-    """What the configuration runs on, left again at the end of the block; Ray is imported where it is asked for.
-
-    Where all is stored, so that it is not `wanted`, a cluster is joined only if a damaged file is to be made again.
-    This process loads what computes when the first fit or score is asked for.
-    """
-    from d3m_ray.trials.engine import EngineOnDemand
-
-    is_local = config.execution.engine == LOCAL
-
-    def join() -> "Engine":
-        if is_local:
-            return joined.enter_context(_local_engine(config.execution.cpus_per_trial))
-        from d3m_ray.cluster.engine import connected
-
-        return joined.enter_context(connected(config.execution, store, progress.stage))
-
-    with ExitStack() as joined:
-        yield join() if wanted and not is_local else EngineOnDemand(join)
-
-
-@contextmanager
-def _local_engine(num_threads: int) -> "Iterator[Engine]":
-    """The engine of this process, on as many threads as on Ray: sums of other parts round otherwise."""
-    import torch
-
-    from d3m_ray.trials.engine import LocalEngine
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield LocalEngine()
-    finally:
-        torch.set_num_threads(threads)
+    return engine_of(config, prepared.context, progress, wanted)
 
 
 def _tell_of_broken_plugins(progress: "Progress") -> None:

@@ -30,7 +30,7 @@ PRESETS: dict[str, Callable[[str], Any]] = {
     "max_wait_seconds": float,
 }
 """The fields of `ExecutionConfig` that the environment may preset, and how each is read."""
-PATH_FLAGS = ("--data", "--figures")
+PATH_FLAGS = ("--data", "--figures", "--tensorboard")
 SHARE_FLAGS = ("--val-share", "--test-share", "--keep-share", "--harmful-fraction", "--warmup-share")
 WIDE = "100000"  # columns: the parser's messages, which it draws in boxes as wide as the terminal, are not wrapped
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import tyro
 from rich.console import Console
 
-from d3m_ray.commands.api import engine_for, engine_of, planned
+from d3m_ray.commands.api import engine_for, planned
+from d3m_ray.commands.engines import engine_of, follow
 from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment, with_shares
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
 from d3m_ray.commands.signals import heed_warnings
@@ -123,6 +124,7 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
     with Progress() as progress:
         prepared = prepare(config, store, progress, numbers_chosen)
         _check_figures(config, store, prepared.context.experiment)
+        follow(prepared, progress)
         chosen = engine_for(prepared, progress)
         with _failing(), chosen as engine:
             outcome = run_experiment(prepared, engine, progress)
@@ -143,7 +145,8 @@ def _lds_studies(config: Judged, defaults: Judged, studies: Sequence[LdsConfig])
         first = prepare_lds(studies[0], store, progress)
         prepared = [first, *(another_study(first, config) for config in studies[1:])]
         _check_figures(experiment, store, first.context.experiment)
-        with _failing(), engine_of(experiment, store, progress) as engine:
+        follow(first.removals, progress)
+        with _failing(), engine_of(experiment, first.context, progress) as engine:
             outcomes = [run_lds(study, engine, progress) for study in prepared]
     with _failing():
         return _finish(experiment, store, joined(outcomes), "lds")

@@ -17,7 +17,7 @@ from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import CORPORA, corpus_of
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.records import FIRST_DRAW
-from d3m_ray.rules import check, check_known, check_methods, check_storable, check_values
+from d3m_ray.rules import check, check_known, check_methods, check_storable, check_values, without_secret
 from d3m_ray.selection.arms import ARMS, AUTO_SUFFIX, check_best_arms, check_rounds
 from d3m_ray.selection.numbers import check_removals
 from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
@@ -92,6 +92,10 @@ class ExperimentConfig:
     """Name of the experiment in the store; left out, the corpus and a hash of its settings."""
     figures: Path | None = None
     """Folder for tables and figures; left out, `figures` in a local store, else in this folder."""
+    tensorboard: Path | None = None
+    """Folder of TensorBoard's event files: settings and val figures of each trial, in the end its test figures too."""
+    mlflow: str | None = None
+    """MLflow's tracking URI, or a folder, that is told the same."""
     training: TrainingConfig = TrainingConfig()
     robust: RobustConfig = RobustConfig()
     trak: TrakConfig = TrakConfig()
@@ -141,6 +145,10 @@ class ExperimentConfig:
         check(len(self.experiment or "") <= MAX_NAME_LENGTH, long_rule, self.experiment)
         check(bool(self.store.strip()), "--store is a folder or URI", self.store)
         check(bool(self.model.strip()), "--model is a folder, a hub name or tiny", self.model)
+        check(self.mlflow is None or bool(self.mlflow.strip()), "--mlflow is a tracking URI or a folder", self.mlflow)
+        harmless = without_secret(self.mlflow or "")
+        rule = "--mlflow holds no password, which MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are for"
+        check(harmless is None, rule, harmless)
         for name in ("methods", "num_removed", "seeds"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 
@@ -149,7 +157,7 @@ class ExperimentConfig:
         if isinstance(self.corpus, str):
             check_known("the corpus", self.corpus, CORPORA)
             object.__setattr__(self, "corpus", CORPORA[self.corpus].options())
-        for name, kind in (("data", Path), ("figures", Path), ("store", str), ("model", str)):
+        for name, kind in (("data", Path), ("figures", Path), ("tensorboard", Path), ("store", str), ("model", str)):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, kind(value))
         for name in ("methods", "num_removed", "seeds"):

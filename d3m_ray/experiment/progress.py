@@ -3,35 +3,43 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from d3m_ray.errors import reason
 from d3m_ray.experiment.log import RunLog
+from d3m_ray.experiment.standing import Observer, Standing, time_left
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import FitEvent
 from d3m_ray.wording import counted
 
-LINE_SECONDS = 60.0  # between two lines of how far the fits are, where no terminal shows it all the time
+LINE_SECONDS = 60.0  # between two lines of how far the run is, where no terminal shows it all the time
+SHARD_LINES = 10  # of a pass of attribution in the log, at most
+WARNING = "warning: "  # begins what a person should know
 
 
 class Progress:
     """Shards and trials done, running and failed, time left and the best val WGA so far. Use it in a `with` block.
 
-    Every line goes to the logger `d3m_ray` too, and, once `log_to` says where, to the store.
+    Every line goes to the logger `d3m_ray` too, and, once `log_to` says where, to the store. Whoever is to `watch` is
+    told the same.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self._live = Live(Text(), console=self.console, transient=True, refresh_per_second=4)
-        self._lock = threading.Lock()  # fits are told of from other threads
+        self._lock = threading.RLock()  # fits are told of from other threads, and an observer may have something to say
         self._label = self._shards = ""
-        self._num_fits = self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
-        self._best_val_wga: float | None = None
+        self._standing = Standing()
+        self._started: dict[str, float] = {}  # by fit key, when
         self._start = self._pass_start = self._told_at = time.monotonic()
         self._log = RunLog()
+        self._observers: list[Observer] = []
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -41,6 +49,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tell(lambda observer: observer.end(error is None))
         self._live.stop()
         if error is not None:
             self._log.tell(logging.ERROR, f"ended by {type(error).__name__}: {error}")
@@ -50,69 +59,96 @@ class Progress:
         """Keep the log of this run beside the results of its experiment, what was said before included."""
         self._log.place(store, experiment)
 
+    def watch(self, observer: Observer) -> None:
+        """Tell the observer too, to the end of the block, or until it fails, which is said and ends nothing else."""
+        with self._lock:
+            self._observers.append(observer)
+
     def stage(self, text: str) -> None:
         """Begin a stage: a line that stays."""
         with self._lock:
             self._shards = ""
             self._show()
-        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._log.tell(logging.INFO, text)
+        self._print(text)
+        self._log.tell(logging.WARNING if text.startswith(WARNING) else logging.INFO, text)
 
     def shards(self, label: str, num_done: int, num_shards: int) -> None:
         """The `OnProgress` of attribution."""
         with self._lock:
             if label != self._label:
                 self._label, self._pass_start = label, time.monotonic()
-            left = _time_left(self._pass_start, num_done, num_shards)
-            self._shards = f"{label}: {num_done} of {counted(num_shards, 'shard')}, {left} left"
+            left = time_left(self._pass_start, num_done, num_shards)
+            self._shards = line = f"{label}: {num_done} of {counted(num_shards, 'shard')}, {left} left"
             self._show()
+            if num_done * SHARD_LINES // num_shards > (num_done - 1) * SHARD_LINES // num_shards:
+                told = {"shards": label, "num_done": num_done, "num_shards": num_shards}
+                self._log.tell(logging.INFO, line, told)
+            self._tell(lambda observer: observer.shards(label, num_done, num_shards))
+        self._print_if_due(line)
 
     def begin_fits(self, num_fits: int) -> None:
         """Count these fits too; from zero, where all before them have ended. The best val WGA stays."""
         with self._lock:
-            if self._num_ended == self._num_fits:
-                self._start = self._told_at = time.monotonic()
-                self._num_fits = self._num_ended = self._num_running = self._num_failed = self._num_trials = 0
-            self._num_fits += num_fits
+            if self._standing.num_ended == self._standing.num_fits:
+                self._start = time.monotonic()
+            self._standing = self._standing.with_fits(num_fits)
 
     def fit(self, event: FitEvent) -> None:
         """The `OnFit` of an engine."""
         with self._lock:
-            self._num_running += 1 if event.state == "started" else -1
-            self._num_ended += event.state in ("done", "failed")
-            self._num_failed += event.state == "failed"
-            if event.state == "done":
-                self._num_trials += event.num_trials
-            if event.val_wga is not None:
-                self._best_val_wga = max(event.val_wga, self._best_val_wga or 0.0)
+            self._standing = self._standing.after(event)
+            seconds = self._seconds_of(event)
             line = self.fits_line()
-            counts = {"num_ended": self._num_ended, "num_fits": self._num_fits}
-            self._log.tell(logging.INFO, line, {"fit": event.state, **counts, "val_wga": event.val_wga})
-            is_due = not self.console.is_terminal and time.monotonic() - self._told_at >= LINE_SECONDS
-            if is_due:
-                self._told_at = time.monotonic()
+            self._log.tell(logging.INFO, line, self._told_of(event, seconds))
             self._show()
-        if is_due:
-            self.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-    def _show(self) -> None:
-        """What goes on now, one line each: a pass of attribution, and the fits."""
-        fits = self.fits_line() if self._num_ended < self._num_fits else ""
-        self._live.update(Text("\n".join(filter(None, (self._shards, fits)))))
+            self._tell(lambda observer: observer.fit(event, seconds, self._standing))
+        self._print_if_due(line)
 
     def fits_line(self) -> str:
         """Where the fits of all sets stand, in one line."""
-        best = "" if self._best_val_wga is None else f", best val WGA so far {self._best_val_wga:.3f}"
-        failed = f", {self._num_failed} failed" if self._num_failed else ""
-        left = _time_left(self._start, self._num_ended, self._num_fits)
-        return (
-            f"fits: {self._num_ended} of {self._num_fits} ended ({counted(self._num_trials, 'trial')}), "
-            f"{self._num_running} running{failed}, {left} left{best}"
-        )
+        return self._standing.line(self._start)
 
+    def _seconds_of(self, event: FitEvent) -> float | None:
+        """Since it started, of a fit that has ended, or is tried again."""
+        key, now = event.planned.fit.fit_key, time.monotonic()
+        if event.state == "started":
+            self._started[key] = now
+            return None
+        return now - self._started.pop(key, now)
 
-def _time_left(start: float, num_done: int, num_all: int) -> str:
-    if not num_done:
-        return "?"
-    seconds = (time.monotonic() - start) / num_done * (num_all - num_done)
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    def _told_of(self, event: FitEvent, seconds: float | None) -> dict[str, Any]:
+        planned, standing = event.planned, self._standing
+        return {
+            "fit": event.state,
+            "method": planned.method,
+            "num_removed": len(planned.fit.removed),
+            "seed": planned.seed,
+            "fit_key": planned.fit.fit_key,
+            "num_trials": len(planned.trials),
+            **({} if seconds is None else {"seconds": round(seconds, 3)}),
+            "val_wga": event.val_wga,
+            "num_ended": standing.num_ended,
+            "num_fits": standing.num_fits,
+        }
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
+        for observer in list(self._observers):
+            try:
+                tell(observer)
+            except Exception as error:
+                self._observers.remove(observer)
+                self.stage(f"{WARNING}{type(observer).__name__} ended, {reason(error)}; the store has every result")
+
+    def _show(self) -> None:
+        """What goes on now, one line each: a pass of attribution, and the fits."""
+        fits = self.fits_line() if self._standing.num_ended < self._standing.num_fits else ""
+        self._live.update(Text("\n".join(filter(None, (self._shards, fits)))))
+
+    def _print_if_due(self, line: str) -> None:
+        """A line a minute, where no terminal shows them all the time."""
+        if not self.console.is_terminal and time.monotonic() - self._told_at >= LINE_SECONDS:
+            self._told_at = time.monotonic()
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)

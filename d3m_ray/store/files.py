@@ -13,8 +13,10 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
+from d3m_ray.meter import store_call
+from d3m_ray.rules import without_secret
 from d3m_ray.store.reachability import reason_out_of_reach
-from d3m_ray.store.remote import bounded, holds_secret, open_remote
+from d3m_ray.store.remote import bounded, open_remote
 
 URI_SCHEMES = ("file", "s3", "gs")
 _LIKE_A_URI = re.compile(r"(file|s3|gs):|[A-Za-z][\w+.-]+:/")  # of a text that has no "://"
@@ -91,6 +93,7 @@ class Files:
         """As `versions`, of those of the paths where there is a file; nothing else is listed."""
         return self._versions([self.at(path) for path in paths])
 
+    @store_call
     def _versions(self, which: fs.FileSelector | list[str]) -> dict[str, str]:
         with refused(f"the store {self.root}", "listed"):
             found = self.filesystem.get_file_info(which)
@@ -110,6 +113,7 @@ class Files:
         with refused(f"the store {self.root}", "read"):
             return self.filesystem.get_file_info(self.at(path)).is_file
 
+    @store_call
     def put(self, path: str, data: bytes | pa.Buffer) -> None:
         """Write a whole file, in place of an earlier one; in a bucket, one of less than 5 MB in one request."""
         self._check_may_write()
@@ -122,6 +126,7 @@ class Files:
             with self.filesystem.open_output_stream(self.at(path)) as stream:
                 stream.write(data)
 
+    @store_call
     def get(self, path: str) -> pa.Buffer:
         """The content of a file. Raises StoreError where there is none."""
         with refused(f"{self.root}/{path}", "read"):
@@ -157,8 +162,7 @@ class Files:
                 check_can_be_folder(Path(self.at(folder)), "the store")
             check_writable_folder(Path(self._base), "the store")
             return
-        probe = f".probe.{uuid4().hex}"
-        self.put(probe, b"probe")
+        self.put(probe := f".probe.{uuid4().hex}", b"probe")
         self.delete(probe)
 
     def _check_is_still_there(self) -> None:
@@ -245,10 +249,10 @@ def _check_spelling(root: str) -> None:
         root.encode()
     except UnicodeEncodeError as error:
         raise StoreError(f"the name of a store is text in UTF-8; received {root!r}: name another place") from error
-    if holds_secret(root):
+    if (harmless := without_secret(root)) is not None:
+        rule = "a store's URI is shown and logged, so it holds no secret"
         raise StoreError(
-            "a store's URI is shown and logged, so it holds no secret; received one with a password before its "
-            "bucket: leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            f"{rule}; received {harmless}: leave it out, and set AWS_PROFILE or the variables of AWS's keys"
         )
     scheme, separator, rest = root.partition("://")
     if not separator and _LIKE_A_URI.match(root):

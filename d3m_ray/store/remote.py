@@ -1,6 +1,5 @@
 """File systems of buckets whose requests end in time, and that write a small file in one request."""
 
-import re
 from urllib.parse import urlsplit
 
 from pyarrow import fs
@@ -8,13 +7,7 @@ from pyarrow import fs
 CONNECT_SECONDS = 5.0  # to open a connection; within one region it takes milliseconds
 SILENCE_SECONDS = 10.0  # without a byte of an answer, of one try; AWS answers within one or two
 MAX_TRIES = 3
-_WITH_PASSWORD = re.compile(r"\w+://[^/:@]+:[^@]*@")  # which may hold a slash that nobody has spelt %2F
 GCS_RETRY_SECONDS = 30  # Arrow's Google client would try a refused connection for a quarter of an hour
-
-
-def holds_secret(uri: str) -> bool:
-    """Whether a password stands before the host or bucket of a URI, as in SCHEME://USER:PASSWORD@PLACE."""
-    return _WITH_PASSWORD.match(uri) is not None
 
 
 def open_remote(uri: str) -> tuple[fs.FileSystem, str]:

@@ -15,6 +15,7 @@ from scipy.special import expit
 from torch import nn
 from transformers import PreTrainedModel
 
+from d3m_ray.meter import METER
 from d3m_ray.metrics.groups import worst_group_accuracy
 from d3m_ray.records import Predictions
 from d3m_ray.training.adamw import RootedAdamW
@@ -105,7 +106,8 @@ def fine_tune(
         num_steps = steps_per_epoch(len(train), len(kept), config)
         optimizer = build_optimizer(model, config)
         choice = Choice(config.final_model, config.num_epochs)
-        steps = training_steps(train.lengths, kept, config, seed, objective.sampling_weights)
+        lengths = train.lengths
+        steps = training_steps(lengths, kept, config, seed, objective.sampling_weights)
         for epoch in range(config.num_epochs):
             model.train()
             total_loss = torch.zeros((), device=model.device)
@@ -114,6 +116,7 @@ def fine_tune(
                 logits, labels = step_logits(model, train, step, config.precision, cuts)
                 set_learning_rate(optimizer, learning_rate_at(step.number, num_steps * config.num_epochs, config))
                 total_loss += _descend(model, loss_of(logits, labels, step, objective), config, optimizer)
+                METER.add(steps=1, examples=len(step.kept_rows), tokens=int(lengths[step.positions].sum()))
             if not torch.isfinite(total_loss):  # once an epoch: reading it at each step would make a GPU wait
                 raise FloatingPointError(NOT_FINITE)
             choice.consider(epoch + 1, model, val, config)

@@ -8,9 +8,12 @@ from functools import cache
 from typing import Literal, Protocol
 
 from d3m_ray.errors import reason
+from d3m_ray.meter import METER, DoneFor
 from d3m_ray.pool import LocalPool, OnProgress, WorkerPool
 from d3m_ray.store.files import DamagedError, StoreError
 from d3m_ray.trials.trial import FitSpec, TrialContext, TrialSpec, record_failure, record_trial, run_fit
+
+CHECKPOINT = "checkpoint"  # in the place of a method, of a fit that no trial waits for
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,13 +23,30 @@ class PlannedFit:
     fit: FitSpec
     trials: tuple[TrialSpec, ...]
 
+    @property
+    def method(self) -> str:
+        """What it is counted under: the arm of the first trial that waits for it."""
+        return self.trials[0].method if self.trials else CHECKPOINT
+
+    @property
+    def seed(self) -> int:
+        """That of the same trial, or its own."""
+        return self.trials[0].seed if self.trials else self.fit.seed
+
+    def __str__(self) -> str:
+        """What it is called on a dashboard."""
+        return f"fit {self.method} k={len(self.fit.removed)} seed={self.seed}"
+
+
+State = Literal["started", "retried", "done", "failed"]
+
 
 @dataclass(frozen=True)
 class FitEvent:
     """What became of a planned fit."""
 
-    state: Literal["started", "retried", "done", "failed"]
-    num_trials: int
+    state: State
+    planned: PlannedFit
     val_wga: float | None = None
     """Of the first of its trials. Test stays closed until the summary."""
 
@@ -83,6 +103,7 @@ class EndedFits:
 
 def train_and_record(context: TrialContext, planned: PlannedFit) -> float | None:
     """Train one fit, store it, record its trials; their val WGA, None where the fit answers no trial."""
+    METER.charge(DoneFor(context.experiment, planned.method))
     fitted = run_fit(context, planned.fit)
     figures = [record_trial(context, trial, fitted) for trial in planned.trials]
     return figures[0] if figures else None
@@ -99,16 +120,16 @@ class LocalEngine:
         """All of them, at once: there is nobody else to train them meanwhile."""
         failed = []
         for planned in fits:
-            on_fit(FitEvent("started", len(planned.trials)))
+            on_fit(FitEvent("started", planned))
             try:
                 val_wga = train_and_record(context, planned)
             except Exception as error:
                 if isinstance(error, StoreError) and not isinstance(error, DamagedError):
                     raise  # a full disk, or a folder that is gone: no other fit could be stored
-                on_fit(FitEvent("failed", len(planned.trials)))
+                on_fit(FitEvent("failed", planned))
                 failed.append(give_up(context, planned, reason(error), traceback.format_exc()))
             else:
-                on_fit(FitEvent("done", len(planned.trials), val_wga))
+                on_fit(FitEvent("done", planned, val_wga))
         return EndedFits(failed)
 
 

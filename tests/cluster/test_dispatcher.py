@@ -20,8 +20,10 @@ class Method:
 
     def __init__(self, answer: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         self._answer = answer
+        self.names: list[str] = []
 
-    def options(self, **_: object) -> "Method":
+    def options(self, name: str = "", **_: object) -> "Method":
+        self.names.append(name)
         return self
 
     def remote(self, *arguments: Any) -> Any:
@@ -86,6 +88,19 @@ def test_no_trial_is_answered_before_all_have_a_process_while_fits_go_on():
         assert [await told(dispatcher, number) for number in (2, 3)] == [{"told": 2}, {"told": 3}]
         assert await dispatcher.fit(1, 3) == {"told": 3}, "asked again by a trial whose process died"
         assert worker.calls == [0, 1, 2, 3], "none twice"
+
+    asyncio.run(story())
+
+
+def test_the_dashboard_has_the_names_of_the_fits_that_have_one():
+    async def story() -> None:
+        dispatcher, worker = Dispatcher(), Worker()
+        await dispatcher.add([worker])
+        await dispatcher.expect(1, CONTEXT, [0, 1], 1, ["fit trak k=60 seed=2", "fit checkpoint k=0 seed=1"])
+        await dispatcher.expect(2, CONTEXT, [2], 1)
+        assert await told(dispatcher, 0, of_set=2) == {"told": 2}
+        assert worker.fit.names == ["fit trak k=60 seed=2", "fit checkpoint k=0 seed=1", "fit"]
+        assert repr(dispatcher) == "dispatcher"
 
     asyncio.run(story())
 

@@ -22,7 +22,7 @@ from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.attribution.registry import METHODS
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.cluster.fleet import Fleet
-from d3m_ray.cluster.pool import RayPool
+from d3m_ray.cluster.pool import RayPool, shard_name
 from d3m_ray.errors import RunError, reason
 from d3m_ray.pool import LocalPool
 from d3m_ray.training.fine_tuning import fine_tune
@@ -135,3 +135,13 @@ def test_scores_are_those_of_the_local_pool(name, pool, tiny_base, made_tokens, 
     settings = known.get(METHODS[name].settings or "")
     for score in filter(None, (METHODS[name].load().score_groups, METHODS[name].load().score_queries)):
         np.testing.assert_array_equal(score(inputs, settings, pool), score(inputs, settings, LocalPool()))
+
+
+def test_a_shard_is_called_by_its_number_and_many_share_a_few_names():
+    assert [shard_name("trak scores", index, 3) for index in range(3)] == [
+        *("trak scores, shard 1/3", "trak scores, shard 2/3", "trak scores, shard 3/3"),
+    ]
+    assert shard_name("trak scores", 16, 128) == "trak scores, shards 17-24/128"
+    for num_shards in (1, 16, 17, 100, 128, 1000):
+        assert len({shard_name("trak scores", index, num_shards) for index in range(num_shards)}) <= 16
+    assert shard_name("trak scores", 16, 17) == "trak scores, shard 17/17"

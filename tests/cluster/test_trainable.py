@@ -7,14 +7,7 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from d3m_ray.cluster import trainable
-from d3m_ray.cluster.trainable import BEGUN, follow_fit
-
-
-@pytest.fixture
-def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr(trainable.tune, "report", told.append)
-    return told
+from d3m_ray.cluster.trainable import BEGUN, TrialOfFit
 
 
 class Answers:
@@ -47,22 +40,49 @@ def wrapped(error: Exception) -> RayTaskError:
 
 
 CONFIG = {"fit": {"set": 7, "number": 3, "name": "random-10-seed0"}}
+OVER = {"done": True}
 
 
-def test_what_the_worker_tells_is_reported_once(reported, monkeypatch):
+def reports(answers: Answers, trial: TrialOfFit | None = None) -> list[dict[str, Any]]:
+    """All that a trial reports to Tune, whose own part it does without."""
+    if trial is None:
+        trial = object.__new__(TrialOfFit)
+        trial.setup(CONFIG, dispatcher=answers, of="one")
+    told = [trial.step()]
+    while not told[-1].get("done"):
+        told.append(trial.step())
+    return told
+
+
+def test_what_the_worker_tells_is_reported_once(monkeypatch):
     answers = Answers(monkeypatch, {"ended": 1, "val_wga": 0.5})
-    follow_fit(CONFIG, answers)
-    assert reported == [{"begun": 1}, {"ended": 1, "val_wga": 0.5}]
+    assert reports(answers) == [{"begun": 1}, {"ended": 1, "val_wga": 0.5} | OVER]
     assert answers.asked == [(7, 3)]
 
 
-def test_what_may_pass_is_tried_again(reported, monkeypatch):
-    follow_fit(CONFIG, Answers(monkeypatch, wrapped(OSError("away")), ActorDiedError(), {"ended": 1}))
-    assert reported == [*[{"begun": 1}, {"retried": 1}] * 2, {"begun": 1}, {"ended": 1}]
+def test_what_may_pass_is_tried_again(monkeypatch):
+    told = reports(Answers(monkeypatch, wrapped(OSError("away")), ActorDiedError(), {"ended": 1}))
+    assert told == [*[{"begun": 1}, {"retried": 1}] * 2, {"begun": 1}, {"ended": 1} | OVER]
 
 
-def test_the_error_of_the_last_try_is_that_of_the_worker(reported, monkeypatch):
-    follow_fit(CONFIG, Answers(monkeypatch, *[wrapped(OSError("away"))] * 3))
-    assert [*map(list, reported)][1::2] == [["retried"], ["retried"], ["ended", "error", "trace"]]
-    assert reported[-1]["error"] == "OSError: away"
-    assert "where it failed" in reported[-1]["trace"]
+def test_the_error_of_the_last_try_is_that_of_the_worker(monkeypatch):
+    told = reports(Answers(monkeypatch, *[wrapped(OSError("away"))] * 3))
+    assert [*map(list, told)][1::2] == [["retried"], ["retried"], ["ended", "error", "trace", "done"]]
+    assert told[-1]["error"] == "OSError: away"
+    assert "where it failed" in told[-1]["trace"]
+
+
+def test_a_process_serves_one_trial_after_the_other(monkeypatch):
+    answers = Answers(monkeypatch, *[wrapped(OSError("away"))] * 3, {"ended": 1})
+    trial = object.__new__(TrialOfFit)
+    trial.setup(CONFIG, dispatcher=answers, of="one")
+    reports(answers, trial)
+    assert trial.reset_config({"fit": {"set": 8, "number": 0, "name": "checkpoint-seed0"}})
+    assert reports(answers, trial) == [{"begun": 1}, {"ended": 1} | OVER]
+    assert answers.asked[-1] == (8, 0)
+
+
+def test_the_dashboard_says_whose_fits_it_waits_for():
+    trial = object.__new__(TrialOfFit)
+    trial.setup(CONFIG, of="planted-1")
+    assert repr(trial) == "waits for fits of planted-1"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 import d3m_ray as d3m
 from d3m_ray.cluster import engine as cluster_engine
 from d3m_ray.commands import api
+from d3m_ray.commands.engines import engine_of
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.errors import RunError
 from d3m_ray.experiment.progress import Progress
@@ -341,6 +343,12 @@ def test_an_engine_that_is_neither_is_refused(engine: str, tmp_path: Path) -> No
         d3m.run(CONFIG, tmp_path, engine=engine)
 
 
+def a_context(folder: Path) -> Any:
+    """What a cluster is told of."""
+    named = SimpleNamespace(name="planted")
+    return SimpleNamespace(experiment="one", store=Store(folder), splits=named, pretrained=named)
+
+
 def test_an_address_is_what_ray_joins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     joined: list[ExecutionConfig] = []
 
@@ -351,7 +359,7 @@ def test_an_address_is_what_ray_joins(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     monkeypatch.setattr(cluster_engine, "connected", connected)
     given = api.placed(CONFIG, tmp_path, "ray://head:10001")
-    with api.engine_of(given, Store(tmp_path), Progress()):
+    with engine_of(given, a_context(tmp_path), Progress()):
         assert [execution.address for execution in joined] == ["ray://head:10001"]
 
 
@@ -359,7 +367,7 @@ def test_this_process_computes_with_as_many_threads_as_a_trial_has(tmp_path: Pat
     """Sums of other parts round otherwise, and would differ from what Ray stores under the same key."""
     before = torch.get_num_threads()
     given = api.placed(dataclasses.replace(CONFIG, execution=ExecutionConfig(cpus_per_trial=before + 1)), None, "local")
-    with api.engine_of(given, Store(tmp_path), Progress()) as engine, engine.pool(lambda *_: None) as pool:
+    with engine_of(given, a_context(tmp_path), Progress()) as engine, engine.pool(lambda *_: None) as pool:
         assert isinstance(pool, LocalPool)
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before

@@ -1,11 +1,15 @@
 """The log of a run: every line with its time, in the store and by the standard library's logging."""
 
+import dataclasses
 import json
 import logging
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.planted import Planted
 from d3m_ray.experiment import log
 from d3m_ray.experiment.config import ExperimentConfig
@@ -14,7 +18,24 @@ from d3m_ray.experiment.story import prepare, run_experiment
 from d3m_ray.store.files import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
-from d3m_ray.trials.engine import FitEvent, LocalEngine
+from d3m_ray.trials.engine import FitEvent, LocalEngine, PlannedFit
+from d3m_ray.trials.trial import FitSpec
+
+SMALL = ExperimentConfig(
+    Planted(num_train=48, num_val=16, num_test=16),
+    model="tiny",
+    methods=("random",),
+    num_removed=(0, 8),
+    seeds=(0,),
+    training=TrainingConfig(num_epochs=1),
+    experiment="one",
+)
+FIELDS = ("time", "level", "message")
+FIELDS_OF_FITS = (
+    *("fit", "method", "num_removed", "seed", "fit_key", "num_trials"),
+    *("seconds", "val_wga", "num_ended", "num_fits"),
+)
+FIELDS_OF_SHARDS = ("shards", "num_done", "num_shards")
 
 
 def _lines(store: Store) -> list[dict[str, object]]:
@@ -23,27 +44,17 @@ def _lines(store: Store) -> list[dict[str, object]]:
 
 
 def test_a_run_leaves_its_log_beside_its_results(tmp_path: Path) -> None:
-    corpus = Planted(num_train=48, num_val=16, num_test=16)
-    config = ExperimentConfig(
-        corpus,
-        model="tiny",
-        methods=("random",),
-        num_removed=(0, 8),
-        seeds=(0,),
-        training=TrainingConfig(num_epochs=1),
-        experiment="one",
-    )
     store = Store(tmp_path)
     with Progress() as progress:
-        run_experiment(prepare(config, store, progress), LocalEngine(), progress)
+        run_experiment(prepare(SMALL, store, progress), LocalEngine(), progress)
     told = _lines(store)
     assert Path(tmp_path, "logs", "one").is_dir()
     assert told[0]["message"].startswith("planted: 48 train")  # said before the experiment had a name
     assert [line["fit"] for line in told if "fit" in line] == ["started", "done"] * 2
-    assert told[-1] | {"time": 0} == {
-        "time": 0, "level": "info", "message": told[-1]["message"],
-        "fit": "done", "num_ended": 2, "num_fits": 2, "val_wga": told[-1]["val_wga"],
-    }  # fmt: skip
+    last = told[-1]
+    assert set(last) == {*FIELDS, *FIELDS_OF_FITS}
+    assert (last["level"], last["num_ended"], last["num_fits"]) == ("info", 2, 2)
+    assert last["fit_key"] in store.keys("fits")
     assert sorted(line["time"] for line in told) == [line["time"] for line in told]
 
 
@@ -61,7 +72,7 @@ def test_the_standard_librarys_handlers_get_the_lines(caplog: pytest.LogCaptureF
     with Progress() as progress:
         progress.stage("100% of it")
         progress.begin_fits(2)
-        progress.fit(FitEvent("started", 1))
+        progress.fit(FitEvent("started", PlannedFit(FitSpec("f", np.arange(3), 2), ())))
     progress.stage("after the run")
     said = [record.getMessage() for record in caplog.records if record.name == "d3m_ray"]
     assert said[0] == "100% of it"
@@ -123,3 +134,23 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch:
     with Progress() as progress:
         progress.log_to(Store(tmp_path), "one")
         progress.stage("on")
+
+
+def test_the_page_on_the_store_tells_of_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
+    table = page[page.index("## Logs") : page.index("## Keys")]
+    named = {name for row in re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == {*FIELDS, *FIELDS_OF_FITS, *FIELDS_OF_SHARDS}
+
+
+def test_no_line_holds_a_text_of_the_corpus(tmp_path: Path) -> None:
+    """Fits, attribution and what was selected are told by counts and names alone."""
+    config = dataclasses.replace(SMALL, methods=("trak", "random"), num_removed=(4,))
+    store = Store(tmp_path)
+    with Progress() as progress:
+        run_experiment(prepare(config, store, progress), LocalEngine(), progress)
+    (path,) = Path(str(store)).glob("logs/*/*.jsonl")
+    said = path.read_text(encoding="utf-8")
+    assert FIELDS_OF_SHARDS[0] in said
+    texts = [text for split in load_splits(config.corpus).by_name().values() for text in split.texts]
+    assert [text for text in texts if text in said] == []
