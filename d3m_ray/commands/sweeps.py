@@ -23,7 +23,8 @@ from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.experiment.thesis import WARNING, follow_thesis
-from d3m_ray.store.files import StoreError, check_writable_folder, expanded
+from d3m_ray.store.errors import StoreError
+from d3m_ray.store.files import check_writable_folder, expanded
 from d3m_ray.store.store import Store
 from d3m_ray.waiting import announced
 

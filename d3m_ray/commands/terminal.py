@@ -14,7 +14,7 @@ from rich.console import Console
 from d3m_ray.commands.signals import Stopped, ended_by_signals
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError, RunError
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.waiting import has_left_work
 
 EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
