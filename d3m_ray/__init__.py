@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from d3m_ray.selection.arms import Evidence
     from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
     from d3m_ray.store.check import StoreCheck
-    from d3m_ray.store.files import StoreError
+    from d3m_ray.store.errors import StoreError
     from d3m_ray.training.fine_tuning import Fit, Objective
     from d3m_ray.training.recipes import FitInputs
     from d3m_ray.training.settings import RobustConfig, TrainingConfig
@@ -69,7 +69,7 @@ _HOMES = {
     "selection.arms": ("Evidence",),
     "selection.settings": ("AlignmentConfig", "SelectionConfig"),
     "store.check": ("StoreCheck",),
-    "store.files": ("StoreError",),
+    "store.errors": ("StoreError",),
     "training.fine_tuning": ("Fit", "Objective"),
     "training.recipes": ("FitInputs",),
     "training.settings": ("RobustConfig", "TrainingConfig"),

@@ -30,7 +30,7 @@ from d3m_ray.commands.results import TableFormat
 from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say
 from d3m_ray.errors import InputError
 from d3m_ray.rules import check_known
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.version import __version__
 

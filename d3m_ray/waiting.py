@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from d3m_ray.errors import RunError
 
@@ -63,3 +63,28 @@ class Patience:
             self._next_notice = seconds + NOTICE_SECONDS
             at_most = "" if math.isinf(self._max_seconds) else f", {self._max_seconds:.0f} at most; {self._fix}"
             self._say(f"waiting for {self._what}, {seconds:.0f} s so far{at_most}")
+
+
+_left: list[threading.Thread] = []
+
+
+def bounded(work: Callable[[], object], seconds: float) -> None:
+    """Do what may not end, as to leave a cluster that is gone, for so long at most, then let it go on in a thread.
+
+    The error of the work, where it has one, is of no interest: it is about what is left behind.
+    """
+
+    def attempt() -> None:
+        with suppress(Exception):
+            work()
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        _left.append(thread)
+
+
+def has_left_work() -> bool:
+    """Whether something that was bounded still goes on: the interpreter, when it ends, would wait for the same."""
+    return any(thread.is_alive() for thread in _left)

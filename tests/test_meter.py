@@ -12,7 +12,7 @@ from d3m_ray.data.planted import Planted
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.plan import make_context
 from d3m_ray.meter import DoneFor, Meter
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.training import fine_tuning
 from d3m_ray.training.settings import TrainingConfig

@@ -89,6 +89,7 @@ COVERED_BY = {
     "selection.settings": "experiment/test_identity.py",
     "store.checkpoints": "store/test_store.py",
     "store.experiments": "store/test_store.py",
+    "store.errors": "store/test_faults.py",
     "store.files": "store/test_faults.py",
     "store.parquet": "store/test_store.py",
     "store.preparations": "commands/test_api.py",

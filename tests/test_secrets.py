@@ -10,7 +10,7 @@ from d3m_ray.commands.engines import about_run
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare
 from d3m_ray.rules import without_secret
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 
 KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # AWS's own example

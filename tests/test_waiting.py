@@ -1,6 +1,7 @@
 """A wait says what it waits for, after a while and again, and ends."""
 
 import math
+import threading
 import time
 
 import pytest
@@ -56,3 +57,17 @@ def test_patience_for_what_ends_by_itself_says_so_and_no_more():
     time.sleep(0.05)
     patience.spend()
     assert said == ["waiting for the kettle, 0 s so far"]
+
+
+def test_what_does_not_end_is_left_behind_and_what_fails_is_not() -> None:
+    def fails() -> None:
+        raise RuntimeError("made up")
+
+    released = threading.Event()
+    waiting.bounded(fails, 10)
+    assert not waiting.has_left_work()
+    waiting.bounded(released.wait, 0.01)
+    assert waiting.has_left_work()
+    released.set()
+    while waiting.has_left_work():
+        time.sleep(0.01)

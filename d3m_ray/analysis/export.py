@@ -8,7 +8,7 @@ import pandas as pd
 
 from d3m_ray.analysis.corpus import train_examples
 from d3m_ray.analysis.results import Results, Scores
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 
 CORPUS_COLUMNS = ["example_id", "text", "label", "group"]
 CELL = ["group", "label"]

@@ -18,7 +18,8 @@ from d3m_ray.analysis.report.page import report_page
 from d3m_ray.analysis.results import Results
 from d3m_ray.analysis.written_tables import all_tables, column_guide
 from d3m_ray.keys import content_hash
-from d3m_ray.store.files import refused, write_file
+from d3m_ray.store.errors import refused
+from d3m_ray.store.files import write_file
 from d3m_ray.store.provenance import PACKAGE
 
 STAMP = ".made-from.json"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from d3m_ray.analysis.results import newest_trials
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.experiments import Experiment
-from d3m_ray.store.files import StoreError
 from d3m_ray.store.store import Store
 
 TRIAL = ["experiment", "method", "num_removed", "seed"]

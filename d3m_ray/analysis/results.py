@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from d3m_ray.records import FIRST_DRAW
+from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.store.experiments import Experiment
-from d3m_ray.store.files import DamagedError, StoreError
 from d3m_ray.store.store import Store
 
 TRIAL = ["method", "num_removed", "seed"]

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -19,8 +20,10 @@ from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import OnFit, PendingFits, PlannedFit
 from d3m_ray.trials.settings import ExecutionConfig
 from d3m_ray.trials.trial import TrialContext
-from d3m_ray.waiting import Say, say_plainly
+from d3m_ray.waiting import Say, bounded, has_left_work, say_plainly
 
+STOP_SECONDS = 3.0  # at most, for Tune to end the trials of all runs whose dispatcher is gone
+LEAVE_SECONDS = 3.0  # at most, for a Ray that may have been ended too to end its processes
 MOST_ASKED_FOR = 32  # workers beyond what a cluster has room for, for which its autoscaler may start machines
 
 
@@ -46,15 +49,27 @@ def connected(
             check_every_machine(store, say)
         with RayEngine(execution, say) as engine:
             yield engine
-    finally:
+    except KeyboardInterrupt:  # a signal to all processes of a job ends Ray's too, and leaving would wait for them
         if joined_here:
+            bounded(ray.shutdown, LEAVE_SECONDS)
+        raise
+    finally:
+        if joined_here and not has_left_work():
             ray.shutdown()
 
 
 def _join(address: str, say: Say, metadata: Mapping[str, str] | None) -> bool:
-    """As `join`, and SIGTERM ends this process as it did before, where that was decided: Ray takes it for itself."""
+    """As `join`, and signals end this process as they did before, where that was decided.
+
+    Ray takes SIGTERM for itself. A terminal that closes sends SIGHUP to all processes of a run: those of a Ray that is
+    started here block it, as they do Ctrl-C, or there would be no cluster left to be asked to end the run.
+    """
     handler = signal.getsignal(signal.SIGTERM)
-    started_here = join(address, say, metadata)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        started_here = join(address, say, metadata)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # what came meanwhile, comes now
     if callable(handler) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     return started_here
@@ -77,12 +92,16 @@ class RayEngine:
     def __enter__(self) -> "RayEngine":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for run in self._runs:
             run.stop()
-        self._end_fleet()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            bounded(self._end_fleet, LEAVE_SECONDS)
+        else:
+            self._end_fleet()
+        deadline = time.monotonic() + STOP_SECONDS
         for run in self._runs:
-            run.join()
+            run.join(max(0.0, deadline - time.monotonic()))
 
     @contextmanager
     def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:

@@ -11,7 +11,7 @@ from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from d3m_ray.errors import InputError, reason
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.provenance import software
 from d3m_ray.store.store import Store
 from d3m_ray.trials.settings import ExecutionConfig

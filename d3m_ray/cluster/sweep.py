@@ -2,8 +2,6 @@
 
 import logging
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -25,6 +23,7 @@ from ray.tune.search import BasicVariantGenerator
 
 from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
 from d3m_ray.cluster.fleet import Fleet, Room
+from d3m_ray.cluster.scratch import Scratch
 from d3m_ray.cluster.trainable import BEGUN, MAX_FAILURES, RETRIED, TrialOfFit
 from d3m_ray.cluster.worker import packed
 from d3m_ray.errors import RunError, reason
@@ -32,7 +31,6 @@ from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, State,
 from d3m_ray.trials.trial import TrialContext
 from d3m_ray.wording import counted
 
-STOP_SECONDS = 10.0  # at most, for a Tune run that was stopped to end its trials
 NEXT_TO_NOTHING = {
     "cpu": 0.0,
     "memory": 1.0,
@@ -60,6 +58,7 @@ class TuneRun:
         self._watcher = _Watcher(on_fit, fits, fleet.room("the fits"))
         self._results: Future[tune.ResultGrid] = Future()
         self._failed: list[FailedFit] | None = None
+        self._scratch = Scratch()
         self._thread = threading.Thread(target=self._follow, name=f"fits {self._number}", daemon=True)
         self._thread.start()
 
@@ -78,19 +77,19 @@ class TuneRun:
         """Have Tune end the run at its next step."""
         self._watcher.is_stopped = True
 
-    def join(self) -> None:
-        """Wait, not for ever, for a run to end that was stopped, and whose dispatcher is gone."""
-        self._thread.join(STOP_SECONDS)
+    def join(self, seconds: float) -> None:
+        """Wait so long at most for a run to end that was stopped; its files go in any case."""
+        self._thread.join(seconds)
+        self._scratch.delete()
 
     def _follow(self) -> None:
-        scratch = tempfile.mkdtemp(prefix="d3m_ray_tune_")
         try:
             ray.get(self._dispatcher.turn.remote(self._number))
-            self._results.set_result(self._tuner(scratch).fit())
+            self._results.set_result(self._tuner(self._scratch.make()).fit())
         except BaseException as error:  # whatever it is, whoever waits is told
             self._results.set_exception(_as_run_error(self._watcher.given_up or error))
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            self._scratch.delete()
             self._dispatcher.forget.remote(self._number)
 
     def _tuner(self, scratch: str) -> tune.Tuner:

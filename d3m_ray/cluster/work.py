@@ -10,7 +10,7 @@ import torch
 import d3m_ray.training.recipes  # noqa: F401 - loads transformers, before what is loaded is kept
 from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
 from d3m_ray.errors import reason
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.training.memory import give_memory_back, keep_what_is_loaded, let_go_of_models
 from d3m_ray.trials.engine import PlannedFit, train_and_record
 from d3m_ray.trials.trial import TrialContext

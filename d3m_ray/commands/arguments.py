@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from d3m_ray.store.files import StoreError, expanded, refused
+from d3m_ray.store.errors import StoreError, refused
+from d3m_ray.store.files import expanded
 
 
 def checked_file(out: str, fix: str = "name another, or leave it out for the standard output") -> Path:

@@ -18,8 +18,9 @@ from d3m_ray.commands.arguments import checked_file
 from d3m_ray.commands.terminal import EXIT_FAILED, on_standard_output, say
 from d3m_ray.errors import InputError
 from d3m_ray.rules import check_known
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.experiments import Experiment
-from d3m_ray.store.files import StoreError, write_file
+from d3m_ray.store.files import write_file
 from d3m_ray.store.store import Store
 from d3m_ray.wording import counted
 

@@ -20,7 +20,8 @@ from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
 from d3m_ray.rules import check_known
 from d3m_ray.selection.arms import ARMS
-from d3m_ray.store.files import StoreError, check_writable_folder, write_file
+from d3m_ray.store.errors import StoreError
+from d3m_ray.store.files import check_writable_folder, write_file
 from d3m_ray.store.store import Store
 
 Row = Mapping[Hashable, Any]  # of a frame, by column

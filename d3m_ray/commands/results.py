@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 from d3m_ray.commands.terminal import EXIT_FAILED, on_standard_output, say
-from d3m_ray.store.files import StoreError, check_writable_folder, expanded
+from d3m_ray.store.errors import StoreError
+from d3m_ray.store.files import check_writable_folder, expanded
 from d3m_ray.store.store import Store
 from d3m_ray.wording import counted
 

@@ -18,12 +18,13 @@ from d3m_ray.commands.engines import engine_of, follow
 from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment, with_shares
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
 from d3m_ray.commands.signals import heed_warnings
-from d3m_ray.commands.terminal import EXIT_FAILED, exit_status, on_standard_output, say, tell_of_broken_plugins
+from d3m_ray.commands.terminal import EXIT_FAILED, end, exit_status, on_standard_output, say, tell_of_broken_plugins
 from d3m_ray.errors import InputError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.studies import LdsConfig, LeaderboardConfig
 from d3m_ray.experiment.thesis import WARNING, follow_thesis
-from d3m_ray.store.files import StoreError, check_writable_folder, expanded
+from d3m_ray.store.errors import StoreError
+from d3m_ray.store.files import check_writable_folder, expanded
 from d3m_ray.store.store import Store
 from d3m_ray.waiting import announced
 
@@ -90,7 +91,7 @@ def _main(
             )
         )
 
-    sys.exit(exit_status(work, debug="--debug" in given))
+    end(exit_status(work, debug="--debug" in given))
 
 
 def _show_plan(config: ExperimentConfig, defaults: ExperimentConfig) -> int:

@@ -7,13 +7,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from rich.console import Console
 
 from d3m_ray.commands.signals import Stopped, ended_by_signals
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError, RunError
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
+from d3m_ray.waiting import has_left_work
 
 EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 
@@ -39,6 +41,16 @@ def exit_status(work: Callable[[], int], debug: bool = False) -> int:
         how = str(error) if isinstance(error, Stopped) else "interrupted"
         say(f"{how}: what was done is stored, the same command goes on from there")
         return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)  # as a shell tells of a signal
+
+
+def end(status: int) -> NoReturn:
+    """End the process; at once where it left a Ray that is gone, for which the interpreter would wait once more."""
+    if has_left_work():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def say(line: str, style: str = "") -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 
 LOGGER = logging.getLogger("d3m_ray")

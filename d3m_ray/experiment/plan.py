@@ -214,7 +214,7 @@ def record_plan(prepared: Prepared, progress: Progress, plan: Sequence[PlannedTr
     The plan is every trial that is asked for, unless another one is given.
     """
     config, context = prepared.config, prepared.context
-    recorded, keys = _recorded(config, context), _shared_keys(config, context)
+    recorded, keys = _recorded(config, context), shared_keys(config, context)
     begun = context.store.read_experiment(context.experiment)
     in_use = {**(begun.configuration.get(IN_USE, {}) if begun else {}), **recorded.get(IN_USE, {})}
     recorded |= {IN_USE: in_use} if in_use else {}
@@ -256,7 +256,7 @@ def _recorded(config: ExperimentConfig, context: TrialContext) -> dict[str, Any]
     return as_read_again
 
 
-def _shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, dict[str, str]]:
+def shared_keys(config: ExperimentConfig, context: TrialContext) -> dict[str, dict[str, str]]:
     """By table, the keys of what the trials share: a reader of the store finds an experiment's own rows by them."""
     names = alignment_names(config)
     return {

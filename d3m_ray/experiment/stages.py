@@ -17,7 +17,7 @@ from d3m_ray.experiment.scoring import attribute_and_align, is_aligned, is_score
 from d3m_ray.metrics.groups import cell_losses
 from d3m_ray.records import cells_of
 from d3m_ray.selection.arms import ARMS, Evidence
-from d3m_ray.store.files import DamagedError, StoreError
+from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.trials.engine import FailedFit
 from d3m_ray.trials.trial import FitSpec, TrialSpec
 from d3m_ray.wording import counted

@@ -36,6 +36,7 @@ from d3m_ray.experiment.stages import (
     tell_of_spared,
     unless_it_fails,
 )
+from d3m_ray.experiment.versions import check_versions
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import Engine
 
@@ -51,6 +52,7 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_
         config = with_numbers_that_fit(config, splits, progress)
     prepared = prepare_on(config, splits, store, progress)
     check_name_is_free(prepared.config, prepared.context)
+    check_versions(prepared.config, prepared.context)
     return prepared
 
 

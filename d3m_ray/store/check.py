@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from d3m_ray.store import records
 from d3m_ray.store.checkpoints import CHECKPOINTS, checkpoint_file, checkpoint_from_bytes
+from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.store.experiments import Experiment, experiment_from_json
-from d3m_ray.store.files import DamagedError, Files, StoreError
+from d3m_ray.store.files import Files
 from d3m_ray.store.preparations import preparation_from_json
 from d3m_ray.store.results import NUM_READERS, check_result, is_name, result_file, results_among, scan_results
 from d3m_ray.store.tables import TABLES

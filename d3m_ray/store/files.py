@@ -1,11 +1,10 @@
 """Whole files below one root, local or remote: a reader sees all of a file or none of it."""
 
 import copy
-import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -15,6 +14,7 @@ from pyarrow import fs
 
 from d3m_ray.meter import store_call
 from d3m_ray.rules import without_secret
+from d3m_ray.store.errors import DamagedError, StoreError, refused
 from d3m_ray.store.reachability import reason_out_of_reach
 from d3m_ray.store.remote import bounded, open_remote
 
@@ -24,29 +24,8 @@ _LIKE_A_PARTITION = re.compile(r"[A-Za-z_]\w*=")
 UNFINISHED_PREFIXES = (".", "_")  # pyarrow's and pandas' dataset readers skip such names too
 UNFINISHED = ".unfinished"  # a folder of its own: polars reads no table that has a file of another ending in it
 PROBE = bytes(1 << 20)  # a mebibyte: a disk with no room for it is as good as full
-REMEDIES = {
-    errno.ENOSPC: "free some space, or name another place",
-    errno.EDQUOT: "free some space, or name another place",
-    errno.EROFS: "name a place that can be written",
-    errno.EACCES: "name a place that this user may read and write",
-    errno.EPERM: "name a place that this user may read and write",
-}
 
 Parsed = TypeVar("Parsed")
-
-
-class StoreError(Exception):
-    """The store, or a file of it, cannot be used as asked; the message says which and what fixes it."""
-
-
-class DamagedError(StoreError):
-    """A file of the store is no longer what was written; its argument names the file and says what is wrong.
-
-    A sweep deletes such a file and recomputes its result; who only reads is told how to.
-    """
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}; d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it"
 
 
 class Files:
@@ -181,19 +160,6 @@ class Files:
         """The error to raise where a file cannot be understood."""
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return DamagedError(f"{self.root}/{path} is damaged ({reason})")
-
-
-@contextmanager
-def refused(what: str, done: str) -> Iterator[None]:
-    """Turns what the file system refuses within the block into a StoreError of one line."""
-    try:
-        yield
-    except BrokenPipeError:  # the reader of the standard output has gone: nothing to do with what is written here
-        raise
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
-        remedy = REMEDIES.get(error.errno or 0, "see to it, or name another place")
-        raise StoreError(f"{what} cannot be {done} ({reason}): {remedy}") from error
 
 
 def write_file(path: Path, data: bytes | pa.Buffer) -> None:

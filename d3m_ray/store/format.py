@@ -6,7 +6,8 @@ something else. A column that is added needs no other format (`tables.TableSpec.
 
 import json
 
-from d3m_ray.store.files import Files, StoreError
+from d3m_ray.store.errors import StoreError
+from d3m_ray.store.files import Files
 from d3m_ray.store.provenance import software
 from d3m_ray.version import __version__
 

@@ -5,8 +5,9 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.store.experiments import Experiment, experiment_from_json, experiment_to_json, extended
-from d3m_ray.store.files import DamagedError, Files, StoreError
+from d3m_ray.store.files import Files
 from d3m_ray.store.preparations import Preparation, preparation_from_json, preparation_to_json
 from d3m_ray.store.results import checked_name, is_name
 from d3m_ray.waiting import Say

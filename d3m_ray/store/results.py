@@ -11,7 +11,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from d3m_ray.store.files import DamagedError, Files, StoreError
+from d3m_ray.store.errors import DamagedError, StoreError
+from d3m_ray.store.files import Files
 from d3m_ray.store.parquet import CHECKED_FORMAT, parts_from_bytes, table_from_bytes
 from d3m_ray.store.tables import table_spec, under_schema
 

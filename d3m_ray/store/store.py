@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from d3m_ray.store import records
 from d3m_ray.store.check import StoreCheck, check_files
 from d3m_ray.store.checkpoints import checkpoint_file, checkpoint_from_bytes, checkpoint_to_bytes
+from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.store.experiments import Experiment, PlannedTrial
-from d3m_ray.store.files import UNFINISHED, DamagedError, Files, StoreError
+from d3m_ray.store.files import UNFINISHED, Files
 from d3m_ray.store.format import read_format, record_format
 from d3m_ray.store.parquet import metadata_from_bytes, parts_to_bytes, table_to_bytes
 from d3m_ray.store.preparations import Preparation

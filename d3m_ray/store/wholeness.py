@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Collection, Mapping
 
-from d3m_ray.store.files import DamagedError, Files
+from d3m_ray.store.errors import DamagedError
+from d3m_ray.store.files import Files
 from d3m_ray.store.results import NUM_LISTINGS, check_result, find_damaged, result_files, scan_results
 from d3m_ray.waiting import Say
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from d3m_ray.errors import reason
 from d3m_ray.meter import METER, DoneFor
 from d3m_ray.pool import LocalPool, OnProgress, WorkerPool
-from d3m_ray.store.files import DamagedError, StoreError
+from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.trials.trial import FitSpec, TrialContext, TrialSpec, record_failure, record_trial, run_fit
 
 CHECKPOINT = "checkpoint"  # in the place of a method, of a fit that no trial waits for

@@ -7,7 +7,7 @@ from scipy.stats import binom
 
 from d3m_ray.analysis.caveats import find_caveats
 from d3m_ray.analysis.results import read_results
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES
 

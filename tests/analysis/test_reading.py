@@ -12,7 +12,7 @@ from made_up_store import MadeUp, fill_store
 
 import d3m_ray
 from d3m_ray.analysis import reading
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 
 INSECTS = MadeUp(seeds=(0, 1), num_train=120, num_val=40, num_test=48, numbers=(20,), rules={"balanced": (30, "erm")})

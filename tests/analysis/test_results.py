@@ -11,7 +11,7 @@ from d3m_ray.analysis import results as module
 from d3m_ray.analysis.choice import arms_of, chosen_numbers
 from d3m_ray.analysis.report.setting import setting
 from d3m_ray.analysis.results import TRIAL, Results, read_results
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 
 MADE = MadeUp(methods=("trak", "random"), numbers=(20, 40), seeds=(0, 3), num_train=80, num_val=80, num_test=160)

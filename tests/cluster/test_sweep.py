@@ -6,12 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import ray
 from ray import cloudpickle
@@ -19,6 +21,7 @@ from ray import cloudpickle
 from d3m_ray import waiting
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.cluster.engine import RayEngine
+from d3m_ray.cluster.scratch import PREFIX
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.planted import Planted
 from d3m_ray.errors import RunError
@@ -199,14 +202,21 @@ def test_fits_that_find_no_room_are_not_waited_for_for_ever(tmp_path, monkeypatc
     assert said[0].startswith("waiting for the cluster to start a worker for the fits, 1 s so far, 2 at most")
 
 
-def _start(store: Path) -> subprocess.Popen:
+def _start(store: Path, start_new_session: bool = False) -> subprocess.Popen:
     flags = "--num-train 160 --num-val 40 --num-test 40 --num-epochs 1 --projection-dim 64 --methods trak random"
     grid = "--num-removed 0 5 10 --seeds 0 1 --num-workers 1 --address local"
     command = [sys.executable, "sweeps/demo.py", "--store", str(store), *flags.split(), *grid.split()]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=start_new_session,
+    )
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path, assert_same_results):
     store = Store(tmp_path / "stopped")
     driver = _start(tmp_path / "stopped")
@@ -217,8 +227,8 @@ def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path, assert_same_res
     output, _ = driver.communicate(timeout=120)
     done = {key: (tmp_path / "stopped" / "fits" / f"{key}.parquet").stat().st_mtime_ns for key in store.keys("fits")}
     assert 4 <= len(done) < 10, output
-    if stop == signal.SIGINT:
-        assert driver.returncode == 130, output
+    if stop == signal.SIGTERM:
+        assert driver.returncode == 143, output
         assert "the same command goes on" in output
 
     again = _start(tmp_path / "stopped")
@@ -232,3 +242,24 @@ def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path, assert_same_res
     with Progress() as progress:
         run_experiment(prepare(config, undisturbed, progress), LocalEngine(), progress)
     assert_same_results(store, undisturbed)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_a_run_leaves_none_of_them_and_no_folder(stop, tmp_path, monkeypatch):
+    """As Ctrl-C in a terminal does, or a terminal that closes."""
+    monkeypatch.setenv("RAY_TMPDIR", os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    store = Store(tmp_path / "stopped")
+    driver = _start(tmp_path / "stopped", start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not store.keys("trials") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    begun = psutil.Process(driver.pid).children(recursive=True)
+    assert list(tmp_path.glob(f"{PREFIX}*"))
+    os.killpg(driver.pid, stop)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 128 + stop, output
+    assert output.endswith("what was done is stored, the same command goes on from there\n")
+    _, alive = psutil.wait_procs(begun, timeout=30)
+    assert alive == []
+    assert list(tmp_path.glob(f"{PREFIX}*")) == []

@@ -78,6 +78,26 @@ def test_a_thread_leaves_the_signals_alone():
     assert told == [True]
 
 
+LEAVES_WORK = """
+import threading
+from d3m_ray import waiting
+from d3m_ray.commands.terminal import end
+waiting.bounded(threading.Event().wait, 0.01)
+import atexit
+atexit.register(print, "the interpreter ended")
+print("told")
+end(143)
+"""
+
+
+def test_a_process_with_work_left_ends_at_once_with_what_it_said():
+    ended = subprocess.run([sys.executable, "-c", LEAVES_WORK], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (143, "told\n")
+    tidy = LEAVES_WORK.replace("threading.Event().wait, 0.01", "print, 10")
+    ended = subprocess.run([sys.executable, "-c", tidy], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (143, "\ntold\nthe interpreter ended\n")
+
+
 @pytest.mark.slow
 def test_a_run_in_one_process_ends_and_goes_on(tmp_path):
     flags = "--engine local --methods random --num-removed 0 5 --seeds 0 1 --num-train 400 --num-epochs 4"

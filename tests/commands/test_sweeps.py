@@ -22,7 +22,7 @@ from d3m_ray.experiment.plan import record_plan
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare
 from d3m_ray.experiment.studies import LdsConfig
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.trials import engine as local_engine
 from d3m_ray.trials.engine import LocalEngine

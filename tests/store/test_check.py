@@ -12,7 +12,8 @@ import d3m_ray as d3m
 from d3m_ray.__main__ import main
 from d3m_ray.store import check as check_module
 from d3m_ray.store.check import RECOMPUTED, StoreCheck
-from d3m_ray.store.files import Files, StoreError
+from d3m_ray.store.errors import StoreError
+from d3m_ray.store.files import Files
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES
 

@@ -28,7 +28,8 @@ from d3m_ray.experiment.lds import prepare_lds, run_lds
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
 from d3m_ray.experiment.studies import LdsConfig
-from d3m_ray.store.files import DamagedError, StoreError, check_writable_folder
+from d3m_ray.store.errors import DamagedError, StoreError
+from d3m_ray.store.files import check_writable_folder
 from d3m_ray.store.reachability import reason_out_of_reach
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import table_spec

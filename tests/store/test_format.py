@@ -9,7 +9,8 @@ import pytest
 import d3m_ray
 from d3m_ray.__main__ import main
 from d3m_ray.store import format as module
-from d3m_ray.store.files import Files, StoreError
+from d3m_ray.store.errors import StoreError
+from d3m_ray.store.files import Files
 from d3m_ray.store.format import FORMAT, FORMAT_FILE
 from d3m_ray.store.provenance import software
 from d3m_ray.store.store import Store

@@ -18,7 +18,7 @@ from d3m_ray.analysis.figures import catalogue
 from d3m_ray.experiment.failures import told
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
-from d3m_ray.store.files import StoreError
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES
 from d3m_ray.trials.engine import LocalEngine

@@ -21,8 +21,9 @@ from safetensors import safe_open
 
 from d3m_ray.store import score_rows
 from d3m_ray.store import store as store_module
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.experiments import PlannedTrial
-from d3m_ray.store.files import Files, StoreError
+from d3m_ray.store.files import Files
 from d3m_ray.store.provenance import current_provenance, software
 from d3m_ray.store.score_rows import scores_from_rows, scores_to_rows
 from d3m_ray.store.store import Store

@@ -1,0 +1,41 @@
+"""The errors of a store, each a line that says what it is about and what fixes it."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+REMEDIES = {
+    errno.ENOSPC: "free some space, or name another place",
+    errno.EDQUOT: "free some space, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "name a place that this user may read and write",
+    errno.EPERM: "name a place that this user may read and write",
+}
+
+
+class StoreError(Exception):
+    """The store, or a file of it, cannot be used as asked; the message says which and what fixes it."""
+
+
+class DamagedError(StoreError):
+    """A file of the store is no longer what was written; its argument names the file and says what is wrong.
+
+    A sweep deletes such a file and recomputes its result; who only reads is told how to.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it"
+
+
+@contextmanager
+def refused(what: str, done: str) -> Iterator[None]:
+    """Turns what the file system refuses within the block into a StoreError of one line."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of the standard output has gone: nothing to do with what is written here
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
+        remedy = REMEDIES.get(error.errno or 0, "see to it, or name another place")
+        raise StoreError(f"{what} cannot be {done} ({reason}): {remedy}") from error
