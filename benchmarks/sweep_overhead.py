@@ -28,7 +28,7 @@ class Sleeper:
     experiment: str = "sleep"
 
     @property
-    def model_hash(self) -> str:
+    def recipes(self) -> str:
         time.sleep(self.seconds)
         raise ValueError(os.getpid())
 

@@ -127,7 +127,7 @@ class Naps:
     experiment: str = "naps"
 
     @property
-    def model_hash(self) -> str:
+    def recipes(self) -> str:
         time.sleep(self.seconds)
         raise ValueError("slept")
 
