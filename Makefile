@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 DEMO_STORE := results/demo
-# The slow tests start clusters, kill processes and measure: they run one after the other.
-FAST_TESTS = $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 8 --dist loadfile
+# As many at once as there are cores, but for those that start clusters and kill processes: one after the other.
+TESTS_AT_ONCE = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast lint format benchmarks docs lock clean
@@ -18,11 +18,11 @@ demo: $(SET_UP) ## a whole experiment on made-up text, in minutes; prints where 
 	$(BIN)/python sweeps/demo.py --store $(DEMO_STORE)
 
 test: $(SET_UP) ## every test
-	$(FAST_TESTS)
-	$(BIN)/python -m pytest -m slow
+	$(TESTS_AT_ONCE) --ignore tests/cluster
+	$(BIN)/python -m pytest tests/cluster
 
 test-fast: $(SET_UP) ## the tests that take less than about five seconds
-	$(FAST_TESTS)
+	$(TESTS_AT_ONCE) -m "not slow"
 
 lint: $(SET_UP) ## style, format and types
 	$(BIN)/ruff check

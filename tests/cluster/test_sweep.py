@@ -221,12 +221,12 @@ def test_a_stopped_driver_goes_on_from_the_store(stop, tmp_path, assert_same_res
     store = Store(tmp_path / "stopped")
     driver = _start(tmp_path / "stopped")
     deadline = time.monotonic() + 300
-    while len(store.keys("fits")) < 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while not store.keys("fits") and time.monotonic() < deadline:
+        time.sleep(0.01)
     os.kill(driver.pid, stop)
     output, _ = driver.communicate(timeout=120)
     done = {key: (tmp_path / "stopped" / "fits" / f"{key}.parquet").stat().st_mtime_ns for key in store.keys("fits")}
-    assert 4 <= len(done) < 10, output
+    assert 1 <= len(done) < 10, output
     if stop == signal.SIGTERM:
         assert driver.returncode == 143, output
         assert "the same command goes on" in output
