@@ -130,6 +130,8 @@ class Disturbed:
         """Kill one process of a random kind; False where none of it is there now."""
         kind = self._rng.choice(KINDS)
         before = set(_actors())
+        if not before:
+            return False  # nothing is under way
         if kind == "driver":
             driver.kill()
             driver.wait()
@@ -190,13 +192,15 @@ def compare(store: Store, undisturbed: Store, told: Told) -> None:
 
 def _rows(store: Store, table: str) -> Counter[tuple[object, ...]]:
     frame: pd.DataFrame = store.read_all(table).drop(columns=["created_at", "train_seconds"], errors="ignore")
-    return Counter(frame.itertuples(index=False, name=None))
+    return Counter(frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None))  # nan is not nan
 
 
 @contextmanager
 def cluster_of_two() -> Iterator[Cluster]:
     """A head and one more node."""
-    with mock.patch.dict(os.environ, SETTINGS):
+    # A folder of Ray's own, so that no other driver on this machine takes its cluster for one to join.
+    folder = tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True)
+    with folder, mock.patch.dict(os.environ, {**SETTINGS, "RAY_TMPDIR": folder.name}):
         cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         try:
             cluster.add_node(**NODE)
