@@ -54,15 +54,20 @@ class Patience:
         self._start = time.monotonic()
         self._next_notice = NOTICE_SECONDS
 
-    def spend(self) -> None:
-        """Say what is waited for, every ten seconds. Raises RunError when the time is over."""
+    def spend(self, cause: str = "") -> None:
+        """Say what is waited for, and the cause where it is known, every ten seconds.
+
+        Raises RunError when the time is over.
+        """
         seconds = time.monotonic() - self._start
+        why = f"; {cause}" if cause else ""
         if seconds > self._max_seconds:
-            raise RunError(f"waited {seconds:.0f} s (--max-wait-seconds) for {self._what}; {self._fix}")
+            raise RunError(f"waited {seconds:.0f} s (--max-wait-seconds) for {self._what}{why}; {self._fix}")
         if seconds >= self._next_notice:
             self._next_notice = seconds + NOTICE_SECONDS
-            at_most = "" if math.isinf(self._max_seconds) else f", {self._max_seconds:.0f} at most; {self._fix}"
-            self._say(f"waiting for {self._what}, {seconds:.0f} s so far{at_most}")
+            is_bounded = not math.isinf(self._max_seconds)
+            at_most, fix = (f", {self._max_seconds:.0f} at most", f"; {self._fix}") if is_bounded else ("", "")
+            self._say(f"waiting for {self._what}, {seconds:.0f} s so far{at_most}{why}{fix}")
 
 
 _left: list[threading.Thread] = []

@@ -59,7 +59,6 @@ COVERED_BY = {
     "attribution.query_sets": "attribution/test_methods.py",
     "attribution.trak.lookups": "attribution/trak/test_gradients.py",
     "attribution.trak.settings": "attribution/trak/test_scores.py",
-    "cluster.fleet": "cluster/test_pool.py",
     "cluster.worker": "cluster/test_sweep.py",
     "commands.arguments": "commands/test_results.py",
     "commands.check": "store/test_check.py",

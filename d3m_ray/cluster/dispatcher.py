@@ -15,6 +15,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from d3m_ray.cluster.situation import living, place_of, who_is_there
+from d3m_ray.errors import InputError, reason
+
 ENDED = "ended"  # what is told of every fit
 ERROR, TRACE = "error", "trace"  # what is told of a fit that failed for good
 MAX_CALLS = 100_000  # under way at once: a trial that waits for a worker is one
@@ -97,6 +100,22 @@ class Loan:
             self.worker.exception()
 
 
+@dataclass(frozen=True)
+class News:
+    """How the workers fare."""
+
+    num_workers: int
+    """Of all that were added, without those that are lost."""
+    living: frozenset[int]
+    """The numbers of those that have a process."""
+    num_waiting: int
+    """Fits and loans that no worker has taken, at most: some may be over."""
+    refusals: dict[str, str]
+    """By the id of each machine that lost a worker: its address, and why it is not to take part."""
+    cause: str
+    """Where no worker lives: who else is on the cluster."""
+
+
 class Dispatcher:
     """Serves workers from one queue. A worker that has not begun, for want of room on the cluster, holds nothing."""
 
@@ -105,9 +124,10 @@ class Dispatcher:
         self._arrivals = itertools.count()
         self._sets: dict[int, FitSet] = {}
         self._loans: dict[int, list[Loan]] = {}  # by pool
-        self._num_served = self._num_workers = self._num_begun = 0
-        self._has_news = asyncio.Event()  # a worker has begun, or none is left
-        self._lost: RayError | None = None
+        self._num_served = 0
+        self._workers: dict[int, Any] = {}  # those that are not lost
+        self._refusals: dict[str, str] = {}
+        self._lost: RayError | None = None  # why the last one is, where that is no matter of its machine
         self._serving: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
     def __repr__(self) -> str:
@@ -116,9 +136,9 @@ class Dispatcher:
 
     async def add(self, workers: Sequence[Any]) -> None:
         """Serve these workers too, each from when it has begun. They are numbered as they come."""
-        self._num_workers += len(workers)
         self._lost = None
         for worker in workers:
+            self._workers[self._num_served] = worker
             task = _loop().create_task(self._serve(self._num_served, worker))
             self._num_served += 1
             self._serving.add(task)
@@ -184,11 +204,13 @@ class Dispatcher:
         for loan in self._loans.pop(pool, ()):
             loan.end()
 
-    async def has_room(self) -> None:
-        """Answered while at least one worker has begun. Raises what kept the last of them from it."""
-        await self._has_news.wait()
+    async def news(self) -> News:
+        """How the workers fare now. Raises what kept the last of them from beginning."""
         if self._lost is not None:
             raise self._lost
+        numbers = living(self._workers)
+        cause = "" if numbers else who_is_there()
+        return News(len(self._workers), numbers, self._queue.qsize(), self._refusals, cause)
 
     def _call(self, of_set: int, number: int) -> Call:
         """The call of this fit, which is put in the queue where it is not there yet."""
@@ -210,20 +232,22 @@ class Dispatcher:
         while True:
             try:
                 begun = await worker.begin.options(max_task_retries=-1).remote()
-            except RayError as error:  # it could not be made, and would not at another try
-                self._lose(error)
+            except RayError as error:  # it could not be made there, and would not at another try
+                self._lose(number, error)
                 return
             if begun == ended:
                 await asyncio.sleep(REPLACED_SECONDS)
                 continue
-            self._count(1)
             ended = begun if await self._must_be_replaced(number, worker) else None
-            self._count(-1)
 
     async def _must_be_replaced(self, number: int, worker: Any) -> bool:
         """Hand work to this worker until it may have another process; whether it must, before it has work again."""
         while True:
-            *_, work = await self._queue.get()
+            was_idle = self._queue.empty()
+            place, arrival, work = await self._queue.get()
+            if was_idle and not await self._lives(worker):
+                self._queue.put_nowait((place, arrival, work))
+                return False
             if isinstance(work, Loan):
                 if not work.over.is_set():
                     work.worker.set_result(number)
@@ -231,6 +255,14 @@ class Dispatcher:
                     return False  # its process may have died meanwhile
             elif not work.fits.is_over and not await self._is_done(worker, work):
                 return isinstance(work.answer.exception(), RayTaskError)
+
+    async def _lives(self, worker: Any) -> bool:
+        """Whether its process, or its machine, has not died while it had nothing to do."""
+        try:
+            await worker.begin.options(max_task_retries=0).remote()
+        except RayError:
+            return False
+        return True
 
     async def _is_done(self, worker: Any, call: Call) -> bool:
         """Whether the worker answered the call. If not, whoever asks is told why, and the process is replaced."""
@@ -245,20 +277,22 @@ class Dispatcher:
             return False
         return True
 
-    def _count(self, change: int) -> None:
-        self._num_begun += change
-        if self._num_begun:
-            self._has_news.set()
-        else:
-            self._has_news.clear()
+    def _lose(self, number: int, error: RayError) -> None:
+        """Go on without a worker, and note which machine cannot have one: the fleet has another put elsewhere.
 
-    def _lose(self, error: RayError) -> None:
-        """Go on without a worker; where it was the last, whoever waits is told why."""
-        self._num_workers -= 1
-        if self._num_workers:
+        Where it was the last, and no machine's fault, whoever waits is told why.
+        """
+        worker = self._workers.pop(number)
+        place = place_of(worker)
+        ray.kill(worker)  # it may live, and hold its core
+        if place is not None:
+            cause = getattr(error, "cause", None)
+            why = str(cause) if isinstance(cause, InputError) else f"does not run a worker ({reason(error)})"
+            self._refusals = {**self._refusals, place[0]: f"{place[1]}: {why}"}
+            return
+        if self._workers:
             return
         self._lost = error
-        self._has_news.set()
         with contextlib.suppress(asyncio.QueueEmpty):
             while True:
                 *_, work = self._queue.get_nowait()

@@ -5,14 +5,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import ray
 
 from d3m_ray.cluster.fleet import Fleet
 from d3m_ray.cluster.joining import join
-from d3m_ray.cluster.machines import check_cluster_offers, check_every_machine, check_this_machine_offers, may_grow
+from d3m_ray.cluster.machines import Terms, check_cluster_offers, check_this_machine_offers, every_machine_checked
 from d3m_ray.cluster.pool import RayPool
 from d3m_ray.cluster.sweep import TuneRun
 from d3m_ray.pool import OnProgress, WorkerPool
@@ -24,7 +24,6 @@ from d3m_ray.waiting import Say, bounded, has_left_work, say_plainly
 
 STOP_SECONDS = 3.0  # at most, for Tune to end the trials of all runs whose dispatcher is gone
 LEAVE_SECONDS = 3.0  # at most, for a Ray that may have been ended too to end its processes
-MOST_ASKED_FOR = 32  # workers beyond what a cluster has room for, for which its autoscaler may start machines
 
 
 @contextmanager
@@ -42,13 +41,14 @@ def connected(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined_here = not ray.is_initialized()
     try:
-        if joined_here and _join(execution.address, say, metadata):
-            check_this_machine_offers(execution)
-        else:
-            check_cluster_offers(execution, say)
-            check_every_machine(store, say)
-        with RayEngine(execution, say) as engine:
-            yield engine
+        with ExitStack() as while_it_runs:
+            terms = None
+            if joined_here and _join(execution.address, say, metadata):
+                check_this_machine_offers(execution)
+            else:
+                check_cluster_offers(execution, say)
+                terms = while_it_runs.enter_context(every_machine_checked(store, say))
+            yield while_it_runs.enter_context(RayEngine(execution, say, terms))
     except KeyboardInterrupt:  # a signal to all processes of a job ends Ray's too, and leaving would wait for them
         if joined_here:
             bounded(ray.shutdown, LEAVE_SECONDS)
@@ -81,11 +81,11 @@ class RayEngine:
     Attribution is then lent each worker that ends its fit, while others are still at theirs. Where a fit takes other
     GPUs than attribution, the workers of the one are ended when the other begins, for they would keep the cores and
     GPUs, and every fit that was begun is waited for first. Use it in a `with` block, which ends the workers, and at
-    an exception what they are at.
+    an exception what they are at. A machine that joins meanwhile is held to the terms.
     """
 
-    def __init__(self, execution: ExecutionConfig, say: Say = say_plainly) -> None:
-        self._execution, self._say = execution, say
+    def __init__(self, execution: ExecutionConfig, say: Say = say_plainly, terms: Terms | None = None) -> None:
+        self._execution, self._say, self._terms = execution, say, terms
         self._fleet: Fleet | None = None
         self._runs: list[TuneRun] = []
 
@@ -105,17 +105,12 @@ class RayEngine:
 
     @contextmanager
     def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:
-        gpus = self._execution.gpus_per_worker
-        num_workers = self._execution.num_workers or max(1, self._num_slots(gpus))
-        with RayPool(self._fleet_of(gpus), num_workers, on_progress) as pool:
+        fleet = self._fleet_of(self._execution.gpus_per_worker)
+        with RayPool(fleet, self._execution.num_workers, on_progress) as pool:
             yield cast(WorkerPool, pool)
 
     def begin_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> PendingFits:
-        gpus = self._execution.gpus_per_trial
-        num_slots = self._num_slots(gpus)
-        if may_grow([node["NodeID"] for node in ray.nodes() if node["Alive"]], where_unknown=num_slots == 0):
-            num_slots += MOST_ASKED_FOR
-        run = TuneRun(context, fits, on_fit, self._fleet_of(gpus), min(len(fits), max(1, num_slots)))
+        run = TuneRun(context, fits, on_fit, self._fleet_of(self._execution.gpus_per_trial))
         self._runs = [*(begun for begun in self._runs if not begun.is_over), run]
         return run
 
@@ -127,18 +122,10 @@ class RayEngine:
             self._end_fleet()
         if self._fleet is None:
             execution = self._execution
-            self._fleet = Fleet(execution.cpus_per_trial, gpus, execution.max_wait_seconds, self._say)
+            self._fleet = Fleet(execution.cpus_per_trial, gpus, execution.max_wait_seconds, self._say, self._terms)
         return self._fleet
 
     def _end_fleet(self) -> None:
         if self._fleet is not None:
             self._fleet.end()
             self._fleet = None
-
-    def _num_slots(self, gpus: float) -> int:
-        """Workers for which the machines of the cluster are large enough now, were nothing else on them."""
-        num_slots = 0
-        for offer in (node["Resources"] for node in ray.nodes() if node["Alive"]):
-            of_cpus = int(offer.get("CPU", 0) / self._execution.cpus_per_trial)
-            num_slots += min(of_cpus, int(offer.get("GPU", 0) / gpus)) if gpus else of_cpus
-        return num_slots

@@ -3,25 +3,32 @@
 import itertools
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from d3m_ray.cluster.dispatcher import MAX_CALLS, Dispatcher
+from d3m_ray.cluster.dispatcher import MAX_CALLS, Dispatcher, News
+from d3m_ray.cluster.machines import Terms, may_grow, num_slots
 from d3m_ray.cluster.worker import Worker
+from d3m_ray.errors import RunError, reason
 from d3m_ray.waiting import Patience, Say, say_plainly
 
 MAX_WAIT_SECONDS = 1200.0  # seconds: an autoscaler may take minutes to start a machine
 FLAGS = "--num-workers, --cpus-per-trial, --gpus-per-trial and --gpus-per-worker"
-ROUND_SECONDS = 1.0  # between two looks at whether a worker has begun
+ROUND_SECONDS = 1.0  # between two looks at how the workers fare, and at which machines there are
+MOST_ASKED_FOR = 32  # workers beyond what a cluster has room for, for which its autoscaler may start machines
+NODE_LABEL = "ray.io/node-id"  # by which Ray knows a machine
 
 
 class Fleet:
     """Worker processes that take so many CPUs and GPUs each, and what hands them their work. `end` ends them.
 
     A worker whose process died is started again, on another machine where its own is gone. One that finds no room on
-    the cluster waits for it, and holds up nothing: an autoscaler starts machines for those that wait.
+    the cluster waits for it, and holds up nothing: an autoscaler starts machines for those that wait. A machine that
+    joins gets workers while work waits, each of which first holds it to the terms.
     """
 
     def __init__(
@@ -30,27 +37,74 @@ class Fleet:
         gpus_per_worker: float = 0,
         max_wait_seconds: float = MAX_WAIT_SECONDS,
         say: Say = say_plainly,
+        terms: Terms | None = None,
     ) -> None:
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
-        self._max_wait_seconds, self._say = max_wait_seconds, say
+        self._max_wait_seconds, self._say, self._terms = max_wait_seconds, say, terms
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.dispatcher: Any = (
             ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=MAX_CALLS, scheduling_strategy=here).remote()
         )
         self.workers: list[Any] = []
+        self._num_lost = 0
+        self.num_slots = 0
+        """Workers for which the cluster's machines were large enough at the last look, were nothing else on them."""
+        self._refusals: Mapping[str, str] = {}  # by the id of a machine
         self._shared: tuple[Any, Any] = (None, None)  # a value that was put, and its handle
         self._numbers = itertools.count()
+        self._count_slots()
 
-    def grow(self, num_workers: int) -> None:
-        """Have at least so many workers, as far as the cluster has, or gets, room for them."""
+    def grow(self, num_wanted: int) -> int:
+        """Have so many workers, as far as the cluster has, or may get, room for them; for how many it has.
+
+        Raises RunError where no machine can take part.
+        """
+        num_workers = min(num_wanted, max(1, self._count_slots()))
         actor = ray.remote(Worker).options(
-            num_cpus=self.cpus_per_worker, num_gpus=self.gpus_per_worker, max_restarts=-1, max_task_retries=0
+            num_cpus=self.cpus_per_worker,
+            num_gpus=self.gpus_per_worker,
+            max_restarts=-1,
+            max_task_retries=0,
+            label_selector={NODE_LABEL: f"!in({','.join(self._refusals)})"} if self._refusals else None,
         )
-        names = [f"worker {number}" for number in range(len(self.workers) + 1, num_workers + 1)]
-        added = [actor.remote(name, self.cpus_per_worker) for name in names]
+        first = len(self.workers) + 1
+        names = [f"worker {first + number}" for number in range(num_workers - len(self.workers) + self._num_lost)]
+        added = [actor.remote(name, self.cpus_per_worker, self._terms) for name in names]
         self.workers += added
         if added:
-            ray.get(self.dispatcher.add.remote(added))
+            self.answer(self.dispatcher.add.remote(added))
+        return min(num_wanted, max(1, self.num_slots))
+
+    def _count_slots(self) -> int:
+        """Count the slots again; how many the cluster may come to have."""
+        nodes = ray.nodes()  # dead ones too, which the autoscaler may still count
+        usable = [node for node in nodes if node["Alive"] and node["NodeID"] not in self._refusals]
+        self.num_slots = num_slots(usable, self.cpus_per_worker, self.gpus_per_worker)
+        grows = may_grow([node["NodeID"] for node in nodes], where_unknown=self.num_slots == 0)
+        if self._refusals and not usable and not grows:
+            raise RunError(f"no machine of the cluster can take part: {'; '.join(self._refusals.values())}")
+        return self.num_slots + grows * MOST_ASKED_FOR
+
+    def look(self) -> News:
+        """How the workers fare; where work waits, those are added for which the cluster has room by now.
+
+        Raises RunError where none can be added any more.
+        """
+        news: News = self.answer(self.dispatcher.news.remote())
+        for node in news.refusals.keys() - self._refusals.keys():
+            self._say(f"machine {news.refusals[node]}: the run goes on without it")
+        self._num_lost, self._refusals = len(self.workers) - news.num_workers, news.refusals
+        self.grow(len(news.living) + news.num_waiting)
+        return news
+
+    def answer(self, handle: Any) -> Any:
+        """What the dispatcher answers to a call. Raises RunError where it is gone, or has no worker to wait for."""
+        try:
+            return ray.get(handle)
+        except RayError as error:
+            raise RunError(
+                f"no worker is handed work any more, {reason(error)}: the same command goes on with what is not stored"
+            ) from error
 
     def next_number(self) -> int:
         """What the dispatcher knows a set of fits, or a pool, by: sets of fits are handed out in their order."""
@@ -64,17 +118,20 @@ class Fleet:
 
     def room(self, for_what: str) -> "Room":
         """Watch, while work waits, that it does not wait for ever for the cluster to have room for a worker."""
-        fix = (
+        return Room(self, self.patience(f"the cluster to start a worker for {for_what}", self.fix))
+
+    @property
+    def fix(self) -> str:
+        """What to do where there is no room for a worker."""
+        return (
             "where there is room that takes up to a minute; "
             f"each takes {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU of one machine: {FLAGS} say how "
             "much"
         )
-        patience = Patience(f"the cluster to start a worker for {for_what}", fix, self._max_wait_seconds, self._say)
-        return Room(self.dispatcher, patience)
 
-    def patience(self, what: str) -> Patience:
-        """Tells of a wait that ends by itself."""
-        return Patience(what, "", math.inf, self._say)
+    def patience(self, what: str, fix: str = "") -> Patience:
+        """Tells of a wait, which ends by itself where nothing fixes it."""
+        return Patience(what, fix, self._max_wait_seconds if fix else math.inf, self._say)
 
     def end(self) -> None:
         """End the workers, and what they are at."""
@@ -83,28 +140,29 @@ class Fleet:
 
 
 class Room:
-    """Whether any worker has begun, looked at now and then."""
+    """Whether any worker lives, looked at now and then."""
 
-    def __init__(self, dispatcher: Any, patience: Patience) -> None:
-        self._dispatcher, self._patience = dispatcher, patience
-        self._asked = dispatcher.has_room.remote()
+    def __init__(self, fleet: Fleet, patience: Patience) -> None:
+        self._fleet, self._patience = fleet, patience
         self._next_look = 0.0
+        self.num_looks = 0
         self._is_there = False
+        self.living: frozenset[int] = frozenset()
+        """The numbers of the workers that lived at the last look."""
 
     def look(self) -> bool:
-        """Whether any has, at the last look. Call often.
+        """Whether any does, at the last look. Call often.
 
-        Raises RunError where no worker has begun for too long, RayError where none ever will.
+        Raises RunError where no worker has lived for too long, or none ever will.
         """
         if time.monotonic() < self._next_look:
             return self._is_there
         self._next_look = time.monotonic() + ROUND_SECONDS
-        ready, _ = ray.wait([self._asked], timeout=0)
-        self._is_there = bool(ready)
-        if not ready:
-            self._patience.spend()
-            return False
-        ray.get(self._asked)
-        self._patience.renew()
-        self._asked = self._dispatcher.has_room.remote()
-        return True
+        news = self._fleet.look()
+        self.num_looks += 1
+        self.living, self._is_there = news.living, bool(news.living)
+        if self._is_there:
+            self._patience.renew()
+        else:
+            self._patience.spend(news.cause)
+        return self._is_there

@@ -1,7 +1,10 @@
 """The machines of a cluster: whether they offer what a worker takes, and whether all of them see the store."""
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -15,10 +18,12 @@ from d3m_ray.store.errors import StoreError
 from d3m_ray.store.provenance import software
 from d3m_ray.store.store import Store
 from d3m_ray.trials.settings import ExecutionConfig
+from d3m_ray.version import __version__
 from d3m_ray.waiting import Say, announced
 from d3m_ray.wording import counted
 
 NODE_SECONDS = 60  # for a machine of the cluster to run a task that takes no core
+NUM_LOOKS, LOOK_SECONDS = 3, 5.0  # at a store from a machine that has joined, and between two: it may be out of reach
 
 
 def check_this_machine_offers(execution: ExecutionConfig) -> None:
@@ -76,9 +81,33 @@ def _autoscaling_status() -> bytes | None:
     return content
 
 
-def check_every_machine(store: Store, say: Say) -> None:
-    """Every machine of a joined cluster needs this package, at this version, and has to read and write the store.
+@dataclass(frozen=True)
+class Terms:
+    """What a machine that joins while a sweep runs is held to: this package, its version, and the store."""
 
+    store: Store
+    probe: str
+    """The name of a file that is in the store as long as the sweep runs, and in no other folder."""
+    version: str
+
+    def check(self) -> None:
+        """Raises InputError, which says why, where the machine that this runs on is not to take part."""
+        for num_looks_left in range(NUM_LOOKS - 1, -1, -1):
+            told = _look(self.store, self.probe)
+            if told["package_version"] != self.version:
+                raise InputError(f"has version {told['package_version']} of this package and not {self.version}")
+            if not told["lacks"]:
+                return
+            if num_looks_left:
+                time.sleep(LOOK_SECONDS)
+        raise InputError(told["lacks"])
+
+
+@contextmanager
+def every_machine_checked(store: Store, say: Say) -> Iterator[Terms]:
+    """What machines are held to that join while the block runs; those that are there now have met it.
+
+    Every machine of a joined cluster needs this package, at this version, and has to read and write the store.
     Asked of all at once, by a task that looks for a file of a name that no other folder holds. Raises InputError where
     one lacks something, ConnectionError where one does not answer. `say` is told of one that leaves meanwhile, and of
     other versions of libraries.
@@ -98,6 +127,16 @@ def check_every_machine(store: Store, say: Say) -> None:
             ray.wait(list(asked.values()), num_returns=len(asked), timeout=NODE_SECONDS)
         for node, answer in asked.items():
             _settle(node, names[node], answer, say)
+        yield Terms(store, probe, __version__)
+
+
+def num_slots(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
+    """Workers of so many CPUs and GPUs for which these machines are large enough, were nothing else on them."""
+    num_fitting = 0
+    for offer in (node["Resources"] for node in nodes):
+        of_cpus = int(offer.get("CPU", 0) / cpus)
+        num_fitting += min(of_cpus, int(offer.get("GPU", 0) / gpus)) if gpus else of_cpus
+    return num_fitting
 
 
 def _look(store: Store, probe: str) -> dict[str, Any]:

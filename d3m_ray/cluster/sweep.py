@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for_any
 from typing import Any
 
 # Tune reads these when it is imported and when an experiment starts. The store is the record of what is done: Tune's
@@ -22,7 +23,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import BasicVariantGenerator
 
 from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
-from d3m_ray.cluster.fleet import Fleet, Room
+from d3m_ray.cluster.fleet import ROUND_SECONDS, Fleet
 from d3m_ray.cluster.scratch import Scratch
 from d3m_ray.cluster.trainable import BEGUN, MAX_FAILURES, RETRIED, TrialOfFit
 from d3m_ray.cluster.worker import packed
@@ -44,18 +45,17 @@ class TuneRun:
     trial costs a process, and no more of these wait than there are workers.
     """
 
-    def __init__(
-        self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit, fleet: Fleet, num_workers: int
-    ) -> None:
-        """Begin to train the fits on so many workers, after those of the runs begun before, and record their trials."""
+    def __init__(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit, fleet: Fleet) -> None:
+        """Begin to train the fits, after those of the runs begun before, and record their trials."""
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        fleet.grow(num_workers)
         self._context, self._fits, self._dispatcher = context, fits, fleet.dispatcher
-        self._number, self._num_trials = fleet.next_number(), min(num_workers, len(fits))
+        self._number, self._num_trials = fleet.next_number(), fleet.grow(len(fits))
         shared = fleet.put_once(context)
         begun, names = [packed(planned) for planned in fits], [str(planned) for planned in fits]
-        ray.get(fleet.dispatcher.expect.remote(self._number, [shared], begun, self._num_trials, names))
-        self._watcher = _Watcher(on_fit, fits, fleet.room("the fits"))
+        fleet.answer(fleet.dispatcher.expect.remote(self._number, [shared], begun, self._num_trials, names))
+        self._watcher = _Watcher(on_fit, fits)
+        self._room = fleet.room("the fits")
+        self._given_up: RunError | None = None
         self._results: Future[tune.ResultGrid] = Future()
         self._failed: list[FailedFit] | None = None
         self._scratch = Scratch()
@@ -68,10 +68,23 @@ class TuneRun:
 
     def wait(self) -> list[FailedFit]:
         """See `PendingFits.wait`; records the errors. Raises RunError where the cluster had no room for too long."""
+        while not self.is_over and self._given_up is None:
+            wait_for_any([self._results], ROUND_SECONDS)
+            self._look()
+        if self._given_up is not None:
+            raise self._given_up
         results = self._results.result()
         if self._failed is None:
             self._failed = _settle(self._context, self._fits, results)
         return self._failed
+
+    def _look(self) -> None:
+        """Give the run up where the cluster has had no room for too long."""
+        try:
+            self._room.look()
+        except RunError as error:
+            self._given_up = error
+            self.stop()
 
     def stop(self) -> None:
         """Have Tune end the run at its next step."""
@@ -87,7 +100,7 @@ class TuneRun:
             ray.get(self._dispatcher.turn.remote(self._number))
             self._results.set_result(self._tuner(self._scratch.make()).fit())
         except BaseException as error:  # whatever it is, whoever waits is told
-            self._results.set_exception(_as_run_error(self._watcher.given_up or error))
+            self._results.set_exception(_as_run_error(error))
         finally:
             self._scratch.delete()
             self._dispatcher.forget.remote(self._number)
@@ -161,16 +174,14 @@ def _settle(context: TrialContext, fits: Sequence[PlannedFit], results: tune.Res
 class _Watcher(tune.Callback):
     """Tells the display what Tune does. Tune pickles callbacks, and a display does not pickle: it stays behind."""
 
-    def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit], room: Room) -> None:
+    def __init__(self, on_fit: OnFit, fits: Sequence[PlannedFit]) -> None:
         self._on_fit: OnFit | None = on_fit  # none where Tune runs on the head of a cluster that was joined as ray://
         self._fits: Sequence[PlannedFit] = fits
         self._running: set[int] = set()
-        self._room: Room | None = room
         self.is_stopped = False
-        self.given_up: RunError | RayError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_on_fit": None, "_fits": (), "_room": None}
+        return vars(self) | {"_on_fit": None, "_fits": ()}
 
     def _tell(self, state: State, trial: Trial) -> None:
         """A fit that failed without a worker has begun, too: whoever counts those that run takes one off."""
@@ -186,13 +197,6 @@ class _Watcher(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if self.is_stopped:
             raise RunError("the run was stopped")  # which nobody waits for
-        if self._room is None:
-            return
-        try:
-            self._room.look()
-        except (RunError, RayError) as error:
-            self.given_up = error
-            raise
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: Any, **info: Any) -> None:
         if BEGUN in result:

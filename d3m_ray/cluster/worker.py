@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:
+    from d3m_ray.cluster.machines import Terms
     from d3m_ray.trials.engine import PlannedFit
 
 
@@ -26,13 +27,16 @@ def unpacked(data: bytes) -> "PlannedFit":
 
 
 class Worker:
-    """Trains fits and runs the steps of attribution, one at a time; the name is what the dashboard shows."""
+    """Trains fits and runs the steps of attribution, one at a time; the name is what the dashboard shows.
 
-    def __init__(self, name: str, num_threads: int) -> None:
+    Each process that it has holds its machine to the terms before anything else.
+    """
+
+    def __init__(self, name: str, num_threads: int, terms: "Terms | None" = None) -> None:
         from d3m_ray.cluster.metrics import ProcessMetrics
         from d3m_ray.cluster.work import Work
 
-        self._name, self._life = name, uuid4().hex
+        self._name, self._life, self._terms = name, uuid4().hex, terms
         self._work = Work(num_threads)
         self._metrics = ProcessMetrics()
 
@@ -40,13 +44,21 @@ class Worker:
         return self._name
 
     def begin(self) -> str:
-        """The name of this process's life, answered once it has begun: one that finds no room never does."""
+        """The name of this process's life, answered once it has begun: one that finds no room never does.
+
+        Raises InputError where its machine does not meet the terms.
+        """
+        if self._terms is not None:
+            self._terms.check()
+            self._terms = None
         return self._life
 
     def fit(self, context: Sequence[Any], fit: bytes) -> dict[str, Any]:
         """What Tune is told of the fit, trained and recorded, given a handle to the context in a list."""
+        self.begin()
         return self._work.fit(context[0], unpacked(fit))
 
     def shard(self, step: Callable[..., Any], shared: Any, *shard: Any) -> Any:
         """The step's result. Ray has resolved `shared` and the shard where they were handles."""
+        self.begin()
         return self._work.shard(step, shared, shard)

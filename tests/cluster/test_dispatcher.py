@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from d3m_ray.cluster import dispatcher as module
 from d3m_ray.cluster.dispatcher import Dispatcher
+from d3m_ray.errors import InputError
 
 CONTEXT = ["a handle"]
 
@@ -33,13 +34,22 @@ class Method:
 class Worker:
     """In place of an actor: notes what it is asked for, and fails where it is told to."""
 
-    def __init__(self, fails: dict[Any, Exception] | None = None, never_begins: RayError | None = None) -> None:
+    def __init__(
+        self,
+        fails: dict[Any, Exception] | None = None,
+        never_begins: RayError | None = None,
+        place: tuple[str, str] | None = None,
+    ) -> None:
         self.calls: list[Any] = []
+        self.place, self.dies_idle = place, 0
         self.num_lives = 0
         self._fails, self._never_begins = fails or {}, never_begins
         self.begin, self.fit = Method(self._begin), Method(self._run)
 
     async def _begin(self) -> int:
+        if self.dies_idle:
+            self.dies_idle -= 1
+            raise ActorDiedError
         if self._never_begins is not None:
             raise self._never_begins
         return self.num_lives
@@ -61,6 +71,19 @@ def failed(error: Exception) -> RayTaskError:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(module, "REPLACED_SECONDS", 0.001)
+
+
+@pytest.fixture(autouse=True)
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[Worker]:
+    """Which workers Ray was told to end. Those of the others that have begun live, each on a machine that it names."""
+    ended: list[Worker] = []
+    monkeypatch.setattr(module.ray, "kill", ended.append)
+    monkeypatch.setattr(
+        module, "living", lambda workers: frozenset(number for number in workers if not workers[number]._never_begins)
+    )
+    monkeypatch.setattr(module, "place_of", lambda worker: worker.place)
+    monkeypatch.setattr(module, "who_is_there", lambda: "0 of 2 CPU free")
+    return ended
 
 
 async def settled() -> None:
@@ -164,11 +187,11 @@ def test_attribution_is_lent_a_worker_that_ends_its_fit_until_it_gives_it_back()
 
 
 def test_a_fit_says_its_error_and_the_next_one_has_another_process(monkeypatch):
-    ended = []
+    killed = []
 
     def kill(worker: Worker, no_restart: bool) -> None:
         assert not no_restart
-        ended.append(worker)
+        killed.append(worker)
         asyncio.get_running_loop().call_later(0.01, lambda: setattr(worker, "num_lives", worker.num_lives + 1))
 
     monkeypatch.setattr(module.ray, "kill", kill)
@@ -181,8 +204,24 @@ def test_a_fit_says_its_error_and_the_next_one_has_another_process(monkeypatch):
         with pytest.raises(OSError, match="no route"):
             await told(dispatcher, 0)
         assert await told(dispatcher, 1) == {"told": 1}
-        assert (ended, worker.num_lives) == ([worker], 1)
+        assert (killed, worker.num_lives) == ([worker], 1)
         assert await told(dispatcher, 0) == {"told": 0}, "asked for again"
+
+    asyncio.run(story())
+
+
+def test_a_process_that_died_idle_takes_no_work_that_another_could():
+    async def story() -> None:
+        dispatcher, dead, other = Dispatcher(), Worker(), Worker()
+        await dispatcher.add([dead])
+        await settled()
+        dead.dies_idle = 1
+        dead.begin = Method(dead._begin)
+        lent = asyncio.ensure_future(dispatcher.lend(1))
+        await asyncio.sleep(0)
+        await dispatcher.add([other])
+        assert await lent in (0, 1)
+        assert dead.dies_idle == 0, "it was looked at first"
 
     asyncio.run(story())
 
@@ -199,14 +238,45 @@ def test_a_dead_process_costs_a_fit_one_try():
     asyncio.run(story())
 
 
-def test_room_is_there_once_a_worker_has_begun_and_the_last_one_lost_is_told():
+def test_news_are_how_many_workers_live_and_what_waits_for_one_and_who_else_is_there_if_none_does():
     async def story() -> None:
-        dispatcher, cause = Dispatcher(), ActorDiedError()
-        asked = asyncio.ensure_future(dispatcher.has_room())
+        dispatcher = Dispatcher()
+        await dispatcher.expect(1, CONTEXT, [0, 1, 2], 1)
+        news = await dispatcher.news()
+        assert (news.num_workers, news.living, news.num_waiting, news.cause) == (0, set(), 3, "0 of 2 CPU free")
+        await dispatcher.add([Worker(), Worker()])
+        await told(dispatcher, 2)
+        news = await dispatcher.news()
+        assert (news.num_workers, news.living, news.num_waiting, news.cause) == (2, {0, 1}, 0, "")
+
+    asyncio.run(story())
+
+
+def test_a_machine_that_may_have_no_worker_is_named_and_takes_no_fit_and_what_waits_goes_on_elsewhere(ended):
+    refusal = failed(InputError("does not see the store"))
+
+    async def story() -> None:
+        dispatcher = Dispatcher()
+        refused = Worker(never_begins=refusal, place=("id2", "10.0.0.2"))
+        without_package = Worker(never_begins=ActorDiedError(), place=("id3", "10.0.0.3"))
+        await dispatcher.expect(1, CONTEXT, [0, 1], 1)
+        await dispatcher.add([refused, without_package])
+        waiting = asyncio.ensure_future(told(dispatcher, 0))
         await settled()
-        assert not asked.done()
-        await dispatcher.add([Worker(), Worker(never_begins=cause)])
-        await asked
+        news = await dispatcher.news()
+        assert (news.num_workers, news.num_waiting, ended) == (0, 2, [refused, without_package])
+        assert news.refusals["id2"] == "10.0.0.2: does not see the store"
+        assert news.refusals["id3"].startswith("10.0.0.3: does not run a worker (ActorDiedError")
+        assert not waiting.done()
+        await dispatcher.add([Worker()])
+        assert await waiting == {"told": 0}
+
+    asyncio.run(story())
+
+
+def test_the_last_worker_lost_is_told_where_it_is_no_machines_fault():
+    async def story() -> None:
+        cause = ActorDiedError()
         alone = Dispatcher()
         await alone.expect(1, CONTEXT, ["one", "other"], 2)
         await alone.expect(2, CONTEXT, ["another"], 1)
@@ -214,7 +284,7 @@ def test_room_is_there_once_a_worker_has_begun_and_the_last_one_lost_is_told():
         turn = asyncio.ensure_future(alone.turn(2))
         await settled()
         await alone.add([Worker(never_begins=cause)])
-        for raised in (waiting, lent, alone.has_room(), told(alone, 1), alone.lend(3), told(alone, 0)):
+        for raised in (waiting, lent, alone.news(), told(alone, 1), alone.lend(3), told(alone, 0)):
             with pytest.raises(ActorDiedError):
                 await raised
         await turn

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import ray
 
-from d3m_ray.cluster import engine, machines
+from d3m_ray.cluster import engine
 from d3m_ray.cluster.engine import connected
 from d3m_ray.errors import InputError
 from d3m_ray.store.store import Store
@@ -21,10 +21,6 @@ def test_more_than_this_machine_has_is_refused(tmp_path):
     with refused, connected(execution, Store(tmp_path)):
         pass
     assert not ray.is_initialized()
-
-
-WATCHES = '{"autoscaler_report": {"active_nodes": {"node_0": 1}}}'
-GROWS = '{"autoscaler_report": {"active_nodes": {"ray.head.default": 1}}}'
 
 
 class MadeUpFleet:
@@ -44,9 +40,9 @@ class MadeUpRun:
 
     is_over = False
 
-    def __init__(self, log: list[str], num_workers: int) -> None:
+    def __init__(self, log: list[str], num_fits: int) -> None:
         self._log = log
-        log.append(f"{num_workers} for fits")
+        log.append(f"{num_fits} fits")
 
     def wait(self) -> list[FailedFit]:
         self._log.append("waited")
@@ -60,17 +56,14 @@ class MadeUpRun:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, execution: ExecutionConfig, num_fits: int) -> list[str]:
-    """What an engine does for fits, attribution, fits, on machines of 8 CPUs with 2 GPUs and of 5 CPUs."""
+    """What an engine does for fits, attribution, fits."""
     log: list[str] = []
-    offers = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 5.0}]
-    nodes = [{"NodeID": str(i), "Alive": True, "Resources": offer} for i, offer in enumerate(offers)]
-    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"NodeID": "gone", "Alive": False, "Resources": {"CPU": 64.0}}])
     monkeypatch.setattr(engine, "Fleet", lambda *arguments: MadeUpFleet(log, *arguments))
-    monkeypatch.setattr(engine, "TuneRun", lambda context, fits, on_fit, fleet, number: MadeUpRun(log, number))
+    monkeypatch.setattr(engine, "TuneRun", lambda context, fits, on_fit, fleet: MadeUpRun(log, len(fits)))
 
     @contextmanager
-    def pool(fleet: MadeUpFleet, number: int, on_progress: object) -> Iterator[None]:
-        yield log.append(f"{number} for attribution")
+    def pool(fleet: MadeUpFleet, max_workers: int | None, on_progress: object) -> Iterator[None]:
+        yield log.append(f"attribution on {max_workers or 'all'}")
 
     monkeypatch.setattr(engine, "RayPool", pool)
     with engine.RayEngine(execution) as used:
@@ -82,25 +75,16 @@ def use(monkeypatch: pytest.MonkeyPatch, execution: ExecutionConfig, num_fits: i
 
 
 def test_workers_are_kept_over_the_stages_and_given_up_last(monkeypatch):
-    monkeypatch.setattr(machines, "_autoscaling_status", lambda: None)
     assert use(monkeypatch, ExecutionConfig(cpus_per_trial=3), num_fits=50) == [
         "started: 3 CPU and 0 GPU",
-        *("3 for fits", "3 for attribution", "3 for fits"),
+        *("50 fits", "attribution on all", "50 fits"),
         *("stopped", "stopped", "ended: 3 CPU and 0 GPU", "joined", "joined"),
     ]
 
 
 def test_workers_of_other_gpus_give_place_when_their_fits_have_ended(monkeypatch):
-    monkeypatch.setattr(machines, "_autoscaling_status", lambda: None)
-    execution = ExecutionConfig(gpus_per_trial=0.25, gpus_per_worker=1)
+    execution = ExecutionConfig(gpus_per_trial=0.25, gpus_per_worker=1, num_workers=2)
     log = use(monkeypatch, execution, num_fits=6)
-    assert log[:4] == ["started: 1 CPU and 0.25 GPU", "6 for fits", "waited", "ended: 1 CPU and 0.25 GPU"]
-    assert log[4:7] == ["started: 1 CPU and 1 GPU", "2 for attribution", "waited"]
-    assert log[7:10] == ["ended: 1 CPU and 1 GPU", "started: 1 CPU and 0.25 GPU", "6 for fits"]
-
-
-def test_a_cluster_that_may_grow_is_asked_for_more(monkeypatch):
-    monkeypatch.setattr(machines, "_autoscaling_status", lambda: GROWS)
-    assert f"{13 + engine.MOST_ASKED_FOR} for fits" in use(monkeypatch, ExecutionConfig(), num_fits=1000)
-    monkeypatch.setattr(machines, "_autoscaling_status", lambda: WATCHES)
-    assert "13 for fits" in use(monkeypatch, ExecutionConfig(), num_fits=1000)
+    assert log[:4] == ["started: 1 CPU and 0.25 GPU", "6 fits", "waited", "ended: 1 CPU and 0.25 GPU"]
+    assert log[4:7] == ["started: 1 CPU and 1 GPU", "attribution on 2", "waited"]
+    assert log[7:10] == ["ended: 1 CPU and 1 GPU", "started: 1 CPU and 0.25 GPU", "6 fits"]

@@ -71,7 +71,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, store: Store, answers: list[Any], num
     monkeypatch.setattr(ray, "remote", lambda function: MadeUpTask(answers))
     monkeypatch.setattr(ray, "wait", wait)
     monkeypatch.setattr(ray, "get", read)
-    machines.check_every_machine(store, said.append)
+    with machines.every_machine_checked(store, said.append) as terms:
+        terms.check()
     return said
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -117,6 +118,30 @@ def test_workers_are_kept_from_stage_to_stage_and_one_that_dies_is_replaced(tmp_
     assert first & second, "the same processes"
     assert len(first | second) <= 3, "two, and the one in place of the dead one"
     assert (events.count("retried"), events.count("failed")) == (1, 12)
+
+
+class EndsInItsOwnWay(dict[str, object]):
+    """In place of recipes: one takes all memory, so that the system ends its process, one diverges, others end."""
+
+    def __missing__(self, name: str) -> object:
+        if name == "too large":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise FloatingPointError("not finite") if name == "diverges" else ValueError("ended")
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_a_fit_that_takes_all_memory_each_time_is_told_while_others_go_on():
+    names = ("too large", "diverges", *("erm" for _ in range(4)))
+    fits = [PlannedFit(FitSpec(name, np.arange(3), seed, recipe=name), ()) for seed, name in enumerate(names)]
+    context = SimpleNamespace(experiment="memory", recipes=EndsInItsOwnWay())
+    events: list[str] = []
+    with RayEngine(SMALL.execution) as engine:
+        failed = engine.begin_fits(context, fits, lambda event: events.append(event.state)).wait()
+    errors = dict(sorted((failure.fit_key, failure.error) for failure in failed))
+    assert errors.pop("too large").startswith(("ActorUnavailableError: ", "ActorDiedError: "))
+    assert errors == {"diverges": "FloatingPointError: not finite", "erm": "ValueError: ended"}
+    assert len(failed) == 6
+    assert events.count("retried") >= 2
 
 
 @dataclass(frozen=True)

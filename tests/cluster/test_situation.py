@@ -1,0 +1,154 @@
+"""On a cluster that changes: a machine that joins takes work, or is refused, and what waits for a core says so."""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray import cloudpickle
+from ray.cluster_utils import Cluster
+
+from d3m_ray import waiting
+from d3m_ray.cluster.engine import RayEngine
+from d3m_ray.cluster.situation import place_of, who_is_there
+from d3m_ray.errors import InputError, RunError
+from d3m_ray.pool import ignore_progress
+from d3m_ray.trials.engine import PlannedFit
+from d3m_ray.trials.settings import ExecutionConfig
+from d3m_ray.trials.trial import FitSpec
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),  # Ray's, of each node that is added
+]
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
+NOTHING = [PlannedFit(FitSpec(f"fit {seed}", np.arange(seed), seed), ()) for seed in range(100)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One machine of one core, with a folder of Ray's own: no other driver takes it for a cluster to join."""
+    folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    with folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder.name)
+        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def here() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+@dataclass(frozen=True)
+class SaysWhere:
+    """In place of a context: a fit takes a while, and ends by failing with the machine that it ran on.
+
+    Once a file says so, one of them dies.
+    """
+
+    marker: Path
+    experiment: str = "where"
+
+    @property
+    def recipes(self) -> str:
+        time.sleep(0.2)
+        if self.marker.exists():
+            self.marker.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError(here())
+
+
+@dataclass(frozen=True)
+class HeadAlone:
+    """In place of the terms: no other machine sees the store."""
+
+    head: str
+
+    def check(self) -> None:
+        if here() != self.head:
+            raise InputError("does not see the store")
+
+
+def where_of(shared: None, shard: int) -> str:
+    time.sleep(0.2)
+    return here()
+
+
+def until(is_so: Callable[[], Any], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_machine_that_joins_takes_fits_and_shards_while_they_wait(cluster, tmp_path):
+    events: list[Any] = []
+    with RayEngine(ExecutionConfig()) as engine:
+        pending = engine.begin_fits(SaysWhere(tmp_path / "none"), NOTHING, events.append)
+        until(lambda: events)
+        joined = cluster.add_node(**NODE)
+        where = {failure.error for failure in pending.wait()}
+        assert where == {f"ValueError: {node}" for node in (here(), joined.node_id)}
+        cluster.remove_node(joined)
+        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1)
+        with engine.pool(ignore_progress) as pool:
+            places = pool.map("looking", where_of, None, range(100))
+            first = next(places)
+            joined = cluster.add_node(**NODE)
+            assert {first, *places} == {here(), joined.node_id}
+    cluster.remove_node(joined)
+
+
+def test_a_machine_that_joins_and_does_not_see_the_store_takes_no_fit_and_costs_no_core(cluster, tmp_path):
+    said: list[str] = []
+    events: list[Any] = []
+    with RayEngine(ExecutionConfig(), said.append, HeadAlone(here())) as engine:
+        pending = engine.begin_fits(SaysWhere(tmp_path / "dies"), NOTHING[:100], events.append)
+        until(lambda: events)
+        joined = cluster.add_node(**NODE)
+        (tmp_path / "dies").touch()  # its worker may be made again on either machine
+        failed = pending.wait()
+    assert {failure.error for failure in failed} == {f"ValueError: {here()}"}
+    assert len(failed) == 100
+    assert [line for line in said if "takes" not in line] == [
+        f"machine {joined.node_ip_address}: does not see the store: the run goes on without it"
+    ]
+    cluster.remove_node(joined)
+
+
+def test_what_waits_for_a_core_that_others_hold_says_what_is_free_and_ends(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "NOTICE_SECONDS", 1.0)
+    holder = ray.remote(Holder).options(num_cpus=1).remote()
+    assert ray.get(holder.where.remote()) == here()
+    place = place_of(holder)
+    assert place is not None
+    assert place[0] == here()
+    said: list[str] = []
+    execution = ExecutionConfig(max_wait_seconds=3)
+    with RayEngine(execution, said.append) as engine:
+        waited = r"waited \d s .* to start a worker for the fits; 0 of 1 CPU free; where"
+        with pytest.raises(RunError, match=waited):
+            engine.begin_fits(SaysWhere(tmp_path / "none"), NOTHING[:1], lambda event: None).wait()
+    assert said[0].startswith("waiting for the cluster to start a worker for the fits, ")
+    assert "; 0 of 1 CPU free; where there is room" in said[0]
+    ray.kill(holder)
+    until(lambda: who_is_there() == "1 of 1 CPU free")
+
+
+class Holder:
+    """Holds a core, as another job does."""
+
+    def where(self) -> str:
+        return here()
