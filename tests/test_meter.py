@@ -51,7 +51,7 @@ def test_no_count_is_lost_between_threads() -> None:
 
 def test_calls_of_the_store_are_counted_also_where_they_fail(tmp_path: Path, fresh: Meter) -> None:
     store = Store(tmp_path)
-    before = fresh.read()[DoneFor()]["store_calls"]
+    before = fresh.read().get(DoneFor(), {}).get("store_calls", 0)
     store.write_log("one", "now", b"{}\n")
     with pytest.raises(StoreError):
         store.read("fits", "0" * 8)
@@ -63,7 +63,9 @@ def test_calls_of_the_store_are_counted_also_where_they_fail(tmp_path: Path, fre
 def test_a_fit_counts_what_it_goes_through_under_its_arm(tmp_path: Path, fresh: Meter) -> None:
     """Two epochs over all but the eight removed, whose tokens are left out."""
     training = TrainingConfig(num_epochs=2, batch_size=16, final_model="last")
-    config = ExperimentConfig(Planted(num_train=48, num_val=16, num_test=16), model="tiny", training=training)
+    config = ExperimentConfig(
+        Planted(num_train=48, num_val=16, num_test=16), model="tiny", num_removed=(8,), training=training
+    )
     context = make_context(config, load_splits(config.corpus), Store(tmp_path))
     trial = plan_trial(context, "random", np.arange(8), seed=0)
     train_and_record(context, PlannedFit(trial.fit, (trial,)))
