@@ -51,7 +51,7 @@ class MadeUpRun:
     def stop(self) -> None:
         self._log.append("stopped")
 
-    def join(self) -> None:
+    def join(self, seconds: float) -> None:
         self._log.append("joined")
 
 
