@@ -19,7 +19,7 @@ from d3m_ray.pool import OnProgress, WorkerPool
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import FailedFit, FitEvent, LocalEngine, OnFit, PlannedFit
-from d3m_ray.trials.trial import TrialContext, plan_trial
+from d3m_ray.trials.trial import FitSpec, TrialContext, TrialSpec, plan_trial
 
 SMALL = ExperimentConfig(
     corpus=Planted(num_train=64, num_val=24, num_test=24),
@@ -30,6 +30,8 @@ SMALL = ExperimentConfig(
     training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
     trak=TrakConfig(projection_dim=16),
 )
+SPEC = FitSpec("abc", np.arange(6), 0)
+PLANNED = PlannedFit(SPEC, (TrialSpec("t", "random", 6, 0, SPEC),))
 
 
 class LateFits:
@@ -140,9 +142,9 @@ def test_what_keeps_a_set_from_its_end_is_raised_where_it_is_waited_for(begun, m
 def test_progress_counts_the_sets_together_beside_the_shards():
     progress = Progress()
     progress.begin_fits(2)
-    progress.fit(FitEvent("started", 1))
+    progress.fit(FitEvent("started", PLANNED))
     progress.begin_fits(3)
-    progress.fit(FitEvent("done", 1, 0.5))
+    progress.fit(FitEvent("done", PLANNED, 0.5))
     progress.shards("trak", 1, 4)
     shown = str(progress._live.renderable)
     assert shown.splitlines()[0].startswith("trak: 1 of 4 shards, ")
@@ -150,8 +152,8 @@ def test_progress_counts_the_sets_together_beside_the_shards():
     progress.stage("trak: 64 train examples aligned")
     assert str(progress._live.renderable).startswith("fits: 1 of 5 ended"), "fits go on"
     for _ in range(4):
-        progress.fit(FitEvent("started", 1))
-        progress.fit(FitEvent("failed", 1))
+        progress.fit(FitEvent("started", PLANNED))
+        progress.fit(FitEvent("failed", PLANNED))
     assert str(progress._live.renderable) == ""
     progress.begin_fits(1)
     assert progress.fits_line().startswith("fits: 0 of 1 ended (0 trials), 0 running"), "from zero, as all had ended"
