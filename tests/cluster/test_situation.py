@@ -138,7 +138,7 @@ def test_what_waits_for_a_core_that_others_hold_says_what_is_free_and_ends(clust
     said: list[str] = []
     execution = ExecutionConfig(max_wait_seconds=3)
     with RayEngine(execution, said.append) as engine:
-        waited = r"waited \d s .* to start a worker for the fits; 0 of 1 CPU free; where"
+        waited = r"waited \d+ s .* to start a worker for the fits; 0 of 1 CPU free; where"
         with pytest.raises(RunError, match=waited):
             engine.begin_fits(SaysWhere(tmp_path / "none"), NOTHING[:1], lambda event: None).wait()
     assert said[0].startswith("waiting for the cluster to start a worker for the fits, ")
