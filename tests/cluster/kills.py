@@ -114,7 +114,7 @@ class Disturbed:
         drivers = [self._start(store) for _ in range(2)]
         for driver in drivers:
             try:
-                self._told.statuses[driver.wait(HANG_SECONDS)] += 1
+                self._told.statuses[driver.wait(2 * HANG_SECONDS)] += 1
             except subprocess.TimeoutExpired:
                 self._told.num_hangs += 1
                 driver.kill()
