@@ -126,7 +126,7 @@ def every_machine_checked(store: Store, say: Say) -> Iterator[Terms]:
             ray.wait(list(asked.values()), num_returns=len(asked), timeout=NODE_SECONDS)
         for node, answer in asked.items():
             _settle(node, names[node], answer, say)
-        yield Terms(store, probe, software()["package_version"])
+        yield Terms(store, probe, str(software()["package_version"]))
 
 
 def num_slots(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
