@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 from unittest import mock
 
 import pandas as pd
@@ -38,7 +39,7 @@ SETTINGS = {  # read where Ray's processes start: a node that died is missed wit
 FLAGS = "--num-train 160 --num-val 40 --num-test 40 --num-epochs 2 --projection-dim 64"
 SWEEP = f"sweeps/demo.py {FLAGS} --methods trak random --num-removed 0 5 10 --seeds 0 1"
 TABLES = ("trials", "fits", "removals", "alignments", "scores", "examples")
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
 FIRST_SECONDS, BETWEEN_SECONDS = (2.0, 20.0), (0.5, 8.0)  # before the first kill of a sweep, and between two
 KINDS = ("worker", "worker", "trial", "dispatcher", "node", "driver")  # what is killed, as often as it stands here
 HANG_SECONDS = 240.0  # without a kill: a driver that has not ended by then hangs
@@ -114,7 +115,7 @@ class Disturbed:
         drivers = [self._start(store) for _ in range(2)]
         for driver in drivers:
             try:
-                self._told.statuses[driver.wait(HANG_SECONDS)] += 1
+                self._told.statuses[driver.wait(2 * HANG_SECONDS)] += 1
             except subprocess.TimeoutExpired:
                 self._told.num_hangs += 1
                 driver.kill()

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),  # Ray's, of each node that is added
 ]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
 NOTHING = [PlannedFit(FitSpec(f"fit {seed}", np.arange(seed), seed), ()) for seed in range(100)]
 
 
