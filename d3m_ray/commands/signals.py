@@ -13,6 +13,9 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)  # of a scheduler or the system, and of
 WARNING = signal.SIGUSR1  # what SLURM can send before it ends a job
 
 
+_received: list[int] = []  # the signal that ends this process
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asked this process to end. Whatever cleans up after Ctrl-C does so after it."""
 
@@ -31,10 +34,15 @@ def ended_by_signals() -> Iterator[None]:
         yield
         return
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in (*ENDING, WARNING)}
+    _received.clear()
     try:
         for number in ENDING:
             _heed(number)
         yield
+    except KeyboardInterrupt as error:
+        if _received and not isinstance(error, Stopped):  # Ray's own calls make one of whatever a handler raises
+            raise Stopped(_received[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
@@ -54,4 +62,5 @@ def _heed(number: int) -> None:
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     for each in (*ENDING, WARNING):  # what ends already is not interrupted once more; Ctrl-C and KILL still do
         signal.signal(each, signal.SIG_IGN)
+    _received.append(number)
     raise Stopped(number)

@@ -36,6 +36,22 @@ def test_a_signal_is_said_and_is_the_status(number, name, capsys):
     assert handlers() == before
 
 
+def test_a_signal_is_told_also_where_another_library_makes_ctrl_c_of_it(capsys):
+    def waits_in_ray() -> int:
+        try:
+            return ends_by(signal.SIGTERM)
+        except Stopped:
+            raise KeyboardInterrupt from None
+
+    def is_interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert exit_status(waits_in_ray) == 143
+    assert capsys.readouterr().err.startswith("ended by SIGTERM: ")
+    assert exit_status(is_interrupted) == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
+
+
 def test_usr1_ends_a_run_only_where_it_was_told_to():
     noticed = []
     before = signal.signal(WARNING, lambda *_: noticed.append("as before"))
