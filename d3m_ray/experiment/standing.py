@@ -1,7 +1,7 @@
 """Where the fits of a run stand, and who is told: what a terminal, the log, metrics and trackers show is one count."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from d3m_ray.trials.engine import FitEvent
@@ -51,7 +51,7 @@ class Standing:
         """With these too; from zero, where all before them have ended. The best val WGA stays."""
         if self.num_ended == self.num_fits:
             return Standing(num_fits, best_val_wga=self.best_val_wga)
-        return Standing(**{**vars(self), "num_fits": self.num_fits + num_fits})
+        return replace(self, num_fits=self.num_fits + num_fits)
 
     def after(self, event: FitEvent) -> "Standing":
         """What it is then."""
