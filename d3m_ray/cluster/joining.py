@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import grpc
 import ray
-import ray._raylet
 import ray.job_config
 from ray._private.authentication import authentication_token_setup
+from ray._private.gcs_utils import create_gcs_channel
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from d3m_ray.errors import InputError
 from d3m_ray.waiting import Say, announced
@@ -109,12 +111,20 @@ def _take_token() -> None:
 
 
 def _check_token(named: str, address: str) -> None:
-    """Raises ConnectionError where the cluster does not take this user's token. Ray itself would try for 20 seconds."""
+    """Raises ConnectionError where the cluster does not take this user's token. Ray itself would try for 20 seconds.
+
+    Asked of gRPC, which takes a deadline: Ray's own client of a cluster's head waits for minutes, and says nothing,
+    where something else answers there. Any other answer is for `ray.init` to deal with.
+    """
     if address.startswith(CLIENT_SCHEME):  # speaks another protocol
         return
+    question = gcs_service_pb2.GetClusterIdRequest()  # type: ignore[attr-defined] # generated
     try:
-        ray._raylet.GcsClient(address=address)  # type: ignore[attr-defined] # its stub leaves it out
-    except ray.exceptions.AuthenticationError as error:
+        with create_gcs_channel(address) as channel:
+            gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetClusterId(question, timeout=ANSWER_SECONDS)
+    except grpc.RpcError as error:
+        if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+            return
         raise ConnectionError(
             f"{named} names a cluster that lets this user in; {address} refuses the token: see that {TOKEN}, "
             f"and that RAY_AUTH_MODE is token or unset (it is {os.environ.get('RAY_AUTH_MODE') or 'unset'})"

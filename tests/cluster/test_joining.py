@@ -63,6 +63,13 @@ def test_what_is_no_ray_is_not_waited_for(answer, tmp_path):
     assert not ray.is_initialized()
 
 
+def test_what_greets_as_ray_does_and_then_says_nothing_is_not_asked_for_long(monkeypatch):
+    """Whether a token is taken: what else is wrong there, joining says."""
+    monkeypatch.setattr(joining, "ANSWER_SECONDS", 0.2)
+    with answering(LIKE_RAY) as address:
+        joining._check_token("--address", address)
+
+
 def test_a_mute_server_is_given_up(monkeypatch):
     monkeypatch.setattr(joining, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
