@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from isolated import session, why_not
 
 from d3m_ray.cluster import joining
 from d3m_ray.cluster.engine import connected
@@ -116,7 +116,6 @@ def test_whatever_ray_raises_when_it_does_not_start_is_one_line(tmp_path, monkey
         pass
 
 
-ISOLATED = ("unshare", "--net", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child")
 JOIN = """
 import sys
 from d3m_ray.cluster.engine import connected
@@ -153,31 +152,20 @@ RAY_AUTH_TOKEN_PATH=$token RAY_AUTH_MODE=token python -c "$JOIN" preset 127.0.0.
 @pytest.mark.slow
 def test_a_cluster_that_takes_a_token_is_joined_and_machines_apart_are_refused(tmp_path: Path) -> None:
     """On a Ray of its own, with the defaults of a user: `ray start` after an earlier local run left a token."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("ip") is None:
-        pytest.skip("a network and a folder of its own need root, unshare and ip")
-    if subprocess.run([*ISOLATED, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("this machine allows no namespaces")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
-    added = {
+    if (reason := why_not(["ip"])) is not None:
+        pytest.skip(reason)
+    variables = {
         "BOX": str(tmp_path),
         "HOME": str(tmp_path / "home"),
         "JOIN": JOIN,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin", "/sbin"]),
         "RAY_TMPDIR": f"/tmp/d3m_ray_{os.getpid()}",
         "RAY_USAGE_STATS_ENABLED": "0",
         "SIZE": "--num-cpus=1 --object-store-memory=100000000",
     }
-    session = subprocess.run(
-        [*ISOLATED, "bash", "-c", SESSION],
-        env=inherited | added,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    shutil.rmtree(added["RAY_TMPDIR"], ignore_errors=True)
-    told = dict(line.split(": ", 1) for line in session.stdout.splitlines() if ": " in line)
-    assert session.returncode == 0, session.stderr
+    ended = session(SESSION, variables, without=("RAY_", "TUNE_"), stderr=subprocess.PIPE)
+    shutil.rmtree(variables["RAY_TMPDIR"], ignore_errors=True)
+    told = dict(line.split(": ", 1) for line in ended.stdout.splitlines() if ": " in line)
+    assert ended.returncode == 0, ended.stderr
     assert told["auto"] == told["named"] == told["two"] == told["preset"] == "joined", told
     assert told["apart"].startswith("InputError: every machine of a cluster reads and writes the store; of ")
     assert "refuses the token: see that its token, what ray get-auth-token prints" in told["refused"]

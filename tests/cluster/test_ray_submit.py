@@ -5,9 +5,7 @@ private, /tmp/ray is a private tmpfs, and the home folder of the login is a temp
 folder `laptop` is the home of the one who calls Ray, `node` that of the head.
 """
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +14,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from isolated import session, why_not
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-PROGRAMS = ("sshd", "ssh", "ssh-keygen", "rsync", "ip", "ss", "unshare")
-PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin", "/sbin"])
-ISOLATED = ("unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child")
+PROGRAMS = ("sshd", "ssh", "ssh-keygen", "rsync", "ip", "ss")
 DEMO_ARGUMENTS = (
     "--store ~/results/demo --methods random --num-removed 0 20 --seeds 0 --num-epochs 1 --num-workers 1 --address auto"
 )
@@ -55,15 +52,6 @@ ray rsync-down $BOX/cluster.yaml '~/results/demo/' $BOX/store/; echo "rsync-down
 ray down -y $BOX/cluster.yaml; echo "down: $?"
 echo "raylets left: $(ps -eo args | grep -c '[r]aylet/raylet ')"
 """
-
-
-def _why_not() -> str | None:
-    missing = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)}"
-    if os.geteuid() != 0 or subprocess.run([*ISOLATED, "true"], capture_output=True, check=False).returncode != 0:
-        return "namespaces of its own need root"
-    return None
 
 
 def _write_sshd_config(box: Path) -> None:
@@ -108,7 +96,7 @@ def _local_config(box: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the two homes, the keys and the configurations."""
-    reason = _why_not()
+    reason = why_not(PROGRAMS)
     if reason:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("box")
@@ -122,30 +110,17 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def printed(box: Path) -> str:
     """What the whole session printed, the commands' exit statuses among it."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_", "PYTHON"))}
-    added = {
+    variables = {
         "ASK_DASHBOARD": ASK_DASHBOARD,
         "BOX": str(box),
         "DEMO_ARGUMENTS": DEMO_ARGUMENTS,
         "HOME": str(box / "laptop"),
-        "PATH": PATH,
         "TERM": "dumb",
         "TMPDIR": str(box / "laptop" / "tmp"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_UP_enable_autoscaler_v2": "0",
     }
-    session = subprocess.run(
-        [*ISOLATED, "bash", "-c", SCRIPT],
-        cwd=ROOT,
-        env=inherited | added,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    return session.stdout
+    return session(SCRIPT, variables, without=("RAY_", "TUNE_", "PYTHON"), folder=ROOT).stdout
 
 
 @pytest.mark.slow

@@ -5,20 +5,17 @@ Another job shares its first node meanwhile. The test's folder is mounted at a p
 sockets and munge's take no long one.
 """
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from isolated import ISOLATED, PATH, session, why_not
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "munged", "ip", "nsenter", "unshare", "flock")
-PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin", "/sbin"])
-ISOLATED = ("unshare", "--net", "--pid", "--mount-proc", "--uts", "--fork", "--kill-child")
 MOUNTED = Path("/mnt")
 SWEEP = (
     "run planted --store store --methods random --num-removed 0 20 --seeds 0 1 2 3 --num-epochs 1 --num-train 320 "
@@ -91,11 +88,8 @@ echo "raylets left: $(ps -eo args | grep -c '[r]aylet/raylet ')"
 
 
 def _why_not() -> str | None:
-    missing = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)}"
-    if os.geteuid() != 0 or subprocess.run([*ISOLATED, "true"], capture_output=True, check=False).returncode != 0:
-        return "namespaces of its own need root"
+    if (reason := why_not(PROGRAMS)) is not None:
+        return reason
     bridge = [*ISOLATED, "ip", "link", "add", "bridge", "type", "bridge"]
     if subprocess.run(bridge, capture_output=True, check=False, env={"PATH": PATH}).returncode != 0:
         return "the kernel has no network bridge"
@@ -122,33 +116,17 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def printed(box: Path) -> str:
     """What the jobs printed, and what SLURM says of them."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("RAY_", "TUNE_", "SLURM_", "D3M_RAY_"))
-    }
-    added = {
+    variables = {
         "BOX": str(box),
         "D3M_RAY_SCRATCH": str(MOUNTED / "s"),
         "HOME": str(MOUNTED / "home"),
         "MOUNTED": str(MOUNTED),
-        "PATH": PATH,
         "PYTHONPATH": str(ROOT),
         "SCRIPT": str(ROOT / "cluster" / "slurm.sbatch"),
         "SLURM_CONF": str(MOUNTED / "slurm.conf"),
         "SWEEP": SWEEP,
     }
-    session = subprocess.run(
-        [*ISOLATED, "bash", "-c", SCRIPT],
-        env=kept | added,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    return session.stdout
+    return session(SCRIPT, variables, without=("RAY_", "TUNE_", "SLURM_", "D3M_RAY_")).stdout
 
 
 @pytest.mark.slow

@@ -20,10 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from small_sweep import SMALL
 
-from d3m_ray.attribution.trak.settings import TrakConfig
-from d3m_ray.data.planted import Planted
-from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.lds import prepare_lds, run_lds
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
@@ -33,18 +31,8 @@ from d3m_ray.store.files import check_writable_folder
 from d3m_ray.store.reachability import reason_out_of_reach
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import table_spec
-from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import LocalEngine
 
-SMALL = ExperimentConfig(
-    corpus=Planted(num_train=40, num_val=16, num_test=16),
-    model="tiny",
-    methods=("trak", "random"),
-    num_removed=(0, 5),
-    seeds=(0,),
-    training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
-    trak=TrakConfig(projection_dim=16),
-)
 WEIGHTS = {"head.weight": np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 20), "steps": np.array(5)}
 
 

@@ -13,27 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyarrow import fs
+from small_sweep import SMALL
 
-from d3m_ray.attribution.trak.settings import TrakConfig
-from d3m_ray.data.planted import Planted
-from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
 from d3m_ray.store import remote
 from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
-from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import LocalEngine
-
-SMALL = ExperimentConfig(
-    corpus=Planted(num_train=40, num_val=16, num_test=16),
-    model="tiny",
-    methods=("trak", "random"),
-    num_removed=(0, 5),
-    seeds=(0,),
-    training=TrainingConfig(num_epochs=1, learning_rate=1e-3, final_model="last"),
-    trak=TrakConfig(projection_dim=16),
-)
 
 
 @dataclass
