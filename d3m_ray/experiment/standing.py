@@ -11,8 +11,8 @@ from d3m_ray.wording import counted
 class Observer(Protocol):
     """Is told how far a run is, by one thread at a time, which waits for it."""
 
-    def fit(self, event: FitEvent, seconds: float | None, standing: "Standing") -> None:
-        """A fit has started or ended, so many seconds after its start; the standing counts it already."""
+    def fit(self, event: FitEvent, standing: "Standing") -> None:
+        """A fit has started or ended; the standing counts it already."""
         ...
 
     def shards(self, label: str, num_done: int, num_shards: int) -> None:

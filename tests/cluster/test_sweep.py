@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from d3m_ray.experiment.plan import make_context
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
 from d3m_ray.pool import ignore_progress
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import FitEvent, LocalEngine, PendingFits, PlannedFit
@@ -86,6 +88,8 @@ def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_pa
     assert [event.state for event in events].count("retried") == 2, "the second fit, twice"
     assert [event.state for event in events].count("failed") == 2
     assert all(event.val_wga is not None for event in events if event.state == "done")
+    assert [event.state for event in events if event.seconds is not None].count("done") == 2
+    assert [event.state for event in events if event.seconds is not None].count("failed") == 1, "the first alone ended"
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,24 @@ def test_what_ends_the_driver_ends_every_set():
     for pending in sets:
         with pytest.raises(RunError):
             pending.wait()
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_a_store_that_is_gone_ends_every_set_and_attribution_at_once(tmp_path):
+    store = Store(tmp_path / "store")
+    store.write_experiment("one", {"dataset": "planted", "model": "tiny"}, [])
+    context = make_context(SMALL, load_splits(SMALL.corpus), store)
+    trial = plan_trial(context, "random", np.arange(10), seed=0)
+    shutil.rmtree(tmp_path / "store")
+    events: list[str] = []
+    with RayEngine(SMALL.execution) as engine:
+        first = engine.begin_fits(context, [PlannedFit(trial.fit, (trial,))], lambda event: events.append(event.state))
+        then = engine.begin_fits(Naps(100.0), naps(4), lambda event: None)
+        for wait in (first.wait, then.wait, engine.pool(ignore_progress).__enter__):
+            with pytest.raises(StoreError, match=rf"the store {store} has gone since it was begun"):
+                wait()
+    assert events == ["started", "retried"], "and not tried again"
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.usefixtures("small_cluster")
