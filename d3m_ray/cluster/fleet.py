@@ -121,10 +121,20 @@ class Fleet:
         try:
             return ray.get(handle)
         except RayError as error:
-            why = f"no worker is handed work any more, {reason(error)}"
-            if has_left(self._here):
-                why = f"the machine whose Ray this run is attached to has left the cluster (node {self._here[:8]})"
-            raise RunError(f"{why}: the same command goes on with what is not stored") from error
+            raise self._ended_by(error) from error
+
+    def put(self, value: Any) -> Any:
+        """A handle to a value. Raises RunError where the Ray of this machine is gone."""
+        try:
+            return ray.put(value)
+        except RayError as error:
+            raise self._ended_by(error) from error
+
+    def _ended_by(self, error: RayError) -> RunError:
+        why = f"no worker is handed work any more, {reason(error)}"
+        if has_left(self._here):
+            why = f"the machine whose Ray this run is attached to has left the cluster (node {self._here[:8]})"
+        return RunError(f"{why}: the same command goes on with what is not stored")
 
     def next_number(self) -> int:
         """What the dispatcher knows a set of fits, or a pool, by: sets of fits are handed out in their order."""
@@ -133,7 +143,7 @@ class Fleet:
     def put_once(self, shared: Any) -> Any:
         """A handle to what the fits of all stages share: the same one for the same value, which workers read once."""
         if shared is not self._shared[0]:
-            self._shared = (shared, ray.put(shared))
+            self._shared = (shared, self.put(shared))
         return self._shared[1]
 
     def room(self, for_what: str) -> "Room":

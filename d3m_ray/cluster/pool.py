@@ -88,7 +88,7 @@ class RayPool:
         self._fleet.dispatcher.take_back.remote(self._number)
 
     def put(self, value: Any) -> Any:
-        return ray.put(value)
+        return self._fleet.put(value)
 
     def map(self, label: str, step: Callable[..., Any], shared: Any, *shards: Iterable[Any]) -> Iterator[Any]:
         arguments = list(zip(*shards, strict=True))  # held to the end: some are kept results

@@ -74,7 +74,12 @@ class TuneRun:
             self._look()
         if (given_up := self._given_up or self._fleet.given_up) is not None:
             raise given_up
-        grid = self._results.result()
+        try:
+            grid = self._results.result()
+        except RunError:
+            if not self._watcher.is_stopped:
+                self._fleet.look()  # which says why, where it knows
+            raise
         if self._failed is None:
             results = [grid[index] for index in range(len(grid))]
             self._check_store_and_dispatcher(results)
