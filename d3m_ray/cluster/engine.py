@@ -121,15 +121,23 @@ class RayEngine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end(is_interrupted=kind is not None and issubclass(kind, KeyboardInterrupt))
+
+    def renew(self) -> None:
+        self._end()
+
+    def _end(self, is_interrupted: bool = False) -> None:
+        """End the workers, and all that was begun; without waiting for long for a Ray that may be ended too."""
         for run in self._runs:
             run.stop()
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
+        if is_interrupted:
             bounded(self._end_fleet, LEAVE_SECONDS)
         else:
             self._end_fleet()
         deadline = time.monotonic() + STOP_SECONDS
         for run in self._runs:
             run.join(max(0.0, deadline - time.monotonic()))
+        self._runs = []
 
     @contextmanager
     def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from d3m_ray.cluster.dispatcher import MAX_CALLS, Dispatcher
@@ -16,7 +16,7 @@ from d3m_ray.cluster.machines import Terms, may_grow, num_slots
 from d3m_ray.cluster.news import News
 from d3m_ray.cluster.situation import has_left
 from d3m_ray.cluster.worker import Worker
-from d3m_ray.errors import RunError, reason
+from d3m_ray.errors import EngineLostError, RunError, reason
 from d3m_ray.trials.engine import OnLost
 from d3m_ray.waiting import Patience, Say, say_plainly
 
@@ -117,7 +117,10 @@ class Fleet:
         return news
 
     def answer(self, handle: Any) -> Any:
-        """What the dispatcher answers to a call. Raises RunError where it is gone, or has no worker to wait for."""
+        """What the dispatcher answers to a call.
+
+        Raises EngineLostError where it is gone, RunError where it has no worker to wait for.
+        """
         try:
             return ray.get(handle)
         except RayError as error:
@@ -131,10 +134,14 @@ class Fleet:
             raise self._ended_by(error) from error
 
     def _ended_by(self, error: RayError) -> RunError:
-        why = f"no worker is handed work any more, {reason(error)}"
+        goes_on = "the same command goes on with what is not stored"
         if has_left(self._here):
-            why = f"the machine whose Ray this run is attached to has left the cluster (node {self._here[:8]})"
-        return RunError(f"{why}: the same command goes on with what is not stored")
+            return RunError(
+                f"the machine whose Ray this run is attached to has left the cluster (node {self._here[:8]}): {goes_on}"
+            )
+        if not isinstance(error, RayTaskError):  # which the dispatcher would have raised
+            return EngineLostError(reason(error))
+        return RunError(f"no worker is handed work any more, {reason(error)}: {goes_on}")
 
     def next_number(self) -> int:
         """What the dispatcher knows a set of fits, or a pool, by: sets of fits are handed out in their order."""

@@ -18,7 +18,7 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.search import BasicVariantGenerator
 
@@ -27,7 +27,7 @@ from d3m_ray.cluster.fleet import ROUND_SECONDS, Fleet
 from d3m_ray.cluster.scratch import Scratch
 from d3m_ray.cluster.trainable import ABANDONED, BEGUN, MAX_FAILURES, RETRIED, UNUSABLE, TrialOfFit
 from d3m_ray.cluster.worker import packed
-from d3m_ray.errors import RunError, reason
+from d3m_ray.errors import EngineLostError, RunError, reason
 from d3m_ray.store.errors import StoreError, UnusableError
 from d3m_ray.trials.engine import FailedFit, FitEvent, OnFit, PlannedFit, State, give_up
 from d3m_ray.trials.trial import TrialContext
@@ -162,6 +162,8 @@ def _as_run_error(error: BaseException) -> BaseException:
     """What Ray raises where nothing hands out fits any more, in one line; everything else as it is."""
     if not isinstance(error, RayError):
         return error
+    if not isinstance(error, RayTaskError):
+        return EngineLostError(reason(error))
     return RunError(f"the fits cannot go on, {reason(error)}: the same command goes on with those that are not stored")
 
 
@@ -214,7 +216,7 @@ class _Watcher(tune.Callback):
     def _tell(self, state: State, trial: Trial) -> None:
         """A fit that failed without a worker has begun, too: whoever counts those that run takes one off."""
         told = trial.last_result or {}
-        if self._on_fit is None or ABANDONED in told:
+        if self._on_fit is None or self.is_stopped or ABANDONED in told:
             return
         number = _number(trial.config)
         if state != "started" and number not in self._running:

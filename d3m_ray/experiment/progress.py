@@ -99,6 +99,12 @@ class Progress:
                 self._start = time.monotonic()
             self._standing = self._standing.with_fits(num_fits)
 
+    def begin_again(self, cause: str) -> None:
+        """Say why all that is not stored is begun again, and count those fits no more that have not ended."""
+        with self._lock:
+            self._standing = self._standing.without_fits_left()
+        self.stage(f"{WARNING}what hands out the work has died ({cause}): what is not stored is begun again")
+
     def fit(self, event: FitEvent) -> None:
         """The `OnFit` of an engine."""
         with self._lock:

@@ -53,6 +53,10 @@ class Standing:
             return Standing(num_fits, best_val_wga=self.best_val_wga)
         return replace(self, num_fits=self.num_fits + num_fits)
 
+    def without_fits_left(self) -> "Standing":
+        """Of those alone that have ended."""
+        return replace(self, num_fits=self.num_ended, num_running=0)
+
     def after(self, event: FitEvent) -> "Standing":
         """What it is then."""
         best = [value for value in (self.best_val_wga, event.val_wga) if value is not None]

@@ -127,8 +127,13 @@ class Engine(Protocol):
         """Train each fit and record its trials, after the sets begun before. What fails is recorded; the others go on.
 
         `on_fit` may be called from another thread, and before this returns. Raises StoreError, as `PendingFits.wait`
-        does, where the store cannot be written any more.
+        does, where the store cannot be written any more. Raises EngineLostError, as all that is asked of an engine,
+        where it can go on only after `renew`.
         """
+        ...
+
+    def renew(self) -> None:
+        """Give up what was begun, without another event of it, and be ready for what is asked next."""
         ...
 
 
@@ -174,6 +179,9 @@ class LocalEngine:
                 on_fit(FitEvent("done", planned, val_wga, time.perf_counter() - start))
         return EndedFits(failed)
 
+    def renew(self) -> None:
+        """There is nothing that goes on."""
+
 
 class EngineOnDemand:
     """An engine that is joined when the first thing is asked of it: to repeat a finished experiment starts nothing."""
@@ -186,6 +194,9 @@ class EngineOnDemand:
 
     def begin_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> PendingFits:
         return self._engine().begin_fits(context, fits, on_fit) if fits else EndedFits([])
+
+    def renew(self) -> None:
+        self._engine().renew()
 
 
 def give_up(context: TrialContext, planned: PlannedFit, error: str, trace: str) -> FailedFit:
