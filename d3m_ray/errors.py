@@ -11,6 +11,16 @@ class RunError(Exception):
     """What was asked for is right and could not be done; the message says what failed, and what to do."""
 
 
+class EngineLostError(RunError):
+    """What hands out the work has died, and nothing else; its argument says why.
+
+    Whoever begins again from what is stored gets on.
+    """
+
+    def __str__(self) -> str:
+        return f"what hands out the work has died ({self.args[0]}): the same command goes on with what is not stored"
+
+
 def reason(error: BaseException) -> str:
     """Why something failed, in one line: the kind of the error and the first line of what it says.
 

@@ -9,111 +9,26 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
+from d3m_ray.cluster.calls import Call, FitSet, Loan
+from d3m_ray.cluster.news import Death, Duty, Life, News
 from d3m_ray.cluster.situation import living, place_of, who_is_there
 from d3m_ray.errors import InputError, reason
+from d3m_ray.store.errors import UnusableError
 
 ENDED = "ended"  # what is told of every fit
+SECONDS = "seconds"  # that it took, told of every fit that a worker ended
 ERROR, TRACE = "error", "trace"  # what is told of a fit that failed for good
 MAX_CALLS = 100_000  # under way at once: a trial that waits for a worker is one
 GATHER_SECONDS = 60.0  # at most, for the trials of a set to have their processes
 PAUSE_SECONDS = 5.0  # before a fit's error is told: what is out of reach, a store or a network, may be back by then
 REPLACED_SECONDS = 0.1  # between two looks at whether a process has been replaced
+ATTRIBUTION = "attribution"  # what a worker that is lent is at
 FIRST = (0, 0, 0)  # the place of a loan in the queue: attribution comes before fits, which have (1, set, number)
-
-
-class FitSet:
-    """Fits that were begun together, packed, a handle to what they share, and the trials that will ask for them."""
-
-    def __init__(
-        self, context: Sequence[Any], fits: Sequence[bytes], num_trials: int, names: Sequence[str] = ()
-    ) -> None:
-        self.context, self.fits = context, fits
-        self.names = names or ["fit"] * len(fits)
-        self.calls: dict[int, Call] = {}
-        self.is_over = False
-        self._num_waiting, self._num_absent = len(fits), num_trials  # fits without a worker, trials without a process
-        self.all_taken, self.all_ask = asyncio.Event(), asyncio.Event()
-
-    def take(self) -> None:
-        """One of the fits waits no longer: a worker has it, or there is none."""
-        self._num_waiting -= 1
-        if self._num_waiting <= 0:
-            self.all_taken.set()
-
-    def count_trial(self) -> None:
-        """A trial has asked, so it has a process."""
-        self._num_absent -= 1
-        if self._num_absent <= 0:
-            self.all_ask.set()
-
-    def end(self) -> None:
-        """Nobody asks for the fits any more."""
-        self.is_over = True
-        self.all_taken.set()
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A fit that a worker is to train, and what follows from it."""
-
-    fits: FitSet
-    number: int
-    taken: asyncio.Event = field(default_factory=asyncio.Event)
-    answer: "asyncio.Future[dict[str, Any]]" = field(default_factory=lambda: _loop().create_future())
-
-    def take(self) -> None:
-        """It waits no longer."""
-        self.fits.take()
-        self.taken.set()
-
-    def fail(self, error: RayError) -> None:
-        """Tell whoever asks why no worker trained it."""
-        if not self.taken.is_set():
-            self.take()
-        self.answer.set_exception(error)
-        self.answer.exception()  # looked at: where nobody asks, asyncio has nothing to say of it
-
-
-@dataclass(frozen=True, eq=False)
-class Loan:
-    """A worker that attribution asks for: its number, None where it was not needed in the end."""
-
-    worker: "asyncio.Future[int | None]" = field(default_factory=lambda: _loop().create_future())
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def end(self) -> None:
-        """The worker is given back, or not wanted any more."""
-        self.over.set()
-        if not self.worker.done():
-            self.worker.set_result(None)
-
-    def fail(self, error: RayError) -> None:
-        """Tell the pool why there is no worker."""
-        if not self.worker.done():
-            self.worker.set_exception(error)
-            self.worker.exception()
-
-
-@dataclass(frozen=True)
-class News:
-    """How the workers fare."""
-
-    num_workers: int
-    """Of all that were added, without those that are lost."""
-    living: frozenset[int]
-    """The numbers of those that have a process."""
-    num_waiting: int
-    """Fits and loans that no worker has taken, at most: some may be over."""
-    refusals: dict[str, str]
-    """By the id of each machine that lost a worker: its address, and why it is not to take part."""
-    cause: str
-    """Where no worker lives: who else is on the cluster."""
 
 
 class Dispatcher:
@@ -126,6 +41,9 @@ class Dispatcher:
         self._loans: dict[int, list[Loan]] = {}  # by pool
         self._num_served = 0
         self._workers: dict[int, Any] = {}  # those that are not lost
+        self._duties: dict[int, Duty] = {}
+        self._ended: set[str] = set()  # the names of processes that died, or were told to end
+        self._deaths: list[Death] = []
         self._refusals: dict[str, str] = {}
         self._lost: RayError | None = None  # why the last one is, where that is no matter of its machine
         self._serving: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
@@ -134,12 +52,17 @@ class Dispatcher:
         """What the dashboard shows."""
         return "dispatcher"
 
-    async def add(self, workers: Sequence[Any]) -> None:
-        """Serve these workers too, each from when it has begun. They are numbered as they come."""
+    async def add(self, first: int, workers: Sequence[Any]) -> None:
+        """Serve these workers too, each from when it has begun; they are numbered from `first`, in their order.
+
+        Where that was asked before, nothing is done: Ray asks again where it cannot tell whether a call has arrived.
+        """
+        if first != self._num_served:
+            return
         self._lost = None
         for worker in workers:
             self._workers[self._num_served] = worker
-            task = _loop().create_task(self._serve(self._num_served, worker))
+            task = asyncio.get_running_loop().create_task(self._serve(self._num_served, worker))
             self._num_served += 1
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
@@ -152,8 +75,10 @@ class Dispatcher:
         The handle to what the fits share is in a list, which keeps Ray from reading it here. So many trials will ask
         at once, each from a process of its own. Fits do not wait for these, but none is answered before all have one:
         the process of a trial that ended would take the trial of one that still starts, which Tune then ends. The
-        dashboard shows a fit by its name.
+        dashboard shows a fit by its name. Asked again, it does nothing, as `add`.
         """
+        if of_set in self._sets:
+            return
         self._sets[of_set] = FitSet(context, fits, num_trials, names)
         for number in range(len(fits)):
             self._call(of_set, number)
@@ -176,14 +101,15 @@ class Dispatcher:
     async def fit(self, of_set: int, number: int) -> dict[str, Any]:
         """What the worker tells that trained this fit. Raises its error, or RayError where its process died.
 
-        An error is told once: whoever asks again has the fit trained again.
+        An error is told once: whoever asks again has the fit trained again. It is told after a pause, in which it may
+        pass, but for that of a store which no other try would find otherwise.
         """
         fits = self._sets[of_set]
         try:
             told = await asyncio.shield(self._call(of_set, number).answer)
         except RayError as error:
             fits.calls.pop(number, None)
-            if isinstance(error, RayTaskError):
+            if isinstance(error, RayTaskError) and not isinstance(error, UnusableError):
                 await asyncio.sleep(PAUSE_SECONDS)
             raise
         with contextlib.suppress(TimeoutError):
@@ -204,13 +130,28 @@ class Dispatcher:
         for loan in self._loans.pop(pool, ()):
             loan.end()
 
+    async def again(self, number: int, at: str) -> None:
+        """Answered when this worker, which is lent and died at that, has another process.
+
+        Raises RayError where it will have none.
+        """
+        self._is_at(number, at)
+        self._note_death(number)
+        try:
+            await self._begin(number, self._workers[number])
+        except RayError as error:
+            self._lose(number, error)
+            raise
+        self._is_at(number, ATTRIBUTION)
+
     async def news(self) -> News:
         """How the workers fare now. Raises what kept the last of them from beginning."""
         if self._lost is not None:
             raise self._lost
         numbers = living(self._workers)
         cause = "" if numbers else who_is_there()
-        return News(len(self._workers), numbers, self._queue.qsize(), self._refusals, cause)
+        duties, deaths = dict(self._duties), tuple(self._deaths)
+        return News(len(self._workers), numbers, self._queue.qsize(), self._refusals, cause, duties, deaths)
 
     def _call(self, of_set: int, number: int) -> Call:
         """The call of this fit, which is put in the queue where it is not there yet."""
@@ -228,10 +169,10 @@ class Dispatcher:
 
     async def _serve(self, number: int, worker: Any) -> None:
         """Hand work to this worker, one at a time. A process that died, or in which a call failed, is replaced."""
-        ended: str | None = None
-        while True:
+        ended: Life | None = None
+        while number in self._workers:
             try:
-                begun = await worker.begin.options(max_task_retries=-1).remote()
+                begun = await self._begin(number, worker)
             except RayError as error:  # it could not be made there, and would not at another try
                 self._lose(number, error)
                 return
@@ -240,20 +181,44 @@ class Dispatcher:
                 continue
             ended = begun if await self._must_be_replaced(number, worker) else None
 
+    async def _begin(self, number: int, worker: Any) -> Life:
+        """The process that this worker has, once it has begun. Where that is another, the last one died."""
+        life: Life = await worker.begin.options(max_task_retries=-1).remote()
+        if number not in self._duties or life != self._duties[number].life:
+            self._note_death(number)
+            self._duties[number] = Duty(life)
+        return life
+
+    def _is_at(self, number: int, what: str) -> None:
+        """Note what this worker is at, if it is not lost meanwhile."""
+        if number in self._duties:
+            self._duties[number] = Duty(self._duties[number].life, what)
+
+    def _note_death(self, number: int, error: RayError | None = None) -> None:
+        """Note that the last process of this worker died, once, and unless it was told to end."""
+        duty = self._duties.get(number)
+        if duty is not None and duty.life.name not in self._ended:
+            self._ended.add(duty.life.name)
+            cause = reason(error) if isinstance(error, OutOfMemoryError) else ""
+            self._deaths.append(Death(number, duty, cause))
+
     async def _must_be_replaced(self, number: int, worker: Any) -> bool:
         """Hand work to this worker until it may have another process; whether it must, before it has work again."""
         while True:
             was_idle = self._queue.empty()
             place, arrival, work = await self._queue.get()
             if was_idle and not await self._lives(worker):
+                self._note_death(number)
                 self._queue.put_nowait((place, arrival, work))
                 return False
             if isinstance(work, Loan):
                 if not work.over.is_set():
+                    self._is_at(number, ATTRIBUTION)
                     work.worker.set_result(number)
                     await work.over.wait()
+                    self._is_at(number, "")
                     return False  # its process may have died meanwhile
-            elif not work.fits.is_over and not await self._is_done(worker, work):
+            elif not work.fits.is_over and not await self._is_done(number, worker, work):
                 return isinstance(work.answer.exception(), RayTaskError)
 
     async def _lives(self, worker: Any) -> bool:
@@ -264,17 +229,22 @@ class Dispatcher:
             return False
         return True
 
-    async def _is_done(self, worker: Any, call: Call) -> bool:
+    async def _is_done(self, number: int, worker: Any, call: Call) -> bool:
         """Whether the worker answered the call. If not, whoever asks is told why, and the process is replaced."""
         call.take()
+        packed, name = call.fits.fits[call.number], call.fits.names[call.number]
+        self._is_at(number, name)
         try:
-            packed, name = call.fits.fits[call.number], call.fits.names[call.number]
             call.answer.set_result(await worker.fit.options(name=name).remote(call.fits.context, packed))
         except RayError as error:
             call.fail(error)
             if isinstance(error, RayTaskError):  # a CUDA error leaves its process of no use, memory may be short in it
+                self._ended.add(self._duties[number].life.name)
                 ray.kill(worker, no_restart=False)
+            else:
+                self._note_death(number, error)
             return False
+        self._is_at(number, "")
         return True
 
     def _lose(self, number: int, error: RayError) -> None:
@@ -282,7 +252,10 @@ class Dispatcher:
 
         Where it was the last, and no machine's fault, whoever waits is told why.
         """
-        worker = self._workers.pop(number)
+        worker = self._workers.pop(number, None)
+        if worker is None:
+            return
+        self._duties.pop(number, None)
         place = place_of(worker)
         ray.kill(worker)  # it may live, and hold its core
         if place is not None:
@@ -297,7 +270,3 @@ class Dispatcher:
             while True:
                 *_, work = self._queue.get_nowait()
                 work.fail(error)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    return asyncio.get_running_loop()

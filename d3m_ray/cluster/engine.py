@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import ray
+import ray._private.worker
 
 from d3m_ray.cluster.fleet import Fleet
 from d3m_ray.cluster.joining import join
@@ -17,7 +18,7 @@ from d3m_ray.cluster.pool import RayPool
 from d3m_ray.cluster.sweep import TuneRun
 from d3m_ray.pool import OnProgress, WorkerPool
 from d3m_ray.store.store import Store
-from d3m_ray.trials.engine import OnFit, PendingFits, PlannedFit
+from d3m_ray.trials.engine import OnFit, OnLost, PendingFits, PlannedFit
 from d3m_ray.trials.settings import ExecutionConfig
 from d3m_ray.trials.trial import TrialContext
 from d3m_ray.waiting import Say, bounded, has_left_work, say_plainly
@@ -28,7 +29,11 @@ LEAVE_SECONDS = 3.0  # at most, for a Ray that may have been ended too to end it
 
 @contextmanager
 def connected(
-    execution: ExecutionConfig, store: Store, say: Say = say_plainly, metadata: Mapping[str, str] | None = None
+    execution: ExecutionConfig,
+    store: Store,
+    say: Say = say_plainly,
+    metadata: Mapping[str, str] | None = None,
+    on_lost: OnLost | None = None,
 ) -> Iterator["RayEngine"]:
     """The engine of the cluster that `execution` names, left again at the end of the block.
 
@@ -36,19 +41,21 @@ def connected(
 
     Raises ConnectionError where the cluster cannot be joined or started, InputError where this machine lacks what a
     worker or a trial takes, or where a cluster's machines do not all have this package and see the store. `say` is told
-    of every wait.
+    of every wait, and `on_lost`, or else `say`, of every worker and machine that is lost.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined_here = not ray.is_initialized()
     try:
         with ExitStack() as while_it_runs:
+            if joined_here:
+                while_it_runs.enter_context(_without_the_lines_of_ray())
             terms = None
             if joined_here and _join(execution.address, say, metadata):
                 check_this_machine_offers(execution)
             else:
                 check_cluster_offers(execution, say)
                 terms = while_it_runs.enter_context(every_machine_checked(store, say))
-            yield while_it_runs.enter_context(RayEngine(execution, say, terms))
+            yield while_it_runs.enter_context(RayEngine(execution, say, terms, on_lost))
     except KeyboardInterrupt:  # a signal to all processes of a job ends Ray's too, and leaving would wait for them
         if joined_here:
             bounded(ray.shutdown, LEAVE_SECONDS)
@@ -75,6 +82,21 @@ def _join(address: str, say: Say, metadata: Mapping[str, str] | None) -> bool:
     return started_here
 
 
+@contextmanager
+def _without_the_lines_of_ray() -> Iterator[None]:
+    """Keep Ray from printing, between the results on the standard output, what befalls its processes.
+
+    A run says it in its own words, and Ray's are in the logs of its session. Whatever `ray.init` is told, it prints
+    them, but for this switch, which its own debugger uses.
+    """
+    before = ray._private.worker._worker_logs_enabled
+    ray._private.worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray._private.worker._worker_logs_enabled = before
+
+
 class RayEngine:
     """Attribution on the workers of a fleet, and fits under Ray Tune, on the same workers where both take as much.
 
@@ -84,8 +106,14 @@ class RayEngine:
     an exception what they are at. A machine that joins meanwhile is held to the terms.
     """
 
-    def __init__(self, execution: ExecutionConfig, say: Say = say_plainly, terms: Terms | None = None) -> None:
-        self._execution, self._say, self._terms = execution, say, terms
+    def __init__(
+        self,
+        execution: ExecutionConfig,
+        say: Say = say_plainly,
+        terms: Terms | None = None,
+        on_lost: OnLost | None = None,
+    ) -> None:
+        self._execution, self._say, self._terms, self._on_lost = execution, say, terms, on_lost
         self._fleet: Fleet | None = None
         self._runs: list[TuneRun] = []
 
@@ -93,15 +121,23 @@ class RayEngine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end(is_interrupted=kind is not None and issubclass(kind, KeyboardInterrupt))
+
+    def renew(self) -> None:
+        self._end()
+
+    def _end(self, is_interrupted: bool = False) -> None:
+        """End the workers, and all that was begun; without waiting for long for a Ray that may be ended too."""
         for run in self._runs:
             run.stop()
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
+        if is_interrupted:
             bounded(self._end_fleet, LEAVE_SECONDS)
         else:
             self._end_fleet()
         deadline = time.monotonic() + STOP_SECONDS
         for run in self._runs:
             run.join(max(0.0, deadline - time.monotonic()))
+        self._runs = []
 
     @contextmanager
     def pool(self, on_progress: OnProgress) -> Iterator[WorkerPool]:
@@ -121,8 +157,8 @@ class RayEngine:
                 run.wait()
             self._end_fleet()
         if self._fleet is None:
-            execution = self._execution
-            self._fleet = Fleet(execution.cpus_per_trial, gpus, execution.max_wait_seconds, self._say, self._terms)
+            each, wait = self._execution.cpus_per_trial, self._execution.max_wait_seconds
+            self._fleet = Fleet(each, gpus, wait, self._say, self._terms, self._on_lost)
         return self._fleet
 
     def _end_fleet(self) -> None:

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from d3m_ray.cluster.dispatcher import MAX_CALLS, Dispatcher, News
+from d3m_ray.cluster.dispatcher import MAX_CALLS, Dispatcher
+from d3m_ray.cluster.losses import Losses
 from d3m_ray.cluster.machines import Terms, may_grow, num_slots
+from d3m_ray.cluster.news import News
+from d3m_ray.cluster.situation import has_left
 from d3m_ray.cluster.worker import Worker
-from d3m_ray.errors import RunError, reason
+from d3m_ray.errors import EngineLostError, RunError, reason
+from d3m_ray.trials.engine import OnLost
 from d3m_ray.waiting import Patience, Say, say_plainly
 
 MAX_WAIT_SECONDS = 1200.0  # seconds: an autoscaler may take minutes to start a machine
@@ -38,15 +42,25 @@ class Fleet:
         max_wait_seconds: float = MAX_WAIT_SECONDS,
         say: Say = say_plainly,
         terms: Terms | None = None,
+        on_lost: OnLost | None = None,
     ) -> None:
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
-        self._max_wait_seconds, self._say, self._terms = max_wait_seconds, say, terms
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.dispatcher: Any = (
-            ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=MAX_CALLS, scheduling_strategy=here).remote()
+        self._max_wait_seconds, self.say, self._terms = max_wait_seconds, say, terms
+        self._losses = Losses(on_lost or (lambda lost: say(str(lost))))
+        self._here = ray.get_runtime_context().get_node_id()
+        # A call that does not reach it is made again, until it arrives or Ray knows that there is no dispatcher.
+        dispatcher = ray.remote(Dispatcher).options(
+            num_cpus=0,
+            max_concurrency=MAX_CALLS,
+            max_task_retries=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(self._here, soft=True),
         )
+        self.dispatcher: Any = dispatcher.remote()
         self.workers: list[Any] = []
         self._num_lost = 0
+        self._machines: Mapping[str, str] = {}  # the addresses of those with slots, by id
+        self.given_up: Exception | None = None
+        """What ends all that goes on, whoever finds it first: `look` raises it."""
         self.num_slots = 0
         """Workers for which the cluster's machines were large enough at the last look, were nothing else on them."""
         self._refusals: Mapping[str, str] = {}  # by the id of a machine
@@ -67,19 +81,21 @@ class Fleet:
             max_task_retries=0,
             label_selector={NODE_LABEL: f"!in({','.join(self._refusals)})"} if self._refusals else None,
         )
-        first = len(self.workers) + 1
-        names = [f"worker {first + number}" for number in range(num_workers - len(self.workers) + self._num_lost)]
+        first = len(self.workers)
+        names = [f"worker {first + number + 1}" for number in range(num_workers - first + self._num_lost)]
         added = [actor.remote(name, self.cpus_per_worker, self._terms) for name in names]
         self.workers += added
         if added:
-            self.answer(self.dispatcher.add.remote(added))
+            self.answer(self.dispatcher.add.remote(first, added))
         return min(num_wanted, max(1, self.num_slots))
 
     def _count_slots(self) -> int:
         """Count the slots again; how many the cluster may come to have."""
         nodes = ray.nodes()  # dead ones too, which the autoscaler may still count
         usable = [node for node in nodes if node["Alive"] and node["NodeID"] not in self._refusals]
-        self.num_slots = num_slots(usable, self.cpus_per_worker, self.gpus_per_worker)
+        sizes = {node["NodeID"]: num_slots([node], self.cpus_per_worker, self.gpus_per_worker) for node in usable}
+        self._machines = {node["NodeID"]: node["NodeManagerAddress"] for node in usable if sizes[node["NodeID"]]}
+        self.num_slots = sum(sizes.values())
         grows = may_grow([node["NodeID"] for node in nodes], where_unknown=self.num_slots == 0)
         if self._refusals and not usable and not grows:
             raise RunError(f"no machine of the cluster can take part: {'; '.join(self._refusals.values())}")
@@ -88,23 +104,44 @@ class Fleet:
     def look(self) -> News:
         """How the workers fare; where work waits, those are added for which the cluster has room by now.
 
-        Raises RunError where none can be added any more.
+        What has been lost since is told. Raises RunError where no worker can be added any more, and what was given up.
         """
+        if self.given_up is not None:
+            raise self.given_up
         news: News = self.answer(self.dispatcher.news.remote())
         for node in news.refusals.keys() - self._refusals.keys():
-            self._say(f"machine {news.refusals[node]}: the run goes on without it")
+            self.say(f"machine {news.refusals[node]}: the run goes on without it")
         self._num_lost, self._refusals = len(self.workers) - news.num_workers, news.refusals
         self.grow(len(news.living) + news.num_waiting)
+        self._losses.look(news, self._machines, self.num_slots)
         return news
 
     def answer(self, handle: Any) -> Any:
-        """What the dispatcher answers to a call. Raises RunError where it is gone, or has no worker to wait for."""
+        """What the dispatcher answers to a call.
+
+        Raises EngineLostError where it is gone, RunError where it has no worker to wait for.
+        """
         try:
             return ray.get(handle)
         except RayError as error:
-            raise RunError(
-                f"no worker is handed work any more, {reason(error)}: the same command goes on with what is not stored"
-            ) from error
+            raise self._ended_by(error) from error
+
+    def put(self, value: Any) -> Any:
+        """A handle to a value. Raises RunError where the Ray of this machine is gone."""
+        try:
+            return ray.put(value)
+        except RayError as error:
+            raise self._ended_by(error) from error
+
+    def _ended_by(self, error: RayError) -> RunError:
+        goes_on = "the same command goes on with what is not stored"
+        if has_left(self._here):
+            return RunError(
+                f"the machine whose Ray this run is attached to has left the cluster (node {self._here[:8]}): {goes_on}"
+            )
+        if not isinstance(error, RayTaskError):  # which the dispatcher would have raised
+            return EngineLostError(reason(error))
+        return RunError(f"no worker is handed work any more, {reason(error)}: {goes_on}")
 
     def next_number(self) -> int:
         """What the dispatcher knows a set of fits, or a pool, by: sets of fits are handed out in their order."""
@@ -113,7 +150,7 @@ class Fleet:
     def put_once(self, shared: Any) -> Any:
         """A handle to what the fits of all stages share: the same one for the same value, which workers read once."""
         if shared is not self._shared[0]:
-            self._shared = (shared, ray.put(shared))
+            self._shared = (shared, self.put(shared))
         return self._shared[1]
 
     def room(self, for_what: str) -> "Room":
@@ -131,10 +168,11 @@ class Fleet:
 
     def patience(self, what: str, fix: str = "") -> Patience:
         """Tells of a wait, which ends by itself where nothing fixes it."""
-        return Patience(what, fix, self._max_wait_seconds if fix else math.inf, self._say)
+        return Patience(what, fix, self._max_wait_seconds if fix else math.inf, self.say)
 
     def end(self) -> None:
         """End the workers, and what they are at."""
+        self._losses.end()
         for actor in (self.dispatcher, *self.workers):
             ray.kill(actor)
 
@@ -145,22 +183,18 @@ class Room:
     def __init__(self, fleet: Fleet, patience: Patience) -> None:
         self._fleet, self._patience = fleet, patience
         self._next_look = 0.0
-        self.num_looks = 0
         self._is_there = False
-        self.living: frozenset[int] = frozenset()
-        """The numbers of the workers that lived at the last look."""
 
     def look(self) -> bool:
         """Whether any does, at the last look. Call often.
 
-        Raises RunError where no worker has lived for too long, or none ever will.
+        Raises RunError where no worker has lived for too long, or none ever will, and as `Fleet.look`.
         """
         if time.monotonic() < self._next_look:
             return self._is_there
         self._next_look = time.monotonic() + ROUND_SECONDS
         news = self._fleet.look()
-        self.num_looks += 1
-        self.living, self._is_there = news.living, bool(news.living)
+        self._is_there = bool(news.living)
         if self._is_there:
             self._patience.renew()
         else:

@@ -23,6 +23,7 @@ from d3m_ray.waiting import Say, announced
 from d3m_ray.wording import counted
 
 NODE_SECONDS = 60  # for a machine of the cluster to run a task that takes no core
+TERMS = "every machine of a cluster has this package, at one version, and reads and writes the store"
 NUM_LOOKS, LOOK_SECONDS = 3, 5.0  # at a store from a machine that has joined, and between two: it may be out of reach
 
 
@@ -94,13 +95,12 @@ class Terms:
         """Raises InputError, which says why, where the machine that this runs on is not to take part."""
         for num_looks_left in range(NUM_LOOKS - 1, -1, -1):
             told = _look(self.store, self.probe)
-            if told["package_version"] != self.version:
-                raise InputError(f"has version {told['package_version']} of this package and not {self.version}")
-            if not told["lacks"]:
+            why, _ = _why_not(told, self.version)
+            if not why:
                 return
-            if num_looks_left:
-                time.sleep(LOOK_SECONDS)
-        raise InputError(told["lacks"])
+            if not told["lacks"] or not num_looks_left:
+                raise InputError(why)
+            time.sleep(LOOK_SECONDS)
 
 
 @contextmanager
@@ -149,6 +149,13 @@ def _look(store: Store, probe: str) -> dict[str, Any]:
     return software() | {"lacks": lacks}
 
 
+def _why_not(told: Mapping[str, Any], version: str) -> tuple[str, str]:
+    """What keeps a machine from taking part, by what `_look` found there, and the fix; empty where nothing does."""
+    if told["package_version"] != version:
+        return f"has version {told['package_version']} of this package and not {version}", "install the same there"
+    return told["lacks"], "name a shared folder or a bucket, --store s3://BUCKET/NAME"
+
+
 def _settle(node: str, name: str, answer: Any, say: Say) -> None:
     """Read what a machine answered, and refuse one that would lose results."""
     try:
@@ -164,21 +171,12 @@ def _settle(node: str, name: str, answer: Any, say: Say) -> None:
             ) from error
         why = reason(error) if isinstance(error, RayTaskError) else type(error).__name__
         raise InputError(
-            f"every machine of a cluster has this package; {name} does not run it ({why}): install it there, at the "
-            "version of this machine"
+            f"{TERMS}; {name} does not run it ({why}): install it there, at the version of this machine"
         ) from error
-    here = software()
-    if told["package_version"] != here["package_version"]:
-        raise InputError(
-            f"every machine of a cluster has the same version of this package; {name} has {told['package_version']}, "
-            f"this one {here['package_version']}: install the same"
-        )
-    if told["lacks"]:
-        raise InputError(
-            f"every machine of a cluster reads and writes the store; of {name}: {told['lacks']}: name a shared folder "
-            "or a bucket, --store s3://BUCKET/NAME"
-        )
-    if others := _other_versions(told, here):
+    why, fix = _why_not(told, __version__)
+    if why:
+        raise InputError(f"{TERMS}; {name}: {why}: {fix}")
+    if others := _other_versions(told, software()):
         say(f"machine {name} has {others}: what it computes may be rounded otherwise")
 
 

@@ -20,7 +20,7 @@ FIT_SECONDS = [1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800]  # bounds of the h
 METRICS: Mapping[str, tuple[type[Metric], tuple[str, ...], str]] = {
     "d3m_fits": (Gauge, ("experiment", "state"), "fits of this run that are waiting, running, done or failed"),
     "d3m_fits_ended": (Counter, ("experiment", "method", "state"), "fits that are done, were retried or failed"),
-    "d3m_fit_seconds": (Histogram, ("experiment", "method"), "seconds from the start of a fit to its end"),
+    "d3m_fit_seconds": (Histogram, ("experiment", "method"), "seconds of a fit, measured where it was trained"),
     "d3m_best_val_wga": (Gauge, ("experiment", "method"), "best worst-group accuracy on val so far, 0 to 1"),
     "d3m_shards": (Gauge, ("experiment", "step"), "shards of the pass of attribution under way, or the last one"),
     "d3m_shards_done": (Gauge, ("experiment", "step"), "of these, those that are done"),
@@ -92,12 +92,12 @@ class SweepMetrics:
         METER.charge(DoneFor(experiment))
         self._process = ProcessMetrics(also=self._show_gauges)
 
-    def fit(self, event: FitEvent, seconds: float | None, standing: Standing) -> None:
+    def fit(self, event: FitEvent, standing: Standing) -> None:
         method, best = event.planned.method, self._gauges.get("d3m_best_val_wga", {})
         if event.state != "started":
             self._metrics["d3m_fits_ended"].inc(tags=self._tags("d3m_fits_ended", method, event.state))
-        if event.state == "done" and seconds is not None:
-            self._metrics["d3m_fit_seconds"].observe(seconds, tags=self._tags("d3m_fit_seconds", method))
+        if event.state == "done" and event.seconds is not None:
+            self._metrics["d3m_fit_seconds"].observe(event.seconds, tags=self._tags("d3m_fit_seconds", method))
         if event.val_wga is not None:
             best = best | {(method,): max(event.val_wga, best.get((method,), 0.0))}
         by_state: dict[tuple[str, ...], float] = {(state,): count for state, count in standing.by_state().items()}

@@ -21,6 +21,11 @@ def place_of(actor: Any) -> tuple[str, str] | None:
     return (node, address["IPAddress"]) if node.strip("f") else None
 
 
+def has_left(node: str) -> bool:
+    """Whether Ray knows that the machine of this id is not part of the cluster any more."""
+    return not any(each["Alive"] for each in ray.nodes() if each["NodeID"] == node)
+
+
 def who_is_there() -> str:
     """In words, how much of the cluster is free, and which other drivers are on it."""
     total, free = ray.cluster_resources(), ray.available_resources()

@@ -8,9 +8,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
 from d3m_ray.errors import reason
+from d3m_ray.store.errors import UnusableError
 
 BEGUN = "begun"  # the metric of a fit that a worker has taken
 RETRIED = "retried"  # the metric of a fit whose failure may pass, and that is tried again
+UNUSABLE = "unusable"  # the arguments of the error where a fit found the store full, read-only or gone
+ABANDONED = "abandoned"  # the metric of a fit that nobody hands out any more
 DONE = "done"  # by which Tune knows that a trial is over
 MAX_FAILURES = 2  # times that a fit is tried again whose failure may pass, before its error is recorded
 
@@ -44,11 +47,15 @@ class TrialOfFit(tune.Trainable):
                 return {BEGUN: 1}
             told = ray.get(self._dispatcher.fit.remote(*self._place))
         except RayError as error:
+            if not isinstance(error, RayTaskError):  # of the dispatcher itself, which Ray has asked until it was lost
+                return {ABANDONED: 1, DONE: True}
+            first = _raised_first(error)
+            cause = getattr(first, "cause", None)
+            told = {UNUSABLE: list(cause.args)} if isinstance(cause, UnusableError) else {}
             if self._num_tries_left:
                 self._num_tries_left, self._has_begun = self._num_tries_left - 1, False
-                return {RETRIED: 1}
-            first = _raised_first(error)
-            told = {ENDED: 1, ERROR: reason(first), TRACE: str(getattr(first, "traceback_str", first))}
+                return {**told, RETRIED: 1}
+            told |= {ENDED: 1, ERROR: reason(first), TRACE: str(getattr(first, "traceback_str", first))}
         return {**told, DONE: True}
 
 

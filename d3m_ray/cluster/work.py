@@ -1,5 +1,6 @@
 """What a worker process does, fits and shards, and what it keeps between them."""
 
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import ray
 import torch
 
 import d3m_ray.training.recipes  # noqa: F401 - loads transformers, before what is loaded is kept
-from d3m_ray.cluster.dispatcher import ENDED, ERROR, TRACE
+from d3m_ray.cluster.dispatcher import ENDED, ERROR, SECONDS, TRACE
 from d3m_ray.errors import reason
 from d3m_ray.store.errors import StoreError
 from d3m_ray.training.memory import give_memory_back, keep_what_is_loaded, let_go_of_models
@@ -33,6 +34,7 @@ class Work:
         """Train a fit and record its trials; what Tune is told of it. Raises what another try may not meet."""
         self._turn_to("fit")
         told: dict[str, Any] = {ENDED: 1}  # Tune says something aloud of an empty result
+        start = time.perf_counter()
         try:
             val_wga = train_and_record(self._context_of(context), planned)
             told |= {} if val_wga is None else {"val_wga": val_wga}
@@ -40,6 +42,7 @@ class Work:
             raise
         except Exception as error:
             told |= {ERROR: reason(error), TRACE: traceback.format_exc()}
+        told[SECONDS] = time.perf_counter() - start
         give_memory_back()
         return told
 

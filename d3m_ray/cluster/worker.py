@@ -10,6 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import ray
+
+from d3m_ray.cluster.news import Life
+
 if TYPE_CHECKING:
     from d3m_ray.cluster.machines import Terms
     from d3m_ray.trials.engine import PlannedFit
@@ -36,15 +40,16 @@ class Worker:
         from d3m_ray.cluster.metrics import ProcessMetrics
         from d3m_ray.cluster.work import Work
 
-        self._name, self._life, self._terms = name, uuid4().hex, terms
+        self._name, self._terms = name, terms
+        self._life = Life(uuid4().hex, ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address())
         self._work = Work(num_threads)
         self._metrics = ProcessMetrics()
 
     def __repr__(self) -> str:
         return self._name
 
-    def begin(self) -> str:
-        """The name of this process's life, answered once it has begun: one that finds no room never does.
+    def begin(self) -> Life:
+        """Tell of this process, once it has begun: one that finds no room never does.
 
         Raises InputError where its machine does not meet the terms.
         """
@@ -58,7 +63,10 @@ class Worker:
         self.begin()
         return self._work.fit(context[0], unpacked(fit))
 
-    def shard(self, step: Callable[..., Any], shared: Any, *shard: Any) -> Any:
-        """The step's result. Ray has resolved `shared` and the shard where they were handles."""
+    def shard(self, step: Callable[..., Any], shared: Any, *shard: Any) -> tuple[None, Any]:
+        """Nothing, by which whoever called knows that it has ended, and the step's result, which may stay here.
+
+        Ray has resolved `shared` and the shard where they were handles.
+        """
         self.begin()
-        return self._work.shard(step, shared, shard)
+        return None, self._work.shard(step, shared, shard)

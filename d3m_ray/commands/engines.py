@@ -45,7 +45,8 @@ def engine_of(
         from d3m_ray.cluster.metrics import SweepMetrics
 
         about = about_run(config, context)
-        engine = joined.enter_context(connected(config.execution, context.store, progress.stage, about))
+        ray_engine = connected(config.execution, context.store, progress.stage, about, progress.lost)
+        engine = joined.enter_context(ray_engine)
         progress.watch(metrics := SweepMetrics(context.experiment))
         joined.callback(metrics.close)
         return engine

@@ -32,7 +32,7 @@ from d3m_ray.experiment.plan import (
 )
 from d3m_ray.experiment.preparing import prepare_on
 from d3m_ray.experiment.progress import Progress
-from d3m_ray.experiment.run import Outcome, Run
+from d3m_ray.experiment.run import Outcome, Run, despite_lost_engines
 from d3m_ray.experiment.scoring import attribute_and_align, is_scored, query_scores
 from d3m_ray.experiment.stages import (
     base_models,
@@ -120,6 +120,7 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(outcomes[0].experiment, list(failed.values()), tuple(unscored))
 
 
+@despite_lost_engines
 def run_lds(prepared: PreparedLds, engine: Engine, progress: Progress) -> Outcome:
     """Bring the store to hold the LDS of every method, and the trials of what removal by it does."""
     config, context = prepared.config, prepared.context

@@ -15,7 +15,7 @@ from d3m_ray.errors import reason
 from d3m_ray.experiment.log import RunLog
 from d3m_ray.experiment.standing import Observer, Standing, time_left
 from d3m_ray.store.store import Store
-from d3m_ray.trials.engine import FitEvent
+from d3m_ray.trials.engine import FitEvent, Lost
 from d3m_ray.wording import counted
 
 LINE_SECONDS = 60.0  # between two lines of how far the run is, where no terminal shows it all the time
@@ -36,7 +36,6 @@ class Progress:
         self._lock = threading.RLock()  # fits are told of from other threads, and an observer may have something to say
         self._label = self._shards = ""
         self._standing = Standing()
-        self._started: dict[str, float] = {}  # by fit key, when
         self._start = self._pass_start = self._told_at = time.monotonic()
         self._log = RunLog()
         self._observers: list[Observer] = []
@@ -72,6 +71,13 @@ class Progress:
         self._print(text)
         self._log.tell(logging.WARNING if text.startswith(WARNING) else logging.INFO, text)
 
+    def lost(self, lost: Lost) -> None:
+        """The `OnLost` of an engine: a line that stays."""
+        line = f"{WARNING}{lost}"
+        self._print(line)
+        told = {"lost": "machine" if lost.worker is None else lost.worker, "machine": lost.machine, "at": lost.at}
+        self._log.tell(logging.WARNING, line, {**told, "cause": lost.cause, "num_slots": lost.num_slots})
+
     def shards(self, label: str, num_done: int, num_shards: int) -> None:
         """The `OnProgress` of attribution."""
         with self._lock:
@@ -93,30 +99,27 @@ class Progress:
                 self._start = time.monotonic()
             self._standing = self._standing.with_fits(num_fits)
 
+    def begin_again(self, cause: str) -> None:
+        """Say why all that is not stored is begun again, and count those fits no more that have not ended."""
+        with self._lock:
+            self._standing = self._standing.without_fits_left()
+        self.stage(f"{WARNING}what hands out the work has died ({cause}): what is not stored is begun again")
+
     def fit(self, event: FitEvent) -> None:
         """The `OnFit` of an engine."""
         with self._lock:
             self._standing = self._standing.after(event)
-            seconds = self._seconds_of(event)
             line = self.fits_line()
-            self._log.tell(logging.INFO, line, self._told_of(event, seconds))
+            self._log.tell(logging.INFO, line, self._told_of(event))
             self._show()
-            self._tell(lambda observer: observer.fit(event, seconds, self._standing))
+            self._tell(lambda observer: observer.fit(event, self._standing))
         self._print_if_due(line)
 
     def fits_line(self) -> str:
         """Where the fits of all sets stand, in one line."""
         return self._standing.line(self._start)
 
-    def _seconds_of(self, event: FitEvent) -> float | None:
-        """Since it started, of a fit that has ended, or is tried again."""
-        key, now = event.planned.fit.fit_key, time.monotonic()
-        if event.state == "started":
-            self._started[key] = now
-            return None
-        return now - self._started.pop(key, now)
-
-    def _told_of(self, event: FitEvent, seconds: float | None) -> dict[str, Any]:
+    def _told_of(self, event: FitEvent) -> dict[str, Any]:
         planned, standing = event.planned, self._standing
         return {
             "fit": event.state,
@@ -125,7 +128,7 @@ class Progress:
             "seed": planned.seed,
             "fit_key": planned.fit.fit_key,
             "num_trials": len(planned.trials),
-            **({} if seconds is None else {"seconds": round(seconds, 3)}),
+            **({} if event.seconds is None else {"seconds": round(event.seconds, 3)}),
             "val_wga": event.val_wga,
             "num_ended": standing.num_ended,
             "num_fits": standing.num_fits,

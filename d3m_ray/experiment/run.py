@@ -1,11 +1,13 @@
 """What every stage of an experiment needs, and what a run leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import TypeVar
 
 import numpy as np
 
+from d3m_ray.errors import EngineLostError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.failures import Unscored
 from d3m_ray.experiment.keys import NOTHING, alignment_key, checkpoint_keys, query_split
@@ -18,6 +20,8 @@ from d3m_ray.trials.engine import Engine, FailedFit
 from d3m_ray.trials.stored_fits import stored_predictions
 from d3m_ray.trials.trial import TrialContext
 
+MAX_RENEWALS = 5  # of an engine that has lost what hands out the work: a cluster that kills it each time ends the run
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -26,6 +30,27 @@ class Outcome:
     experiment: str
     failed: Sequence[FailedFit]
     unscored: Sequence[Unscored] = ()
+
+
+Asked = TypeVar("Asked")
+Work = Callable[[Asked, Engine, Progress], Outcome]
+"""Brings the store to hold what is asked for."""
+
+
+def despite_lost_engines(work: Work[Asked]) -> Work[Asked]:
+    """Have the work, which skips what is stored, begun again where what hands it out has died; a few times at most."""
+
+    @wraps(work)
+    def persistently(prepared: Asked, engine: Engine, progress: Progress) -> Outcome:
+        for _ in range(MAX_RENEWALS):
+            try:
+                return work(prepared, engine, progress)
+            except EngineLostError as error:
+                engine.renew()
+                progress.begin_again(str(error.args[0]))
+        return work(prepared, engine, progress)
+
+    return persistently
 
 
 @dataclass(frozen=True, eq=False)

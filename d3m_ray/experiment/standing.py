@@ -11,8 +11,8 @@ from d3m_ray.wording import counted
 class Observer(Protocol):
     """Is told how far a run is, by one thread at a time, which waits for it."""
 
-    def fit(self, event: FitEvent, seconds: float | None, standing: "Standing") -> None:
-        """A fit has started or ended, so many seconds after its start; the standing counts it already."""
+    def fit(self, event: FitEvent, standing: "Standing") -> None:
+        """A fit has started or ended; the standing counts it already."""
         ...
 
     def shards(self, label: str, num_done: int, num_shards: int) -> None:
@@ -52,6 +52,10 @@ class Standing:
         if self.num_ended == self.num_fits:
             return Standing(num_fits, best_val_wga=self.best_val_wga)
         return replace(self, num_fits=self.num_fits + num_fits)
+
+    def without_fits_left(self) -> "Standing":
+        """Of those alone that have ended."""
+        return replace(self, num_fits=self.num_ended, num_running=0)
 
     def after(self, event: FitEvent) -> "Standing":
         """What it is then."""

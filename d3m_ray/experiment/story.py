@@ -24,7 +24,7 @@ from d3m_ray.experiment.plan import (
 )
 from d3m_ray.experiment.preparing import prepare_on
 from d3m_ray.experiment.progress import Progress
-from d3m_ray.experiment.run import Outcome, Run
+from d3m_ray.experiment.run import Outcome, Run, despite_lost_engines
 from d3m_ray.experiment.scoring import attribute_and_align, is_aligned
 from d3m_ray.experiment.stages import (
     base_models,
@@ -56,6 +56,7 @@ def prepare(config: ExperimentConfig, store: Store, progress: Progress, numbers_
     return prepared
 
 
+@despite_lost_engines
 def run_experiment(prepared: Prepared, engine: Engine, progress: Progress) -> Outcome:
     """Bring the store to hold every trial of an experiment that `prepare` has checked."""
     config, context = prepared.config, prepared.context

@@ -17,7 +17,7 @@ from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.standing import Standing
 from d3m_ray.store.files import check_writable_folder, expanded
 from d3m_ray.store.store import Store
-from d3m_ray.trials.engine import FitEvent
+from d3m_ray.trials.engine import FitEvent, trial_name
 
 SUMMARISED = ("worst", "all", "worst_cell")  # groups that are shown of each trial; the store has every one
 FIGURES = ("accuracy", "loss", "auc", "macro_f1")  # columns of `trials`
@@ -44,7 +44,7 @@ class TrackedTrial:
 
     @property
     def name(self) -> str:
-        return f"{self.method} k={self.num_removed} seed={self.seed}"
+        return trial_name(self.method, self.num_removed, self.seed)
 
     def settings(self) -> dict[str, str | int | float | bool]:
         """Its settings by their names, those of a stage as training.num_epochs; of other values their text."""
@@ -145,7 +145,7 @@ class Tracking:
         self._tracker, self._store, self._experiment = tracker, store, experiment
         self._shown: set[str] = set()
 
-    def fit(self, event: FitEvent, seconds: float | None, standing: Standing) -> None:
+    def fit(self, event: FitEvent, standing: Standing) -> None:
         if event.state == "done":
             for trial in event.planned.trials:
                 self._show(self._store.read("trials", trial.trial_key, trial.method), ("val",))

@@ -13,6 +13,8 @@ REMEDIES = {
     errno.EPERM: "name a place that this user may read and write",
 }
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class StoreError(Exception):
     """The store, or a file of it, cannot be used as asked; the message says which and what fixes it."""
@@ -28,9 +30,22 @@ class DamagedError(StoreError):
         return f"{self.args[0]}; d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it"
 
 
+class UnusableError(StoreError):
+    """A local store is full, read-only or gone, which no other try would find otherwise.
+
+    Its arguments are the line, and whether every machine finds the same, as of a full disk.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 @contextmanager
-def refused(what: str, done: str) -> Iterator[None]:
-    """Turns what the file system refuses within the block into a StoreError of one line."""
+def refused(what: str, done: str, is_local_store: bool = False) -> Iterator[None]:
+    """Turns what the file system refuses within the block into a StoreError of one line.
+
+    Where a local store is written to, and the user alone can do something about it, that is an UnusableError.
+    """
     try:
         yield
     except BrokenPipeError:  # the reader of the standard output has gone: nothing to do with what is written here
@@ -38,4 +53,7 @@ def refused(what: str, done: str) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
         remedy = REMEDIES.get(error.errno or 0, "see to it, or name another place")
-        raise StoreError(f"{what} cannot be {done} ({reason}): {remedy}") from error
+        line = f"{what} cannot be {done} ({reason}): {remedy}"
+        if is_local_store and error.errno in REMEDIES:
+            raise UnusableError(line, error.errno in FULL) from error
+        raise StoreError(line) from error

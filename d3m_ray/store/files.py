@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from d3m_ray.meter import store_call
 from d3m_ray.rules import without_secret
-from d3m_ray.store.errors import DamagedError, StoreError, refused
+from d3m_ray.store.errors import DamagedError, StoreError, UnusableError, refused
 from d3m_ray.store.reachability import reason_out_of_reach
 from d3m_ray.store.remote import bounded, open_remote
 
@@ -96,7 +96,7 @@ class Files:
     def put(self, path: str, data: bytes | pa.Buffer) -> None:
         """Write a whole file, in place of an earlier one; in a bucket, one of less than 5 MB in one request."""
         self._check_may_write()
-        with refused(f"the store {self.root}", "written"):
+        with refused(f"the store {self.root}", "written", self.is_local):
             self._check_is_still_there()
             if self.is_local:
                 _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
@@ -127,16 +127,17 @@ class Files:
     def delete(self, path: str) -> None:
         """Remove a file, if there is one."""
         self._check_may_write()
-        with refused(f"the store {self.root}", "written"), suppress(FileNotFoundError):
+        with refused(f"the store {self.root}", "written", self.is_local), suppress(FileNotFoundError):
             self.filesystem.delete_file(self.at(path))
 
     def check_writable(self, folders: Iterable[str]) -> None:
         """Write a file and delete it again. Raises StoreError where the root refuses one of the two.
 
-        Also where something that is no folder lies in the place of one that is written to.
+        Also where it has gone, or something that is no folder lies in the place of one that is written to.
         """
         self._check_may_write()
         if self.is_local:
+            self._check_is_still_there()
             for folder in (UNFINISHED, *folders):
                 check_can_be_folder(Path(self.at(folder)), "the store")
             check_writable_folder(Path(self._base), "the store")
@@ -147,9 +148,10 @@ class Files:
     def _check_is_still_there(self) -> None:
         """A folder that somebody deleted, or whose disk is gone, is not begun again with what is left to write."""
         if self.is_local and self.landmark is not None and not Path(self.at(self.landmark)).exists():
-            raise StoreError(
+            raise UnusableError(
                 f"the store {self.root} has gone since it was begun: its {self.landmark} is not there any more; see "
-                "whether it was deleted or its disk taken away, and run the same sweep again"
+                "whether it was deleted or its disk taken away, and run the same sweep again",
+                False,
             )
 
     def _check_may_write(self) -> None:

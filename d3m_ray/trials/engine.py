@@ -1,5 +1,6 @@
 """What an experiment runs on: a protocol, and the engine that runs in this process."""
 
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,8 +13,15 @@ from d3m_ray.meter import METER, DoneFor
 from d3m_ray.pool import LocalPool, OnProgress, WorkerPool
 from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.trials.trial import FitSpec, TrialContext, TrialSpec, record_failure, record_trial, run_fit
+from d3m_ray.wording import counted
 
+MAX_SHOWN = 4  # of what was under way on a machine: it may have had a hundred workers
 CHECKPOINT = "checkpoint"  # in the place of a method, of a fit that no trial waits for
+
+
+def trial_name(method: str, num_removed: int, seed: int) -> str:
+    """What a trial, or a fit by its first one, is called wherever a person reads it."""
+    return f"{method} k={num_removed} seed={seed}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +42,8 @@ class PlannedFit:
         return self.trials[0].seed if self.trials else self.fit.seed
 
     def __str__(self) -> str:
-        """What it is called on a dashboard."""
-        return f"fit {self.method} k={len(self.fit.removed)} seed={self.seed}"
+        """What it is called on a dashboard, and by Tune."""
+        return f"fit {trial_name(self.method, len(self.fit.removed), self.seed)}"
 
 
 State = Literal["started", "retried", "done", "failed"]
@@ -49,6 +57,8 @@ class FitEvent:
     planned: PlannedFit
     val_wga: float | None = None
     """Of the first of its trials. Test stays closed until the summary."""
+    seconds: float | None = None
+    """That it took where it was trained, if it was trained to its end, or to its own error."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,37 @@ class FailedFit:
 
 
 OnFit = Callable[[FitEvent], None]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker, or a machine with all of its workers, that died while an engine was at work; the run goes on."""
+
+    machine: str
+    """Its address."""
+    worker: str | None
+    """None where the machine itself is gone."""
+    at: tuple[str, ...]
+    """What was under way there: the names of fits and shards, which go to other workers."""
+    num_slots: int
+    """Workers for which the machines that are left are large enough."""
+    cause: str = ""
+    """Where it is known."""
+
+    def __str__(self) -> str:
+        """It and what follows, in one line."""
+        what = f"machine {self.machine} has left the cluster"
+        if self.worker is not None:
+            what = f"{self.worker} on machine {self.machine} died"
+        cause = f" ({self.cause})" if self.cause else ""
+        shown = list(self.at[:MAX_SHOWN]) + [f"{len(self.at) - MAX_SHOWN} more"] * (len(self.at) > MAX_SHOWN)
+        follows = "the run goes on"
+        if self.at:
+            follows = f"what was under way there, {', '.join(shown)}, goes to other workers, a fit twice at most"
+        return f"{what}{cause}: {follows}; {counted(self.num_slots, 'slot')} left"
+
+
+OnLost = Callable[[Lost], None]
 
 
 class PendingFits(Protocol):
@@ -86,8 +127,13 @@ class Engine(Protocol):
         """Train each fit and record its trials, after the sets begun before. What fails is recorded; the others go on.
 
         `on_fit` may be called from another thread, and before this returns. Raises StoreError, as `PendingFits.wait`
-        does, where the store cannot be written any more.
+        does, where the store cannot be written any more. Raises EngineLostError, as all that is asked of an engine,
+        where it can go on only after `renew`.
         """
+        ...
+
+    def renew(self) -> None:
+        """Give up what was begun, without another event of it, and be ready for what is asked next."""
         ...
 
 
@@ -121,16 +167,20 @@ class LocalEngine:
         failed = []
         for planned in fits:
             on_fit(FitEvent("started", planned))
+            start = time.perf_counter()
             try:
                 val_wga = train_and_record(context, planned)
             except Exception as error:
                 if isinstance(error, StoreError) and not isinstance(error, DamagedError):
                     raise  # a full disk, or a folder that is gone: no other fit could be stored
-                on_fit(FitEvent("failed", planned))
+                on_fit(FitEvent("failed", planned, seconds=time.perf_counter() - start))
                 failed.append(give_up(context, planned, reason(error), traceback.format_exc()))
             else:
-                on_fit(FitEvent("done", planned, val_wga))
+                on_fit(FitEvent("done", planned, val_wga, time.perf_counter() - start))
         return EndedFits(failed)
+
+    def renew(self) -> None:
+        """There is nothing that goes on."""
 
 
 class EngineOnDemand:
@@ -144,6 +194,9 @@ class EngineOnDemand:
 
     def begin_fits(self, context: TrialContext, fits: Sequence[PlannedFit], on_fit: OnFit) -> PendingFits:
         return self._engine().begin_fits(context, fits, on_fit) if fits else EndedFits([])
+
+    def renew(self) -> None:
+        self._engine().renew()
 
 
 def give_up(context: TrialContext, planned: PlannedFit, error: str, trace: str) -> FailedFit:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
 
 from d3m_ray.cluster import dispatcher as module
 from d3m_ray.cluster.dispatcher import Dispatcher
+from d3m_ray.cluster.news import Life
 from d3m_ray.errors import InputError
+from d3m_ray.store.errors import UnusableError
 
 CONTEXT = ["a handle"]
 
@@ -46,13 +48,13 @@ class Worker:
         self._fails, self._never_begins = fails or {}, never_begins
         self.begin, self.fit = Method(self._begin), Method(self._run)
 
-    async def _begin(self) -> int:
+    async def _begin(self) -> Life:
         if self.dies_idle:
             self.dies_idle -= 1
             raise ActorDiedError
         if self._never_begins is not None:
             raise self._never_begins
-        return self.num_lives
+        return Life(f"{id(self)}, {self.num_lives}", *(self.place or ("id0", "10.0.0.0")))
 
     async def _run(self, context: list[Any], call: Any) -> dict[str, Any]:
         assert context == CONTEXT
@@ -100,7 +102,7 @@ async def told(dispatcher: Dispatcher, number: int, of_set: int = 1) -> dict[str
 def test_no_trial_is_answered_before_all_have_a_process_while_fits_go_on():
     async def story() -> None:
         dispatcher, worker = Dispatcher(), Worker()
-        await dispatcher.add([worker])
+        await dispatcher.add(0, [worker])
         await dispatcher.expect(1, CONTEXT, list(range(4)), 2)
         first = asyncio.ensure_future(told(dispatcher, 0))
         await settled()
@@ -118,7 +120,7 @@ def test_no_trial_is_answered_before_all_have_a_process_while_fits_go_on():
 def test_the_dashboard_has_the_names_of_the_fits_that_have_one():
     async def story() -> None:
         dispatcher, worker = Dispatcher(), Worker()
-        await dispatcher.add([worker])
+        await dispatcher.add(0, [worker])
         await dispatcher.expect(1, CONTEXT, [0, 1], 1, ["fit trak k=60 seed=2", "fit checkpoint k=0 seed=1"])
         await dispatcher.expect(2, CONTEXT, [2], 1)
         assert await told(dispatcher, 0, of_set=2) == {"told": 2}
@@ -133,7 +135,7 @@ def test_a_trial_whose_process_never_starts_is_not_waited_for_for_ever(monkeypat
 
     async def story() -> None:
         dispatcher = Dispatcher()
-        await dispatcher.add([Worker()])
+        await dispatcher.add(0, [Worker()])
         await dispatcher.expect(1, CONTEXT, [0, 1], 2)
         assert await told(dispatcher, 0) == {"told": 0}
 
@@ -151,7 +153,7 @@ def test_fits_are_handed_out_in_the_order_of_their_sets_and_trials_are_of_use_fr
         assert [turn.done() for turn in turns] == [True, False, False]
         assert not begun.done()
         await dispatcher.forget(2)
-        await dispatcher.add([worker])
+        await dispatcher.add(0, [worker])
         await asyncio.gather(begun, *turns)
         assert await dispatcher.fit(1, 1) == {"told": "a1"}
         assert await told(dispatcher, 0, 3) == {"told": "c0"}
@@ -163,7 +165,7 @@ def test_fits_are_handed_out_in_the_order_of_their_sets_and_trials_are_of_use_fr
 def test_attribution_is_lent_a_worker_that_ends_its_fit_until_it_gives_it_back():
     async def story() -> None:
         dispatcher, workers = Dispatcher(), [Worker(), Worker()]
-        await dispatcher.add(workers)
+        await dispatcher.add(0, workers)
         lent = await dispatcher.lend(5)
         other, number = (worker for index, worker in enumerate(workers) if index != lent), lent
         await dispatcher.expect(1, CONTEXT, [0, 1, 2], 1)
@@ -199,13 +201,14 @@ def test_a_fit_says_its_error_and_the_next_one_has_another_process(monkeypatch):
     async def story() -> None:
         dispatcher = Dispatcher()
         worker = Worker(fails={0: failed(OSError("no route"))})
-        await dispatcher.add([worker])
+        await dispatcher.add(0, [worker])
         await dispatcher.expect(1, CONTEXT, [0, 1], 1)
         with pytest.raises(OSError, match="no route"):
             await told(dispatcher, 0)
         assert await told(dispatcher, 1) == {"told": 1}
         assert (killed, worker.num_lives) == ([worker], 1)
         assert await told(dispatcher, 0) == {"told": 0}, "asked for again"
+        assert (await dispatcher.news()).deaths == (), "it was told to end"
 
     asyncio.run(story())
 
@@ -213,27 +216,88 @@ def test_a_fit_says_its_error_and_the_next_one_has_another_process(monkeypatch):
 def test_a_process_that_died_idle_takes_no_work_that_another_could():
     async def story() -> None:
         dispatcher, dead, other = Dispatcher(), Worker(), Worker()
-        await dispatcher.add([dead])
+        await dispatcher.add(0, [dead])
         await settled()
         dead.dies_idle = 1
         dead.begin = Method(dead._begin)
         lent = asyncio.ensure_future(dispatcher.lend(1))
         await asyncio.sleep(0)
-        await dispatcher.add([other])
+        await dispatcher.add(1, [other])
         assert await lent in (0, 1)
         assert dead.dies_idle == 0, "it was looked at first"
+        assert [(death.number, death.duty.at) for death in (await dispatcher.news()).deaths] == [(0, "")]
 
     asyncio.run(story())
 
 
-def test_a_dead_process_costs_a_fit_one_try():
+def test_a_dead_process_costs_a_fit_one_try_and_is_told_once_with_what_it_was_at():
+    async def story() -> None:
+        dispatcher, worker = Dispatcher(), Worker(fails={"fit": OutOfMemoryError("no memory left")})
+        await dispatcher.add(0, [worker])
+        await dispatcher.expect(1, CONTEXT, ["fit"], 1, ["fit trak k=60 seed=2"])
+        with pytest.raises(OutOfMemoryError):
+            await told(dispatcher, 0)
+        (death,) = (await dispatcher.news()).deaths
+        assert (death.number, death.duty.at, death.duty.life.address) == (0, "fit trak k=60 seed=2", "10.0.0.0")
+        assert death.cause == "OutOfMemoryError: no memory left"
+        worker.num_lives += 1
+        assert await told(dispatcher, 0) == {"told": "fit"}
+        await settled()
+        news = await dispatcher.news()
+        assert news.deaths == (death,)
+        assert [(number, duty.at) for number, duty in news.duties.items()] == [(0, "")]
+
+    asyncio.run(story())
+
+
+def test_a_lent_worker_that_dies_is_waited_for_and_one_that_may_not_take_part_again_is_lost(ended):
+    async def story() -> None:
+        dispatcher, workers = Dispatcher(), [Worker(), Worker(place=("id2", "10.0.0.2"))]
+        await dispatcher.add(0, workers)
+        assert {await dispatcher.lend(5), await dispatcher.lend(5)} == {0, 1}
+        workers[0].num_lives += 1
+        await dispatcher.again(0, "trak scores, shard 3/5")
+        workers[1]._never_begins = failed(InputError("does not see the store"))
+        with pytest.raises(InputError):
+            await dispatcher.again(1, "trak scores, shard 4/5")
+        news = await dispatcher.news()
+        assert [(death.number, death.duty.at) for death in news.deaths] == [
+            (0, "trak scores, shard 3/5"),
+            (1, "trak scores, shard 4/5"),
+        ]
+        assert {number: duty.at for number, duty in news.duties.items()} == {0: "attribution"}
+        assert (ended, news.refusals) == ([workers[1]], {"id2": "10.0.0.2: does not see the store"})
+        await dispatcher.take_back(5)
+        await settled()
+        assert len((await dispatcher.news()).deaths) == 2
+        assert ended == [workers[1]], "once"
+
+    asyncio.run(story())
+
+
+def test_what_is_asked_twice_is_done_once():
+    """Ray asks again where it cannot tell whether a call has arrived."""
+
+    async def story() -> None:
+        dispatcher, worker = Dispatcher(), Worker()
+        for _ in "ab":
+            await dispatcher.add(0, [worker])
+            await dispatcher.expect(1, CONTEXT, [0, 1], 1)
+        assert [await told(dispatcher, number) for number in (0, 1)] == [{"told": 0}, {"told": 1}]
+        assert worker.calls == [0, 1]
+
+    asyncio.run(story())
+
+
+def test_the_error_of_a_store_of_no_use_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 100.0)
+
     async def story() -> None:
         dispatcher = Dispatcher()
-        await dispatcher.add([Worker(fails={"fit": ActorDiedError()})])
-        await dispatcher.expect(1, CONTEXT, ["fit"], 1)
-        with pytest.raises(ActorDiedError):
-            await told(dispatcher, 0)
-        assert await told(dispatcher, 0) == {"told": "fit"}
+        await dispatcher.add(0, [Worker(fails={0: failed(UnusableError("the store is full", True))})])
+        await dispatcher.expect(1, CONTEXT, [0], 1)
+        with pytest.raises(UnusableError):
+            await asyncio.wait_for(told(dispatcher, 0), 10)
 
     asyncio.run(story())
 
@@ -244,7 +308,7 @@ def test_news_are_how_many_workers_live_and_what_waits_for_one_and_who_else_is_t
         await dispatcher.expect(1, CONTEXT, [0, 1, 2], 1)
         news = await dispatcher.news()
         assert (news.num_workers, news.living, news.num_waiting, news.cause) == (0, set(), 3, "0 of 2 CPU free")
-        await dispatcher.add([Worker(), Worker()])
+        await dispatcher.add(0, [Worker(), Worker()])
         await told(dispatcher, 2)
         news = await dispatcher.news()
         assert (news.num_workers, news.living, news.num_waiting, news.cause) == (2, {0, 1}, 0, "")
@@ -260,7 +324,7 @@ def test_a_machine_that_may_have_no_worker_is_named_and_takes_no_fit_and_what_wa
         refused = Worker(never_begins=refusal, place=("id2", "10.0.0.2"))
         without_package = Worker(never_begins=ActorDiedError(), place=("id3", "10.0.0.3"))
         await dispatcher.expect(1, CONTEXT, [0, 1], 1)
-        await dispatcher.add([refused, without_package])
+        await dispatcher.add(0, [refused, without_package])
         waiting = asyncio.ensure_future(told(dispatcher, 0))
         await settled()
         news = await dispatcher.news()
@@ -268,7 +332,7 @@ def test_a_machine_that_may_have_no_worker_is_named_and_takes_no_fit_and_what_wa
         assert news.refusals["id2"] == "10.0.0.2: does not see the store"
         assert news.refusals["id3"].startswith("10.0.0.3: does not run a worker (ActorDiedError")
         assert not waiting.done()
-        await dispatcher.add([Worker()])
+        await dispatcher.add(2, [Worker()])
         assert await waiting == {"told": 0}
 
     asyncio.run(story())
@@ -283,7 +347,7 @@ def test_the_last_worker_lost_is_told_where_it_is_no_machines_fault():
         waiting, lent = asyncio.ensure_future(told(alone, 0)), asyncio.ensure_future(alone.lend(3))
         turn = asyncio.ensure_future(alone.turn(2))
         await settled()
-        await alone.add([Worker(never_begins=cause)])
+        await alone.add(0, [Worker(never_begins=cause)])
         for raised in (waiting, lent, alone.news(), told(alone, 1), alone.lend(3), told(alone, 0)):
             with pytest.raises(ActorDiedError):
                 await raised

@@ -87,7 +87,7 @@ def test_an_empty_folder_of_one_machine_is_not_taken_for_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, own = Store(tmp_path / "here"), Store(tmp_path / "there")
-    refused = pytest.raises(InputError, match=r"reads and writes the store; of 10.0.0.1: does not see .*there: name a")
+    refused = pytest.raises(InputError, match=r"reads and writes the store; 10.0.0.1: does not see .*there: name a")
     with refused:
         asked(monkeypatch, store, [store, own])
 
@@ -95,7 +95,7 @@ def test_an_empty_folder_of_one_machine_is_not_taken_for_the_store(
 def test_a_machine_that_cannot_write_the_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "here")
     answer = software() | {"lacks": "the store cannot be written (read-only file system)"}
-    with pytest.raises(InputError, match=r"of 10.0.0.1: the store cannot be written \(read-only file system\): name a"):
+    with pytest.raises(InputError, match=r"; 10.0.0.1: the store cannot be written \(read-only file system\): name a"):
         asked(monkeypatch, store, [store, answer])
 
 
@@ -103,7 +103,7 @@ def test_another_version_is_refused_and_other_libraries_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, here = Store(tmp_path / "here"), software() | {"lacks": ""}
-    with pytest.raises(InputError, match=r"10.0.0.0 has 0.0.9, this one .*: install the same"):
+    with pytest.raises(InputError, match=r"10.0.0.0: has version 0.0.9 of this package and not .*: install the same"):
         asked(monkeypatch, store, [here | {"package_version": "0.0.9"}])
     libraries = {**software()["library_versions"], "torch": "1.0"}
     said = asked(monkeypatch, store, [here | {"library_versions": libraries}])

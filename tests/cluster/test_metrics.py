@@ -66,9 +66,9 @@ def test_a_sweep_shows_where_its_fits_and_shards_stand(noted: Noted) -> None:
         ("done", 10.0, 0.25),
     ]
     for state, seconds, val_wga in events:
-        event = FitEvent(state, PLANNED, val_wga)
+        event = FitEvent(state, PLANNED, val_wga, seconds)
         standing = standing.after(event)
-        shown.fit(event, seconds, standing)
+        shown.fit(event, standing)
     shown.shards("trak scores", 3, 16)
     shown.close()
     assert [told for told in noted.told if told[0] == "d3m_fits"][-4:] == [
@@ -117,7 +117,7 @@ def test_ray_exports_what_a_process_has_done() -> None:
     try:
         shown = SweepMetrics("one")
         event = FitEvent("started", PLANNED)
-        shown.fit(event, None, Standing().with_fits(2).after(event))
+        shown.fit(event, Standing().with_fits(2).after(event))
         metrics.METER.charge(DoneFor("one", "trak"))
         metrics.METER.add(examples=64)
         shown.close()

@@ -1,6 +1,7 @@
 """On a cluster that changes: a machine that joins takes work, or is refused, and what waits for a core says so."""
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -13,15 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
+from cluster.kills import SETTINGS
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
+from small_sweep import SMALL
 
 from d3m_ray import waiting
 from d3m_ray.cluster.engine import RayEngine
 from d3m_ray.cluster.situation import place_of, who_is_there
 from d3m_ray.errors import InputError, RunError
+from d3m_ray.experiment.progress import Progress
+from d3m_ray.experiment.story import prepare, run_experiment
 from d3m_ray.pool import ignore_progress
-from d3m_ray.trials.engine import PlannedFit
+from d3m_ray.store.store import Store
+from d3m_ray.trials.engine import LocalEngine, Lost, PlannedFit
 from d3m_ray.trials.settings import ExecutionConfig
 from d3m_ray.trials.trial import FitSpec
 
@@ -39,7 +46,8 @@ def cluster() -> Iterator[Cluster]:
     """One machine of one core, with a folder of Ray's own: no other driver takes it for a cluster to join."""
     folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
     with folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", folder.name)
+        for name, value in {**SETTINGS, "RAY_TMPDIR": folder.name}.items():
+            patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         ray.init(address=cluster.address, log_to_driver=False)
         yield cluster
@@ -93,22 +101,70 @@ def until(is_so: Callable[[], Any], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_machine_that_joins_takes_fits_and_shards_while_they_wait(cluster, tmp_path):
+def large(shared: int, shard: int) -> np.ndarray:
+    """Too large to travel with the answer: it stays where it was made."""
+    time.sleep(0.1)
+    return np.full(50_000, shared + shard)
+
+
+def one_more(shared: None, before: np.ndarray) -> np.ndarray:
+    return before + 1
+
+
+def mean_of(shared: None, values: np.ndarray) -> float:
+    return float(values.mean())
+
+
+def test_a_machine_that_joins_takes_fits_and_shards_and_one_that_is_lost_is_told_and_costs_none(cluster, tmp_path):
+    """Also where it kept what is read later."""
     events: list[Any] = []
-    with RayEngine(ExecutionConfig()) as engine:
+    lost: list[Lost] = []
+    said: list[str] = []
+    with RayEngine(ExecutionConfig(), said.append, on_lost=lost.append) as engine:
         pending = engine.begin_fits(SaysWhere(tmp_path / "none"), NOTHING, events.append)
         until(lambda: events)
         joined = cluster.add_node(**NODE)
+        until(lambda: any(p.at and p.life.node == joined.node_id for p in engine._fleet.look().duties.values()))
+        time.sleep(1)
+        cluster.remove_node(joined, allow_graceful=False)
         where = {failure.error for failure in pending.wait()}
         assert where == {f"ValueError: {node}" for node in (here(), joined.node_id)}
-        cluster.remove_node(joined)
-        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1)
+        until(lambda: engine._fleet.look() and lost)
+        assert [(each.machine, each.worker, each.num_slots) for each in lost] == [(joined.node_ip_address, None, 1)]
+        assert [name.startswith("fit checkpoint k=") for name in lost[0].at] == [True]
         with engine.pool(ignore_progress) as pool:
             places = pool.map("looking", where_of, None, range(100))
             first = next(places)
             joined = cluster.add_node(**NODE)
             assert {first, *places} == {here(), joined.node_id}
-    cluster.remove_node(joined)
+            kept = pool.map_kept("keeping", large, pool.put(100), range(8))
+            after = pool.map_kept("adding", one_more, None, kept)
+            del kept  # what is made again is made from what nobody holds any more
+            cluster.remove_node(joined, allow_graceful=False)
+            assert list(pool.map("reading", mean_of, None, after)) == [101 + shard for shard in range(8)]
+        assert [(each.machine, each.worker) for each in lost[1:]] == [(joined.node_ip_address, None)]
+    again = [line for line in said if "to be computed again" in line]
+    assert [re.sub(r"^\d+ results?|\d+/8", "", line) for line in again] == [
+        f" kept on a machine that is gone, to be computed again ({step}, shard )" for step in ("keeping", "adding")
+    ]
+
+
+def test_machines_of_three_cores_have_a_fit_of_two_cores_each(cluster, tmp_path, assert_same_results):
+    joined = [cluster.add_node(**(NODE | {"num_cpus": 3})) for _ in "ab"]
+    stores = [Store(tmp_path / "local"), Store(tmp_path / "ray")]
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with RayEngine(ExecutionConfig(cpus_per_trial=2)) as on_ray:
+        for store, engine in zip(stores, (LocalEngine(), on_ray), strict=True):
+            with Progress() as progress:
+                assert run_experiment(prepare(SMALL, store, progress), engine, progress).failed == []
+        news = on_ray._fleet.look()
+        assert (on_ray._fleet.num_slots, len(on_ray._fleet.workers)) == (2, 2)
+        assert {duty.life.node for duty in news.duties.values()} <= {node.node_id for node in joined}
+    torch.set_num_threads(num_threads)
+    assert_same_results(*stores)
+    for node in joined:
+        cluster.remove_node(node)
 
 
 def test_a_machine_that_joins_and_does_not_see_the_store_takes_no_fit_and_costs_no_core(cluster, tmp_path):

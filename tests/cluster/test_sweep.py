@@ -1,14 +1,17 @@
 """Ray Tune gives the results of this process, goes on after a failure, and after Ctrl-C or a killed driver."""
 
 import dataclasses
+import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ import psutil
 import pytest
 import ray
 from ray import cloudpickle
+from rich.console import Console
 
 from d3m_ray import waiting
 from d3m_ray.attribution.trak.settings import TrakConfig
@@ -25,12 +29,13 @@ from d3m_ray.cluster.engine import RayEngine
 from d3m_ray.cluster.scratch import PREFIX
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.planted import Planted
-from d3m_ray.errors import RunError
+from d3m_ray.errors import EngineLostError, RunError
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.plan import make_context
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
 from d3m_ray.pool import ignore_progress
+from d3m_ray.store.errors import StoreError
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials.engine import FitEvent, LocalEngine, PendingFits, PlannedFit
@@ -61,6 +66,43 @@ def test_ray_and_this_process_give_equal_results(tmp_path, assert_same_results):
     assert_same_results(*stores)
 
 
+class LosesItsDispatcher(RayEngine):
+    """Has it killed when the first fits have begun, and again when attribution has its first workers."""
+
+    left_to_kill = ("fits", "pool")
+
+    def begin_fits(self, *asked):
+        pending = super().begin_fits(*asked)
+        self._lose("fits")
+        return pending
+
+    @contextmanager
+    def pool(self, on_progress):
+        with super().pool(on_progress) as pool:
+            self._lose("pool")
+            yield pool
+
+    def _lose(self, when: str) -> None:
+        if when in self.left_to_kill:
+            self.left_to_kill = tuple(other for other in self.left_to_kill if other != when)
+            ray.kill(self._fleet.dispatcher)
+
+
+@pytest.mark.usefixtures("small_cluster")
+def test_a_run_that_loses_its_dispatcher_goes_on_by_itself(tmp_path, assert_same_results):
+    stores = [Store(tmp_path / "local"), Store(tmp_path / "ray")]
+    with LosesItsDispatcher(SMALL.execution) as on_ray:
+        for store, engine in zip(stores, (LocalEngine(), on_ray), strict=True):
+            with Progress(Console(file=io.StringIO(), width=1000)) as progress:
+                assert run_experiment(prepare(SMALL, store, progress), engine, progress).failed == []
+                assert progress.fits_line().startswith("fits: ")
+                said = progress.console.file.getvalue()
+    assert said.count("warning: what hands out the work has died (Actor") == 2
+    assert on_ray.left_to_kill == ()
+    assert stores[1].keys("failures") == set()
+    assert_same_results(*stores)
+
+
 @pytest.mark.usefixtures("small_cluster")
 def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_path):
     """The first has nothing to train on, and would never have; the second finds no room in the store."""
@@ -86,6 +128,8 @@ def test_a_fit_is_tried_again_only_where_that_may_help_while_others_go_on(tmp_pa
     assert [event.state for event in events].count("retried") == 2, "the second fit, twice"
     assert [event.state for event in events].count("failed") == 2
     assert all(event.val_wga is not None for event in events if event.state == "done")
+    assert [event.state for event in events if event.seconds is not None].count("done") == 2
+    assert [event.state for event in events if event.seconds is not None].count("failed") == 1, "the first alone ended"
 
 
 @dataclass(frozen=True)
@@ -205,13 +249,33 @@ def test_what_ends_the_driver_ends_every_set():
 
 
 @pytest.mark.usefixtures("small_cluster")
+def test_a_store_that_is_gone_ends_every_set_and_attribution_at_once(tmp_path):
+    store = Store(tmp_path / "store")
+    store.write_experiment("one", {"dataset": "planted", "model": "tiny"}, [])
+    context = make_context(SMALL, load_splits(SMALL.corpus), store)
+    trial = plan_trial(context, "random", np.arange(10), seed=0)
+    shutil.rmtree(tmp_path / "store")
+    events: list[str] = []
+    with RayEngine(SMALL.execution) as engine:
+        first = engine.begin_fits(context, [PlannedFit(trial.fit, (trial,))], lambda event: events.append(event.state))
+        then = engine.begin_fits(Naps(100.0), naps(4), lambda event: None)
+        for wait in (first.wait, then.wait, engine.pool(ignore_progress).__enter__):
+            with pytest.raises(StoreError, match=rf"the store {store} has gone since it was begun"):
+                wait()
+    assert events == ["started", "retried"], "and not tried again"
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.usefixtures("small_cluster")
 def test_without_a_dispatcher_nothing_waits_for_ever():
     with RayEngine(SMALL.execution) as engine:
         sets = [engine.begin_fits(Naps(100.0), naps(4, first), lambda event: None) for first in (0, 4)]
         ray.kill(engine._fleet.dispatcher)
         for pending in sets:
-            with pytest.raises(RunError, match=r"(any more|cannot go on), .*: the same command goes on"):
+            with pytest.raises(EngineLostError, match=r"has died \(Actor.*\): the same command goes on"):
                 pending.wait()
+        engine.renew()
+        assert len(engine.begin_fits(Naps(0.0), naps(3), lambda event: None).wait()) == 3
 
 
 @pytest.mark.usefixtures("small_cluster")

@@ -8,6 +8,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from d3m_ray.cluster import trainable
 from d3m_ray.cluster.trainable import BEGUN, TrialOfFit
+from d3m_ray.store.errors import UnusableError
 
 
 class Answers:
@@ -39,7 +40,7 @@ def wrapped(error: Exception) -> RayTaskError:
     return RayTaskError("Dispatcher.fit", "the dispatcher", inner).as_instanceof_cause()
 
 
-CONFIG = {"fit": {"set": 7, "number": 3, "name": "random-10-seed0"}}
+CONFIG = {"fit": {"set": 7, "number": 3, "name": "fit random k=10 seed=0"}}
 OVER = {"done": True}
 
 
@@ -61,7 +62,7 @@ def test_what_the_worker_tells_is_reported_once(monkeypatch):
 
 
 def test_what_may_pass_is_tried_again(monkeypatch):
-    told = reports(Answers(monkeypatch, wrapped(OSError("away")), ActorDiedError(), {"ended": 1}))
+    told = reports(Answers(monkeypatch, wrapped(OSError("away")), wrapped(ActorDiedError()), {"ended": 1}))
     assert told == [*[{"begun": 1}, {"retried": 1}] * 2, {"begun": 1}, {"ended": 1} | OVER]
 
 
@@ -72,12 +73,23 @@ def test_the_error_of_the_last_try_is_that_of_the_worker(monkeypatch):
     assert "where it failed" in told[-1]["trace"]
 
 
+def test_where_nobody_hands_out_fits_a_trial_ends_without_a_result(monkeypatch):
+    assert reports(Answers(monkeypatch, ActorDiedError())) == [{"begun": 1}, {"abandoned": 1} | OVER]
+
+
+def test_a_store_of_no_use_is_reported_with_each_try(monkeypatch):
+    error = UnusableError("the store is full", True)
+    told = reports(Answers(monkeypatch, *[wrapped(error)] * 3))
+    assert told[1] == {"unusable": ["the store is full", True], "retried": 1}
+    assert told[-1] == told[-1] | {"unusable": ["the store is full", True], "error": "UnusableError: the store is full"}
+
+
 def test_a_process_serves_one_trial_after_the_other(monkeypatch):
     answers = Answers(monkeypatch, *[wrapped(OSError("away"))] * 3, {"ended": 1})
     trial = object.__new__(TrialOfFit)
     trial.setup(CONFIG, dispatcher=answers, of="one")
     reports(answers, trial)
-    assert trial.reset_config({"fit": {"set": 8, "number": 0, "name": "checkpoint-seed0"}})
+    assert trial.reset_config({"fit": {"set": 8, "number": 0, "name": "fit checkpoint k=0 seed=0"}})
     assert reports(answers, trial) == [{"begun": 1}, {"ended": 1} | OVER]
     assert answers.asked[-1] == (8, 0)
 

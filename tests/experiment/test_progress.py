@@ -13,7 +13,7 @@ from d3m_ray.experiment import progress as progress_module
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.standing import Standing
 from d3m_ray.store.store import Store
-from d3m_ray.trials.engine import FitEvent, PlannedFit
+from d3m_ray.trials.engine import FitEvent, Lost, PlannedFit
 from d3m_ray.trials.trial import FitSpec, TrialSpec
 
 SPEC = FitSpec("abc", np.arange(60), 2)
@@ -27,8 +27,8 @@ class Watching:
         self.told: list[Any] = []
         self._fails = fails
 
-    def fit(self, event: FitEvent, seconds: float | None, standing: Standing) -> None:
-        self.told.append((event.state, seconds is None, standing.num_running))
+    def fit(self, event: FitEvent, standing: Standing) -> None:
+        self.told.append((event.state, event.seconds is None, standing.num_running))
         if self._fails:
             raise OSError("the disk is full")
 
@@ -49,10 +49,10 @@ def test_each_event_of_a_fit_is_a_line_that_names_it(tmp_path: Path) -> None:
         progress.log_to(Store(tmp_path), "one")
         progress.begin_fits(1)
         for state in ("started", "retried", "started", "done"):
-            progress.fit(FitEvent(state, PLANNED, 0.5 if state == "done" else None))
+            progress.fit(FitEvent(state, PLANNED, *((0.5, 12.3456) if state == "done" else ())))
     lines = _lines(tmp_path)
     assert [line["fit"] for line in lines] == ["started", "retried", "started", "done"]
-    assert ["seconds" in line for line in lines] == [False, True, False, True]
+    assert [line.get("seconds") for line in lines] == [None, None, None, 12.346], "those of where it was trained"
     expected = {"method": "trak", "num_removed": 60, "seed": 2, "fit_key": "abc", "num_trials": 2}
     assert all(line | expected == line for line in lines)
     assert [lines[-1][name] for name in ("val_wga", "num_ended", "num_fits")] == [0.5, 1, 1]
@@ -80,6 +80,19 @@ def test_a_warning_is_one_in_the_log(tmp_path: Path) -> None:
     assert [line["level"] for line in _lines(tmp_path)] == ["warning", "info"]
 
 
+def test_a_lost_machine_is_a_line_on_the_screen_and_an_event_in_the_log(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    with Progress(Console(file=screen, width=200)) as progress:
+        progress.log_to(Store(tmp_path), "one")
+        progress.lost(Lost("10.0.0.2", None, ("fit trak k=60 seed=2",), 3))
+        progress.lost(Lost("10.0.0.3", "worker 4", (), 3))
+    first, second = _lines(tmp_path)
+    assert screen.getvalue().splitlines() == [first["message"], second["message"]]
+    assert first["message"].startswith("warning: machine 10.0.0.2 has left the cluster: what was under way there, fit")
+    assert [first[name] for name in ("level", "lost", "machine", "num_slots")] == ["warning", "machine", "10.0.0.2", 3]
+    assert (first["at"], second["at"], second["lost"]) == (["fit trak k=60 seed=2"], [], "worker 4")
+
+
 def test_off_a_terminal_a_line_a_minute_says_how_far_attribution_and_fits_are(monkeypatch: pytest.MonkeyPatch) -> None:
     screen, now = io.StringIO(), [1000.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
@@ -103,7 +116,7 @@ def test_who_watches_is_told_of_all_and_of_the_end() -> None:
         progress.shards("trak scores", 1, 2)
         progress.fit(FitEvent("done", PLANNED))
         raise ValueError("wrong")
-    assert watching.told == [("started", True, 1), ("trak scores", 1, 2), ("done", False, 0), False]
+    assert watching.told == [("started", True, 1), ("trak scores", 1, 2), ("done", True, 0), False]
 
 
 def test_who_watches_and_fails_is_left_out_and_the_run_goes_on() -> None:

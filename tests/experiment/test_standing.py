@@ -40,6 +40,12 @@ def test_a_set_that_begins_while_others_go_on_is_added_and_else_counts_from_zero
     assert again == Standing(3, best_val_wga=0.5)
 
 
+def test_fits_that_are_begun_again_are_counted_anew() -> None:
+    standing = after("started", "done", "started").without_fits_left()
+    assert standing.by_state() == {"waiting": 0, "running": 0, "done": 1, "failed": 0}
+    assert standing.with_fits(3) == Standing(3)
+
+
 def test_the_best_val_wga_is_the_highest_one_also_of_zero() -> None:
     standing = after("started", num_fits=3)
     for val_wga, best in ((None, None), (0.0, 0.0), (0.5, 0.5), (0.25, 0.5)):

@@ -1,12 +1,14 @@
 """The whole story on planted text: what it stores, that it goes on where it stopped, and that it keeps its promise."""
 
 import dataclasses
+import io
 import shutil
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from d3m_ray.analysis.status import experiment_status
 from d3m_ray.attribution import worker
@@ -15,18 +17,18 @@ from d3m_ray.attribution.metagradient.settings import MetagradientConfig
 from d3m_ray.attribution.trak.settings import TrakConfig
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.planted import Planted
-from d3m_ray.errors import InputError, reason
+from d3m_ray.errors import EngineLostError, InputError, reason
 from d3m_ray.experiment import scoring
 from d3m_ray.experiment.config import ExperimentConfig
 from d3m_ray.experiment.failures import Unscored, told
 from d3m_ray.experiment.progress import Progress
-from d3m_ray.experiment.run import Outcome
+from d3m_ray.experiment.run import MAX_RENEWALS, Outcome
 from d3m_ray.experiment.story import prepare, run_experiment
 from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
 from d3m_ray.store.store import Store
 from d3m_ray.training.settings import TrainingConfig
 from d3m_ray.trials import engine as engine_module
-from d3m_ray.trials.engine import FailedFit, LocalEngine
+from d3m_ray.trials.engine import FailedFit, FitEvent, LocalEngine
 from d3m_ray.trials.settings import ExecutionConfig
 
 SMALL = ExperimentConfig(
@@ -516,3 +518,39 @@ def test_later_rounds_replay_the_base_models_that_they_refit(tmp_path):
     outcome = run(dataclasses.replace(config, selection=SelectionConfig(rounds=2)), Store(tmp_path))
     assert (outcome.failed, outcome.unscored) == ([], [])
     assert Store(tmp_path).read_all("removals")["example_id"].nunique() == 10
+
+
+class LosesItself(LocalEngine):
+    """Dies with the first fits of so many runs, once one of them is stored."""
+
+    def __init__(self, num_losses: int) -> None:
+        self.num_losses, self.num_renewals = num_losses, 0
+
+    def begin_fits(self, context, fits, on_fit):
+        if self.num_renewals == self.num_losses:
+            return super().begin_fits(context, fits, on_fit)
+        super().begin_fits(context, fits[:1], on_fit)
+        on_fit(FitEvent("started", fits[-1]))
+        raise EngineLostError("ActorDiedError: gone")
+
+    def renew(self) -> None:
+        self.num_renewals += 1
+
+
+def test_a_run_begins_again_from_what_is_stored_where_its_engine_is_lost(tmp_path, assert_same_results, undisturbed):
+    store, engine = Store(tmp_path), LosesItself(2)
+    with Progress(Console(file=io.StringIO(), width=1000)) as progress:
+        outcome = run_experiment(prepare(SMALL, store, progress), engine, progress)
+        said = progress.console.file.getvalue()
+    assert outcome.failed == []
+    assert engine.num_renewals == 2
+    line = "warning: what hands out the work has died (ActorDiedError: gone): what is not stored is begun again"
+    assert said.count(line) == 2
+    assert_same_results(store, undisturbed)
+
+
+def test_an_engine_that_is_lost_each_time_ends_the_run(tmp_path):
+    engine = LosesItself(1000)
+    with pytest.raises(EngineLostError, match=r"has died \(ActorDiedError: gone\): the same command goes on"):
+        run(SMALL, Store(tmp_path), engine)
+    assert engine.num_renewals == MAX_RENEWALS

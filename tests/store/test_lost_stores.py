@@ -18,7 +18,7 @@ from d3m_ray.analysis.figures import catalogue
 from d3m_ray.experiment.failures import told
 from d3m_ray.experiment.progress import Progress
 from d3m_ray.experiment.story import prepare, run_experiment
-from d3m_ray.store.errors import StoreError
+from d3m_ray.store.errors import StoreError, UnusableError
 from d3m_ray.store.store import Store
 from d3m_ray.store.tables import TABLES
 from d3m_ray.trials.engine import LocalEngine
@@ -177,8 +177,11 @@ def test_a_store_that_is_deleted_while_it_is_written_to_is_not_begun_again(comes
     store = Store(place)
     with pytest.raises(StoreError, match=r"has gone since it was begun: its format\.json is not there any more"):
         run(store, _Between(deletes))
-    with pytest.raises(StoreError, match=rf"the store {place} has gone since it was begun"):
+    with pytest.raises(UnusableError, match=rf"the store {place} has gone since it was begun") as in_worker:
         in_workers[0].write_checkpoint("k1", {"head": np.zeros(3)})
+    assert pickle.loads(pickle.dumps(in_worker.value)).args == (str(in_worker.value), False)
+    with pytest.raises(StoreError, match=rf"the store {place} has gone since it was begun"):
+        in_workers[0].check_writable()
     assert contents(tmp_path) == {}
     assert place.exists() == comes_back
 
