@@ -38,7 +38,9 @@ COMMANDS = tyro.extras.SubcommandApp()
 READERS = ("status", "report", "table", "figures", "examples", "export", "check")
 
 StoreArgument = Annotated[
-    str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE", help="folder or URI that a sweep was given as --store")
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="STORE", help="folder or URI that a sweep was given as --store, such as results/demo"),
 ]
 
 

@@ -155,7 +155,7 @@ class Progress:
 
 
 def _how_it_ended(error: BaseException) -> str:
-    """In words: by which error, or which signal; a `KeyboardInterrupt` names none where it was Ctrl-C, or Ray made it."""
+    """In words: by which error, or which signal; a `KeyboardInterrupt` names none where Ctrl-C or Ray made it."""
     if not isinstance(error, KeyboardInterrupt):
         return f"ended by {type(error).__name__}: {error}"
     return f"ended by {error}" if str(error) else "interrupted"
