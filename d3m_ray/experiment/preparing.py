@@ -72,8 +72,7 @@ def _prepared_context(
     config: ExperimentConfig, splits: Splits, store: Store, progress: Progress
 ) -> tuple[TrialContext, Preparation]:
     with announced("torch and transformers to be imported", progress.stage):
-        import transformers  # noqa: F401 - here, since it takes most of the wait
-
+        import d3m_ray.training.preparation  # noqa: F401 - the model's part, which takes the longer
         from d3m_ray.training.precision import device_name
 
     with announced(f"model {config.model} to load, and to read the texts", progress.stage):
