@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from d3m_ray.attribution.trak.settings import TrakConfig
     from d3m_ray.commands.api import Plan, Result, plan, run
     from d3m_ray.commands.check import check_store
+    from d3m_ray.commands.compact import compact_store
     from d3m_ray.data.checks import DataError
     from d3m_ray.data.hatexplain import Hatexplain
     from d3m_ray.data.own_options import Own
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from d3m_ray.selection.arms import Evidence
     from d3m_ray.selection.settings import AlignmentConfig, SelectionConfig
     from d3m_ray.store.check import StoreCheck
+    from d3m_ray.store.compacted import Compaction
     from d3m_ray.store.errors import StoreError
     from d3m_ray.training.fine_tuning import Fit, Objective
     from d3m_ray.training.recipes import FitInputs
@@ -55,6 +57,7 @@ _HOMES = {
     "attribution.trak.settings": ("TrakConfig",),
     "commands.api": ("Plan", "Result", "plan", "run"),
     "commands.check": ("check_store",),
+    "commands.compact": ("compact_store",),
     "data.checks": ("DataError",),
     "data.hatexplain": ("Hatexplain",),
     "data.own_options": ("Own",),
@@ -69,6 +72,7 @@ _HOMES = {
     "selection.arms": ("Evidence",),
     "selection.settings": ("AlignmentConfig", "SelectionConfig"),
     "store.check": ("StoreCheck",),
+    "store.compacted": ("Compaction",),
     "store.errors": ("StoreError",),
     "training.fine_tuning": ("Fit", "Objective"),
     "training.recipes": ("FitInputs",),
@@ -80,6 +84,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AlignmentConfig",
     "AttributionInputs",
+    "Compaction",
     "DataError",
     "EkfacConfig",
     "Evidence",
@@ -111,6 +116,7 @@ __all__ = [
     "__version__",
     "arm",
     "check_store",
+    "compact_store",
     "corpus",
     "method",
     "plan",

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from d3m_ray.analysis.status import render_status, status_document
 from d3m_ray.commands import check as check_command
+from d3m_ray.commands import compact as compact_command
 from d3m_ray.commands import results as results_command
 from d3m_ray.commands import runs
 from d3m_ray.commands.examples import ExamplesRequest, Format, show_examples
@@ -35,7 +36,7 @@ from d3m_ray.store.store import Store
 from d3m_ray.version import __version__
 
 COMMANDS = tyro.extras.SubcommandApp()
-READERS = ("status", "report", "table", "figures", "examples", "export", "check")
+READERS = ("status", "report", "table", "figures", "examples", "export", "check", "compact")
 
 StoreArgument = Annotated[
     str,
@@ -187,6 +188,20 @@ def check(store: StoreArgument, repair: bool = False, debug: bool = False) -> Co
         debug: Show the traceback of an error, not only what is wrong.
     """
     return lambda: check_command.check(Store(store), repair)
+
+
+@COMMANDS.command
+def compact(store: StoreArgument, debug: bool = False) -> Command:
+    """Copy each table of many small files into one file, so that it is read faster, most of all from a bucket.
+
+    Results stay where they are. Every command reads the copy for those that did not change since, and the others one by
+    one: compact again when many have come. For example: "d3m-ray compact s3://BUCKET/NAME". A sweep may run beside.
+
+    Args:
+        store: Where the results are.
+        debug: Show the traceback of an error, not only what is wrong.
+    """
+    return lambda: compact_command.compact(Store(store))
 
 
 def _reader(store: str) -> Store:

@@ -62,6 +62,7 @@ COVERED_BY = {
     "cluster.worker": "cluster/test_sweep.py",
     "commands.arguments": "commands/test_results.py",
     "commands.check": "store/test_check.py",
+    "commands.compact": "store/test_compacted.py",
     "commands.engines": "commands/test_api.py",
     "commands.examples": "analysis/test_examples.py",
     "commands.flags": "commands/test_bad_inputs.py",

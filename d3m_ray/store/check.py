@@ -11,18 +11,27 @@ import pyarrow as pa
 
 from d3m_ray.store import records
 from d3m_ray.store.checkpoints import CHECKPOINTS, checkpoint_file, checkpoint_from_bytes
+from d3m_ray.store.compacted import COMPACTED, check_copy
 from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.store.experiments import Experiment, experiment_from_json
 from d3m_ray.store.files import Files
 from d3m_ray.store.preparations import preparation_from_json
-from d3m_ray.store.results import NUM_READERS, check_result, is_name, result_file, results_among, scan_results
+from d3m_ray.store.results import (
+    NUM_READERS,
+    check_result,
+    is_name,
+    method_of,
+    result_file,
+    results_among,
+    scan_results,
+)
 from d3m_ray.store.tables import TABLES
 
 Read = Callable[[str], object]
 Parse = Callable[[str, pa.Buffer], object]
 
 NUM_LARGE_READERS = 2  # of files at once, of which each may be gigabytes
-LARGE = ("query_scores", "scores", CHECKPOINTS)
+LARGE = ("query_scores", "scores", CHECKPOINTS, COMPACTED)
 
 RECOMPUTED: Mapping[str, str] = {
     "fits": "trains the fit again",
@@ -38,6 +47,7 @@ RECOMPUTED: Mapping[str, str] = {
     records.EXPERIMENTS: "writes the record again, without trials that only earlier sweeps planned",
     records.PREPARATIONS: "prepares the model again",
     records.LOGS: "needs it for nothing: it is no result",
+    COMPACTED: "needs it for nothing: d3m-ray compact writes it again",
 }
 """By table or folder, what the same sweep, run again, does where a file of it is gone."""
 
@@ -155,6 +165,7 @@ DOCUMENTS: Mapping[str, tuple[str, Parse]] = {
     records.EXPERIMENTS: (".json", experiment_from_json),
     records.PREPARATIONS: (".json", lambda name, data: preparation_from_json(data)),
     records.LOGS: (".jsonl", _check_log),
+    COMPACTED: (".parquet", check_copy),
 }
 """By folder beside the tables, how its files end, and what raises ValueError at one that is damaged."""
 
@@ -217,7 +228,7 @@ def _uses(files: Files, whole: Sequence[str], damaged: Collection[str]) -> Uses:
             name(path, experiment, rests)
         lacking = Counter(planned.method for planned in record.plan)
         for path in results_among([path for path in damaged if path.startswith("trials/")], "trials"):
-            method = path.split("/")[1].removeprefix("method=")
+            method = method_of(path)
             if lacking[method] > num_stored[experiment, method]:
                 name(path, experiment)
     return uses

@@ -52,6 +52,11 @@ def key_of(path: str) -> str:
     return path.rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
+def method_of(path: str) -> str:
+    """The method of the result that lies at this path, in a table that has methods."""
+    return path.split("/")[1].removeprefix("method=")
+
+
 def result_files(files: Files, table: str, folder: str) -> list[str]:
     """The paths of a table's results below a folder, in the order of methods and keys."""
     return results_among(files.paths(folder), table)

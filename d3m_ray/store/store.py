@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from d3m_ray.store import records
 from d3m_ray.store.check import StoreCheck, check_files
 from d3m_ray.store.checkpoints import checkpoint_file, checkpoint_from_bytes, checkpoint_to_bytes
+from d3m_ray.store.compacted import COMPACTABLE, Compacted, Compaction, compact_table
 from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.store.experiments import Experiment, PlannedTrial
 from d3m_ray.store.files import UNFINISHED, Files
@@ -22,6 +23,7 @@ from d3m_ray.store.parquet import metadata_from_bytes, parts_to_bytes, table_to_
 from d3m_ray.store.preparations import Preparation
 from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
+    MOST_ASKED_FOR,
     NUM_LISTINGS,
     find_damaged,
     key_of,
@@ -29,7 +31,7 @@ from d3m_ray.store.results import (
     read_result,
     result_file,
     result_files,
-    scan_results,
+    results_among,
     table_folder,
 )
 from d3m_ray.store.score_rows import Names, scores_from_rows, scores_to_rows
@@ -52,6 +54,7 @@ class Store:
         self._files = Files(str(root))
         self._format = read_format(self._files)
         self._wholeness = Wholeness(self._files)
+        self._compacted = Compacted(self._files)
 
     def __str__(self) -> str:
         return self._files.root
@@ -146,12 +149,13 @@ class Store:
             try:
                 return self.read_all(table, columns, filters, keys=keys)
             except DamagedError:
-                paths = self._paths(table, keys)
-                faults = find_damaged(self._files, table, paths)
+                versions = self._versions(table, keys)
+                in_copy = self._compacted.held(table, versions)
+                faults = find_damaged(self._files, table, [path for path in versions if path not in in_copy])
                 for error in faults.values():
                     say(str(error))
-                whole = [path for path in paths if path not in faults]
-                return to_pandas(table, scan_results(self._files, table, whole, columns, filters))
+                whole = {path: version for path, version in versions.items() if path not in faults}
+                return to_pandas(table, self._compacted.scan(table, whole, columns, filters))
         for _ in range(NUM_LISTINGS - 1):
             try:
                 return self._read_all(table, columns, filters, keys)
@@ -161,7 +165,11 @@ class Store:
 
     def versions(self, table: str, keys: Mapping[str, str | None]) -> dict[str, str]:
         """By path, those of these results that are stored, with their sizes and times: the same while none changes."""
-        return self._files.versions_of(result_file(table, key, method) for key, method in keys.items())
+        paths = [result_file(table, key, method) for key, method in keys.items()]
+        if self._files.is_local or len(paths) <= MOST_ASKED_FOR:
+            return self._files.versions_of(paths)
+        stored = self._files.versions(table)
+        return {path: stored[path] for path in paths if path in stored}
 
     def read_metadata(self, table: str, key: str, method: str | None = None) -> dict[str, Any]:
         """What produced a result: `configuration`, `package_version`, `commit` and `library_versions`."""
@@ -193,6 +201,16 @@ class Store:
         if found.num_files == 0:
             raise self.without_experiment()
         return found
+
+    def compact(self, say: Say) -> list[Compaction]:
+        """Copy the rows of each table of many small files into one file, which readers of the table then open instead.
+
+        No result moves or goes. Raises StoreError where the store is not there, or cannot be read or written.
+        """
+        done = [compact_table(self._files, table, say) for table in COMPACTABLE if self.keys(table)]
+        if not done:
+            raise self.without_experiment()
+        return done
 
     def delete_result(self, table: str, key: str, method: str | None = None) -> None:
         """Forget a result, if it is stored: something that it takes is not."""
@@ -292,10 +310,11 @@ class Store:
         filters: pc.Expression | list[Any] | None,
         keys: Mapping[str, str | None] | None,
     ) -> pd.DataFrame:
-        return to_pandas(table, scan_results(self._files, table, self._paths(table, keys), columns, filters))
+        return to_pandas(table, self._compacted.scan(table, self._versions(table, keys), columns, filters))
 
-    def _paths(self, table: str, keys: Mapping[str, str | None] | None) -> list[str]:
-        """The paths of a table's results, or of those of these keys that are stored."""
-        if keys is None:
-            return result_files(self._files, table, table)
-        return sorted(self.versions(table, keys))
+    def _versions(self, table: str, keys: Mapping[str, str | None] | None) -> dict[str, str]:
+        """By path, with size and time, a table's results, or those of these keys that are stored."""
+        if keys is not None:
+            return self.versions(table, keys)
+        versions = self._files.versions(table)
+        return {path: versions[path] for path in results_among(versions, table)}

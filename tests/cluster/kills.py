@@ -78,8 +78,8 @@ class Told:
 class Disturbed:
     """Sweeps on a cluster of two nodes, of a core each, in processes below this one."""
 
-    def __init__(self, cluster: Cluster, rng: random.Random, told: Told) -> None:
-        self._cluster, self._rng, self._told = cluster, rng, told
+    def __init__(self, cluster: Cluster, rng: random.Random, told: Told, between_seconds: tuple[float, float]) -> None:
+        self._cluster, self._rng, self._told, self._between_seconds = cluster, rng, told, between_seconds
         self._recovering: tuple[str, float, set[int]] | None = None  # kind, time, and the processes of that moment
 
     def sweep(self, store: Path, num_kills: int) -> int:
@@ -102,7 +102,7 @@ class Disturbed:
             elif num_killed < num_kills and now >= next_kill and self._kill(driver):
                 num_killed += 1
                 told_alive = now
-                next_kill = time.monotonic() + self._rng.uniform(*BETWEEN_SECONDS)
+                next_kill = time.monotonic() + self._rng.uniform(*self._between_seconds)
             self._look()
             time.sleep(0.05)
         self._told.statuses[0] += 1
@@ -210,7 +210,14 @@ def cluster_of_two() -> Iterator[Cluster]:
             cluster.shutdown()
 
 
-def run(folder: Path, num_kills: int, kills_per_sweep: int, seed: int, max_seconds: float = math.inf) -> Told:
+def run(
+    folder: Path,
+    num_kills: int,
+    kills_per_sweep: int,
+    seed: int,
+    max_seconds: float = math.inf,
+    between_seconds: tuple[float, float] = BETWEEN_SECONDS,
+) -> Told:
     """Count what comes of a sweep from two drivers at once, then of sweeps until so many processes were killed.
 
     None is begun after `max_seconds`.
@@ -220,7 +227,7 @@ def run(folder: Path, num_kills: int, kills_per_sweep: int, seed: int, max_secon
     command = [sys.executable, *SWEEP.split(), "--store", str(undisturbed), "--engine", "local"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     with cluster_of_two() as cluster:
-        disturbed = Disturbed(cluster, random.Random(seed), told)
+        disturbed = Disturbed(cluster, random.Random(seed), told, between_seconds)
         disturbed.sweep_twice_at_once(folder / "twice")
         compare(Store(folder / "twice"), Store(undisturbed), told)
         while (num_left := num_kills - sum(told.killed.values())) > 0 and time.monotonic() < end:

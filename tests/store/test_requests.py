@@ -134,6 +134,18 @@ def test_a_table_of_a_bucket_is_read_by_its_listing_alone_where_it_has_many_file
     few = store.read_all("removals", keys={"k1": "trak", "k3": "random"})
     assert few["trial_key"].tolist() == ["k3", "k1"]
 
+    with filesystem.open_output_stream(f"{root}/k8.parquet") as stream:
+        stream.write(b"damaged")
+    told: list[str] = []
+    (compaction,) = store.compact(told.append)
+    assert (compaction.num_files, compaction.num_left_out, len(told)) == (10, 1, 1)
+    filesystem.delete_file(f"{root}/k8.parquet")
+    bucket.asked.clear()
+    keys = {f"k{number}": "trak" for number in range(6)}
+    pd.testing.assert_frame_equal(store.read_all("removals"), rows)
+    pd.testing.assert_frame_equal(store.read_all("removals", keys=keys), rows[5:].reset_index(drop=True))
+    assert bucket.of_files()["GET", "removals"] + bucket.of_files()["HEAD", "removals"] == 0
+
 
 @pytest.mark.slow
 def test_a_bucket_that_falls_silent_is_given_up_in_one_line(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
