@@ -39,7 +39,9 @@ COMMANDS = tyro.extras.SubcommandApp()
 READERS = ("status", "report", "table", "figures", "examples", "export", "check", "compact")
 
 StoreArgument = Annotated[
-    str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE", help="folder or URI that a sweep was given as --store")
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="STORE", help="folder or URI that a sweep was given as --store, such as results/demo"),
 ]
 
 
@@ -193,7 +195,7 @@ def compact(store: StoreArgument, debug: bool = False) -> Command:
     """Copy each table of many small files into one file, so that it is read faster, most of all from a bucket.
 
     Results stay where they are. Every command reads the copy for those that did not change since, and the others one by
-    one: compact again when many have come. For example: "d3m-ray compact s3://BUCKET/NAME". A sweep may run beside.
+    one: compact again when many have come. For example: "d3m-ray compact results/demo". A sweep may run beside.
 
     Args:
         store: Where the results are.

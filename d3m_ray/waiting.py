@@ -42,11 +42,15 @@ def announced(what: str, say: Say = say_plainly) -> Iterator[None]:
 class Patience:
     """What a loop waits for, and how long at most, which may be for ever.
 
-    Call `spend` after a round without news, `renew` after others.
+    A wait of up to `usual_seconds` is told as one that nobody need see to. Call `spend` after a round without news,
+    `renew` after others.
     """
 
-    def __init__(self, what: str, fix: str, max_seconds: float, say: Say = say_plainly) -> None:
+    def __init__(
+        self, what: str, fix: str, max_seconds: float, say: Say = say_plainly, usual_seconds: float = 0.0
+    ) -> None:
         self._what, self._fix, self._max_seconds, self._say = what, fix, max_seconds, say
+        self._usual_seconds = usual_seconds
         self.renew()
 
     def renew(self) -> None:
@@ -65,9 +69,15 @@ class Patience:
             raise RunError(f"waited {seconds:.0f} s (--max-wait-seconds) for {self._what}{why}; {self._fix}")
         if seconds >= self._next_notice:
             self._next_notice = seconds + NOTICE_SECONDS
-            is_bounded = not math.isinf(self._max_seconds)
-            at_most, fix = (f", {self._max_seconds:.0f} at most", f"; {self._fix}") if is_bounded else ("", "")
-            self._say(f"waiting for {self._what}, {seconds:.0f} s so far{at_most}{why}{fix}")
+            self._say(f"waiting for {self._what}, {seconds:.0f} s so far{self._outlook(seconds, why)}")
+
+    def _outlook(self, seconds: float, why: str) -> str:
+        """How a wait that has taken so long goes on: as usual, to the end of patience, or as long as it takes."""
+        if seconds < self._usual_seconds:
+            return f", which is normal up to {self._usual_seconds:.0f} s{why}"
+        if math.isinf(self._max_seconds):
+            return why
+        return f", {self._max_seconds:.0f} at most{why}; {self._fix}"
 
 
 _left: list[threading.Thread] = []

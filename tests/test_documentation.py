@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from experiment.test_identity import ENTERS
 from made_up_store import MadeUp, fill_store
 
 import d3m_ray
-from d3m_ray.__main__ import main
+from d3m_ray import __main__ as command_line
+from d3m_ray.__main__ import READERS, main
 from d3m_ray.analysis.figures.catalogue import all_figures
 from d3m_ray.analysis.results import read_results
 from d3m_ray.attribution.registry import METHODS
@@ -162,6 +164,20 @@ def test_the_defaults_that_pages_name_are_those_of_the_code() -> None:
     assert len(named) >= 5
     wrong = {(flag, value) for flag, value in named if (flag, value.replace(",", "")) not in known}
     assert not wrong, f"defaults that differ from the code's: {wrong}"
+
+
+def test_every_flag_is_named_on_a_page() -> None:
+    """Of every corpus and study, and of the commands that read a store; the README is a page."""
+    configs = [ExperimentConfig(corpus=corpus.options()) for corpus in CORPORA.values()]
+    studies = [study(config) for config in configs for study in (LdsConfig, LeaderboardConfig)]
+    flags = {flag for study in studies for _, flag, _ in settings(study)} - {"plugins"}  # of none, no flag
+    for command in READERS:
+        parameters = inspect.signature(getattr(command_line, command)).parameters
+        flags |= {name.replace("_", "-") for name in parameters if name != "store"}
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *DOCS.rglob("*.md")))
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", pages))
+    assert len(flags) > 80
+    assert sorted(flags - named) == []
 
 
 def test_the_page_of_the_store_says_what_each_flag_enters() -> None:

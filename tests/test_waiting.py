@@ -51,6 +51,18 @@ def test_patience_ends_and_is_renewed():
         patience.spend()
 
 
+def test_a_wait_is_told_as_normal_for_as_long_as_it_is():
+    said: list[str] = []
+    for usual_seconds in (100, 0.01):
+        patience = Patience("the kettle", "fill it", 200, said.append, usual_seconds)
+        time.sleep(0.05)
+        patience.spend("the stove is warm")
+    assert said == [
+        "waiting for the kettle, 0 s so far, which is normal up to 100 s; the stove is warm",
+        "waiting for the kettle, 0 s so far, 200 at most; the stove is warm; fill it",
+    ]
+
+
 def test_patience_for_what_ends_by_itself_says_so_and_no_more():
     said: list[str] = []
     patience = Patience("the kettle", "", max_seconds=math.inf, say=said.append)

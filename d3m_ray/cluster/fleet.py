@@ -21,7 +21,8 @@ from d3m_ray.trials.engine import OnLost
 from d3m_ray.waiting import Patience, Say, say_plainly
 
 MAX_WAIT_SECONDS = 1200.0  # seconds: an autoscaler may take minutes to start a machine
-FLAGS = "--num-workers, --cpus-per-trial, --gpus-per-trial and --gpus-per-worker"
+START_SECONDS = 60.0  # that a worker may take to start where there is room: its process imports torch
+FLAGS = "--cpus-per-trial, --gpus-per-trial and --gpus-per-worker"
 ROUND_SECONDS = 1.0  # between two looks at how the workers fare, and at which machines there are
 MOST_ASKED_FOR = 32  # workers beyond what a cluster has room for, for which its autoscaler may start machines
 NODE_LABEL = "ray.io/node-id"  # by which Ray knows a machine
@@ -155,15 +156,15 @@ class Fleet:
 
     def room(self, for_what: str) -> "Room":
         """Watch, while work waits, that it does not wait for ever for the cluster to have room for a worker."""
-        return Room(self, self.patience(f"the cluster to start a worker for {for_what}", self.fix))
+        what = f"the cluster to start a worker for {for_what}"
+        return Room(self, Patience(what, self.fix, self._max_wait_seconds, self._say, START_SECONDS))
 
     @property
     def fix(self) -> str:
         """What to do where there is no room for a worker."""
         return (
-            "where there is room that takes up to a minute; "
-            f"each takes {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU of one machine: {FLAGS} say how "
-            "much"
+            f"each worker takes {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU of one machine: {FLAGS} "
+            "say how much"
         )
 
     def patience(self, what: str, fix: str = "") -> Patience:

@@ -47,8 +47,8 @@ def check_cluster_offers(execution: ExecutionConfig, say: Say) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     num_cpus = execution.cpus_per_trial
     for taker, num_gpus in (
-        ("a trial", execution.gpus_per_trial),
-        ("an attribution worker", execution.gpus_per_worker),
+        ("a worker that trains", execution.gpus_per_trial),
+        ("a worker that scores", execution.gpus_per_worker),
     ):
         offers = (node["Resources"] for node in nodes)
         if any(offer.get("CPU", 0) >= num_cpus and offer.get("GPU", 0) >= num_gpus for offer in offers):

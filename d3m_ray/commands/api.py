@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from d3m_ray.commands.engines import LOCAL, engine_of, follow
+from d3m_ray.commands.engines import LOCAL, check_cluster, engine_of, follow
 from d3m_ray.entry_points import load_plugins
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
@@ -163,6 +163,7 @@ def run(config: ExperimentConfig, store: str | Path | None = None, engine: str |
         _tell_of_broken_plugins(progress)
         if config.protocol == "thesis":
             progress.stage(WARNING)
+        check_cluster(config, opened, progress)
         prepared = prepare(config, opened, progress)
         follow(prepared, progress)
         with engine_for(prepared, progress) as running:

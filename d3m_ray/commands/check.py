@@ -1,5 +1,6 @@
 """The command `check`: every file of a store read, what is damaged or missing named, and how it is recomputed."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def _lines(store: Store, found: StoreCheck, repair: bool) -> Iterator[str]:
     deleted = f"; {found.num_deleted} of the damaged ones deleted" if repair else ""
     yield f"{store}: {counted(found.num_files, 'file')} read, {', '.join(counts)}{deleted}"
     if found.damaged and not repair:
-        yield f"d3m-ray check {store} --repair deletes the damaged files, nothing else"
+        command = shlex.join(["d3m-ray", "check", str(store), "--repair"])
+        yield f"{command} deletes the damaged files, nothing else"
     gone = {fault.path for fault in (*found.damaged, *found.missing)}
     for name in found.experiments:
         record = f"experiments/{name}.json"

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
+from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.store.store import Store
 from d3m_ray.version import __version__
 
 if TYPE_CHECKING:
@@ -23,6 +25,24 @@ def follow(prepared: "Prepared", progress: "Progress") -> None:
     context = prepared.context
     for tracker in trackers_of(prepared.config, context.experiment):
         progress.watch(Tracking(tracker, context.store, context.experiment))
+
+
+def check_cluster(config: ExperimentConfig, store: Store, progress: "Progress", may_be_done: bool = True) -> None:
+    """Ask for a sign of life at the address of Ray, in a moment, before torch and the model are loaded, in many.
+
+    Raises ConnectionError where none answers, InputError where none could be started here. Where the experiment
+    `may_be_done`, since the store holds trials, that is said as a warning: what is finished joins no cluster.
+    """
+    if config.execution.engine == LOCAL:
+        return
+    from d3m_ray.cluster.addresses import check_address
+
+    try:
+        check_address(config.execution.address)
+    except (ConnectionError, InputError) as error:
+        if not (may_be_done and store.keys("trials")):
+            raise
+        progress.stage(f"warning: {error}; without it the run ends as soon as there is something to train or score")
 
 
 @contextmanager

@@ -142,6 +142,7 @@ def _help(command: str) -> str:
         f"       d3m-ray {command} STORE/experiments/NAME.json [OPTIONS]\n\n"
         f"{COMMANDS[command].does}\n\ncorpora:\n{corpora}\n\nexamples:\n"
         f"  d3m-ray {command} planted\n"
-        f"  d3m-ray {command} own --data reviews/ --model NAME_OR_DIR --store results/reviews --learning-rate 5e-5\n"
-        f"  d3m-ray {command} CORPUS --help        every flag and its default\n"
+        f"  d3m-ray {command} own --data reviews/ --store results/reviews --learning-rate 5e-5\n"
+        f"  d3m-ray {command} own --help\n\n"
+        "The last shows every flag with its default. --model names another model than the hub's BERT.\n"
     )

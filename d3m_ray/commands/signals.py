@@ -17,10 +17,10 @@ _received: list[int] = []  # the signal that ends this process
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end. Whatever cleans up after Ctrl-C does so after it."""
+    """A signal, which its text names, asked this process to end. Whatever cleans up after Ctrl-C does so after it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}")
+        super().__init__(signal.Signals(number).name)
         self.number = number
 
 

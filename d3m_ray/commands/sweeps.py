@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from d3m_ray.commands.api import engine_for, planned
-from d3m_ray.commands.engines import engine_of, follow
+from d3m_ray.commands.engines import check_cluster, engine_of, follow
 from d3m_ray.commands.flags import narrowed, parsed, plain, with_environment, with_shares
 from d3m_ray.commands.results import FIGURES, default_folder, show_results
 from d3m_ray.commands.signals import heed_warnings
@@ -123,6 +123,7 @@ def _sweep(config: ExperimentConfig, defaults: ExperimentConfig) -> int:
     from d3m_ray.experiment.story import prepare, run_experiment
 
     with Progress() as progress:
+        check_cluster(config, store, progress)
         prepared = prepare(config, store, progress, numbers_chosen)
         _check_figures(config, store, prepared.context.experiment)
         follow(prepared, progress)
@@ -143,6 +144,7 @@ def _lds_studies(config: Judged, defaults: Judged, studies: Sequence[LdsConfig])
     from d3m_ray.experiment.progress import Progress
 
     with Progress() as progress:
+        check_cluster(experiment, store, progress, may_be_done=False)
         first = prepare_lds(studies[0], store, progress)
         prepared = [first, *(another_study(first, config) for config in studies[1:])]
         _check_figures(experiment, store, first.context.experiment)

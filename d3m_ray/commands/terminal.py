@@ -38,7 +38,7 @@ def exit_status(work: Callable[[], int], debug: bool = False) -> int:
         say(f"error: {' '.join(str(error).splitlines())}", "red")
         return EXIT_FAILED if isinstance(error, RunError) else EXIT_BAD_INPUT
     except KeyboardInterrupt as error:
-        how = str(error) if isinstance(error, Stopped) else "interrupted"
+        how = f"ended by {error}" if isinstance(error, Stopped) else "interrupted"
         say(f"{how}: what was done is stored, the same command goes on from there")
         return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)  # as a shell tells of a signal
 

@@ -71,9 +71,11 @@ def preparation_key(config: ExperimentConfig, splits: Splits) -> str | None:
 def _prepared_context(
     config: ExperimentConfig, splits: Splits, store: Store, progress: Progress
 ) -> tuple[TrialContext, Preparation]:
-    from d3m_ray.training.precision import device_name
+    with announced("torch and transformers to be imported", progress.stage):
+        import d3m_ray.training.preparation  # noqa: F401 - the model's part, which takes the longer
+        from d3m_ray.training.precision import device_name
 
-    with announced(f"model {config.model} to load", progress.stage):
+    with announced(f"model {config.model} to load, and to read the texts", progress.stage):
         context = make_context(config, splits, store)
     of_trials = context.training.precision
     return context, Preparation(context.pretrained.name, context.model_hash, context.warnings, of_trials, device_name())

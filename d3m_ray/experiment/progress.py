@@ -51,7 +51,7 @@ class Progress:
         self._tell(lambda observer: observer.end(error is None))
         self._live.stop()
         if error is not None:
-            self._log.tell(logging.ERROR, f"ended by {type(error).__name__}: {error}")
+            self._log.tell(logging.ERROR, _how_it_ended(error))
         self._log.write()
 
     def log_to(self, store: Store, experiment: str) -> None:
@@ -155,3 +155,10 @@ class Progress:
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _how_it_ended(error: BaseException) -> str:
+    """In words: by which error, or which signal; a `KeyboardInterrupt` names none where Ctrl-C or Ray made it."""
+    if not isinstance(error, KeyboardInterrupt):
+        return f"ended by {type(error).__name__}: {error}"
+    return f"ended by {error}" if str(error) else "interrupted"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,13 +22,18 @@ class StoreError(Exception):
 
 
 class DamagedError(StoreError):
-    """A file of the store is no longer what was written; its argument names the file and says what is wrong.
+    """A file of the store is no longer what was written: which one, what is wrong with it, and the store's root.
 
-    A sweep deletes such a file and recomputes its result; who only reads is told how to.
+    A sweep deletes such a file and recomputes its result; who only reads is told how to, as a command to copy.
     """
 
+    def __init__(self, what: str, root: str) -> None:
+        super().__init__(what, root)
+
     def __str__(self) -> str:
-        return f"{self.args[0]}; d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it"
+        what, root = self.args
+        command = shlex.join(["d3m-ray", "check", root, "--repair"])
+        return f"{what}; {command} deletes it, and the same sweep run again recomputes it"
 
 
 class UnusableError(StoreError):

@@ -161,7 +161,7 @@ class Files:
     def damaged(self, path: str, error: Exception) -> DamagedError:
         """The error to raise where a file cannot be understood."""
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return DamagedError(f"{self.root}/{path} is damaged ({reason})")
+        return DamagedError(f"{self.root}/{path} is damaged ({reason})", self.root)
 
 
 def write_file(path: Path, data: bytes | pa.Buffer) -> None:

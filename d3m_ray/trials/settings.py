@@ -18,7 +18,10 @@ def is_address(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """Where the work runs. Of it the kind of device alone enters keys. D3M_RAY_<FIELD> presets it: docs/running.md."""
+    """Where the work runs, in workers: processes that train fits and score, one in each slot of --cpus-per-trial cores.
+
+    Of it the kind of device alone enters keys. Environment variables preset most of it: docs/running.md lists them.
+    """
 
     engine: EngineName = "ray"
     """ray: fits and attribution on the cores and GPUs of a cluster, or of this machine; local: one after the other in
@@ -27,15 +30,15 @@ class ExecutionConfig:
     """Ray to join: auto (a running cluster, else one on this machine), local (always this machine), HOST:PORT or
     ray://HOST:PORT."""
     num_workers: int | None = None
-    """Attribution actors; left out, one per GPU where workers take GPUs, else one per core."""
+    """Workers that score at once, at most; left out, all of them. Fits are trained by all in any case."""
     gpus_per_worker: float = 0
-    """GPUs, or a fraction of one, that an attribution actor takes."""
+    """GPUs, or a fraction of one, that a worker takes to score (attribution)."""
     gpus_per_trial: float = 0
-    """GPUs, or a fraction of one, that a trial takes."""
+    """GPUs, or a fraction of one, that a worker takes to train a fit."""
     cpus_per_trial: int = 1
-    """Cores, and so torch threads, of a trial and of an attribution actor."""
+    """Cores, and so torch threads, of a worker."""
     max_wait_seconds: float = 1200
-    """How long to wait for a cluster to have room for a worker or a trial; an autoscaler takes minutes."""
+    """How long to wait for a cluster to have room for a worker; an autoscaler takes minutes."""
     stop_on_usr1: bool = False
     """End at SIGUSR1 as at Ctrl-C: SLURM's warning before the time limit (sbatch --signal)."""
     debug: bool = False

@@ -217,6 +217,12 @@ def test_all_packages_come_from_the_lock() -> None:
     assert not [command for command in CONFIG["setup_commands"] if re.search(r"\b(curl|wget|git)\b", command)]
 
 
+def test_the_page_says_what_is_preset() -> None:
+    page = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
+    preset = re.findall(r"D3M_RAY_\w+=\S+", " ".join(CONFIG["setup_commands"]).replace("' >", " >"))
+    assert re.findall(r"^\| `(D3M_RAY_\w+=\S+)` \|", page, re.MULTILINE) == preset
+
+
 @pytest.mark.slow
 def test_the_sweeps_use_every_gpu(bootstrapped: dict[str, Any]) -> None:
     from d3m_ray.commands.flags import PRESETS

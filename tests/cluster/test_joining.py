@@ -2,18 +2,16 @@
 
 import os
 import shutil
-import socket
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import ray
+from cluster.test_addresses import LIKE_RAY, answering
 from isolated import session, why_not
 
 from d3m_ray.cluster import joining
+from d3m_ray.cluster.addresses import answers
 from d3m_ray.cluster.engine import connected
 from d3m_ray.cluster.machines import TERMS
 from d3m_ray.errors import InputError
@@ -33,28 +31,6 @@ def test_a_cluster_that_is_not_there_is_said_at_once(address, named, tmp_path, m
     assert not ray.is_initialized()
 
 
-@contextmanager
-def answering(answer: bytes) -> Iterator[str]:
-    """The address of a server that gives one answer to whoever greets it; it closes in silence where that is empty."""
-
-    def serve() -> None:
-        with suppress(OSError):  # the end of the test closes the socket
-            while True:
-                connection, _ = listening.accept()
-                with connection:
-                    connection.recv(1024)
-                    connection.sendall(answer)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-        with suppress(OSError):
-            listening.shutdown(socket.SHUT_RDWR)
-
-
-LIKE_RAY = b"\0\0\0\x04\0\0\0\0\0"  # an empty frame of settings
-
-
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
 def test_what_is_no_ray_is_not_waited_for(answer, tmp_path):
     with answering(answer) as address:
@@ -71,23 +47,6 @@ def test_what_greets_as_ray_does_and_then_says_nothing_is_not_asked_for_long(mon
         joining._check_token("--address", address)
 
 
-def test_a_mute_server_is_given_up(monkeypatch):
-    monkeypatch.setattr(joining, "ANSWER_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        assert not joining._answers(f"127.0.0.1:{mute.getsockname()[1]}")
-
-
-def test_auto_joins_what_ray_start_began_and_nothing_that_has_ended(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert joining._begun_with_ray_start() is None
-    note = tmp_path / "ray" / "ray_current_cluster"
-    note.parent.mkdir()
-    with answering(LIKE_RAY) as address:
-        note.write_text(address)
-        assert joining._begun_with_ray_start() == address
-    assert joining._begun_with_ray_start() is None
-
-
 def test_a_folder_too_long_for_sockets_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "long" / ("x" * 60)))
     refused = pytest.raises(InputError, match=r"RAY_TMPDIR is at most 39 bytes long.* name a shorter folder")
@@ -100,7 +59,7 @@ def test_a_folder_too_long_for_sockets_is_refused(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_cluster")
 def test_ray_itself_answers():
-    assert joining._answers(ray.get_runtime_context().gcs_address)
+    assert answers(ray.get_runtime_context().gcs_address)
 
 
 def test_whatever_ray_raises_when_it_does_not_start_is_one_line(tmp_path, monkeypatch):

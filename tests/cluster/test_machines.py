@@ -32,11 +32,13 @@ def test_what_no_machine_has_is_refused_where_none_can_come(started, monkeypatch
     machines.check_cluster_offers(ExecutionConfig(cpus_per_trial=4), said.append)
     assert said == []
     if started == "by hand":
-        with pytest.raises(InputError, match="the 1 CPU and 1 GPU that a trial takes, and no autoscaler starts one"):
+        with pytest.raises(
+            InputError, match="the 1 CPU and 1 GPU that a worker that trains takes, and no autoscaler starts one"
+        ):
             machines.check_cluster_offers(ONE_GPU, said.append)
     else:
         machines.check_cluster_offers(ONE_GPU, said.append)
-        assert said[0].startswith("no machine of the cluster has the 1 CPU and 1 GPU that a trial takes: the run ends")
+        assert said[0].startswith("no machine of the cluster has the 1 CPU and 1 GPU that a worker that trains takes: ")
 
 
 class MadeUpTask:

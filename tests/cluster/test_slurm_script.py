@@ -184,6 +184,8 @@ def test_what_sbatch_is_asked_for() -> None:
     text = SCRIPT.read_text()
     options = re.findall("^#SBATCH (.*)$", text, re.MULTILINE)
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@120", "--ntasks-per-node=1"} <= set(options)
+    page = (SCRIPT.parents[1] / "docs" / "slurm.md").read_text(encoding="utf-8")
+    assert re.findall("^#SBATCH (.*)$", page, re.MULTILINE) == options
     assert "ray stop" not in re.sub(r"#.*", "", text), "it would end the Ray of other jobs of this user"
     limits = {name: int(number) for name, number in re.findall(r"^(\w+_SECONDS)=(\d+)", text, re.MULTILINE)}
     assert limits["STOP_SECONDS"] + 40 <= 120, "the driver is stopped, then Ray, before the time is up"

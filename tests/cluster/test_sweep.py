@@ -288,7 +288,9 @@ def test_fits_that_find_no_room_are_not_waited_for_for_ever(tmp_path, monkeypatc
     waited = pytest.raises(RunError, match=r"waited \d+ s .* for the cluster to start a worker for the fits")
     with waited, RayEngine(execution, said.append) as engine:
         engine.begin_fits(context, [PlannedFit(trial.fit, (trial,))], lambda event: None).wait()
-    assert re.match(r"waiting for the cluster to start a worker for the fits, \d+ s so far, 2 at most", said[0])
+    assert re.match(
+        r"waiting for the cluster to start a worker for the fits, \d+ s so far, which is normal up to 60 s", said[0]
+    )
 
 
 def _start(store: Path, start_new_session: bool = False) -> subprocess.Popen:

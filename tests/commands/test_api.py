@@ -209,7 +209,7 @@ def test_a_plan_deletes_no_damaged_file_and_counts_none(
     for path in damaged:
         is_needed = path.parent.name not in ("examples", "preparations") and (num_fits or path.suffix != ".safetensors")
         assert said.count(f"{path} is damaged (") == bool(is_needed)
-    assert said.count("is damaged (") == said.count("d3m-ray check STORE --repair deletes it")
+    assert said.count("is damaged (") == said.count(f"d3m-ray check {store} --repair deletes it")
     assert planned.num_fits == num_fits
     assert set(planned.trials["state"]) == states
     trained = []

@@ -23,7 +23,7 @@ import pytest
 import ray
 
 from d3m_ray.__main__ import main
-from d3m_ray.cluster import joining
+from d3m_ray.cluster import addresses
 from d3m_ray.commands.sweeps import run_lds_sweep, run_leaderboard_sweep, run_sweep
 from d3m_ray.data.hatexplain import Hatexplain
 from d3m_ray.data.planted import Planted
@@ -105,7 +105,7 @@ def no_ray(monkeypatch):
         raise AssertionError("a cluster was joined or started")
 
     monkeypatch.setattr(ray, "init", must_not_begin)
-    monkeypatch.setattr(joining, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(addresses, "ANSWER_SECONDS", 1)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))

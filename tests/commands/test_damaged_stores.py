@@ -85,7 +85,8 @@ def test_one_damaged_file_blocks_no_command(
         assert status == (2 if (name, table) in IN_VAIN else 1), name
         (line,) = (line for line in said.err.splitlines() if str(damaged) in line)
         assert line.startswith(f"error: {damaged} is damaged (")
-        assert line.endswith("; d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it")
+        repaired = f"; d3m-ray check {folder} --repair deletes it, and the same sweep run again recomputes it"
+        assert line.endswith(repaired)
         if name == "report":
             assert (tmp_path / "out" / OTHER.name / "report.html").exists()
             assert damaged.name in (tmp_path / "out" / MADE.name / "report.html").read_text()

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import logging
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from d3m_ray.commands.signals import Stopped
 from d3m_ray.data.corpora import load_splits
 from d3m_ray.data.planted import Planted
 from d3m_ray.experiment import log
@@ -65,6 +67,18 @@ def test_what_ends_a_run_is_in_its_log(tmp_path: Path) -> None:
         raise StoreError("the disk is full: 100%")
     assert _lines(store)[-1]["level"] == "error"
     assert _lines(store)[-1]["message"] == "ended by StoreError: the disk is full: 100%"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(Stopped(signal.SIGTERM), "ended by SIGTERM"), (KeyboardInterrupt(), "interrupted")],
+)
+def test_a_signal_that_ends_a_run_is_named_once(error: BaseException, said: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt), Progress() as progress:  # noqa: PT012
+        progress.log_to(store, "one")
+        raise error
+    assert _lines(store)[-1]["message"] == said
 
 
 def test_the_standard_librarys_handlers_get_the_lines(caplog: pytest.LogCaptureFixture) -> None:

@@ -258,9 +258,9 @@ def test_a_flipped_bit_of_what_produced_a_result_is_never_told(tmp_path: Path) -
 
 
 def test_errors_cross_processes(tmp_path: Path) -> None:
-    error = pickle.loads(pickle.dumps(DamagedError("x is damaged (why)")))
+    error = pickle.loads(pickle.dumps(DamagedError("x is damaged (why)", "my results")))
     assert str(error) == (
-        "x is damaged (why); d3m-ray check STORE --repair deletes it, and the same sweep run again recomputes it"
+        "x is damaged (why); d3m-ray check 'my results' --repair deletes it, and the same sweep run again recomputes it"
     )
 
 
@@ -366,7 +366,7 @@ def test_a_file_copied_over_another_is_never_that_one(table: str, tmp_path: Path
             store.write(table, key, frame_of(table, key), {}, None if table == "fits" else "trak")
     first, second = sorted(path for path in (tmp_path / table).rglob("k*"))
     shutil.copy(first, second)
-    line = rf"{second} is damaged \(its .* k1.*\); d3m-ray check STORE --repair deletes it"
+    line = rf"{second} is damaged \(its .* k1.*\); d3m-ray check {tmp_path} --repair deletes it"
     said: list[str] = []
     if table == "checkpoints":
         with pytest.raises(DamagedError, match=line):

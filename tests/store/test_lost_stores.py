@@ -201,7 +201,7 @@ def test_a_checkpoint_damaged_while_a_sweep_runs_ends_only_what_reads_it(
 
     (line,) = run(store, _Between(damages))
     assert "is damaged (" in line
-    assert "d3m-ray check STORE --repair" in line
+    assert f"d3m-ray check {store} --repair" in line
     trials = store.read_all("trials").drop_duplicates(["method", "num_removed"])
     assert sorted(zip(trials["method"], trials["num_removed"], strict=True)) == [
         ("random", 0),

@@ -186,7 +186,7 @@ def featurize_shard(step: TrakerStep, batches: list[np.ndarray]) -> TrakerFeatur
     if (kind := projector_of_worker((step.config, step.precision), 0)) != step.projector:
         raise InputError(
             "traker takes workers of one kind, since random numbers differ between CPU and GPU; received one that "
-            f"projects by {step.projector} and one by {kind}: give all attribution workers a GPU, or none"
+            f"projects by {step.projector} and one by {kind}: give every worker that scores a GPU, or none"
         )
     key = f"traker-{step.config.projection_dim}-{step.config.projection_seed}-{step.number}-{step.query_target}"
     model, (gradients_of, projector) = loaded_model(
