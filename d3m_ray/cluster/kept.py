@@ -48,20 +48,21 @@ class Kept:
         self.origin, self.handle = origin, handle
 
 
-def lost_sources(origin: Origin) -> list[list[Origin]]:
-    """What must be made again before this can be made, in sets of which each is made from those before it."""
+def lost_sources(of: Sequence[Origin]) -> list[list[Origin]]:
+    """What must be made again before these can be made, in sets of which each is made from those before it."""
     depths: dict[Origin, int] = {}
     there: dict[Origin, bool] = {}
-    stack = [origin]
+    stack = [*of]
     while stack:
         top = stack[-1]
-        lost = [each for each in top.sources if not there.setdefault(each, _is_there(each))]
+        there |= {each: _is_there(each) for each in top.sources if each not in there}
+        lost = [each for each in top.sources if not there[each]]
         missing = [each for each in lost if each not in depths]
         stack += missing
         if not missing:
             depths[stack.pop()] = 1 + max((depths[each] for each in lost), default=-1)
-    del depths[origin]
-    return [[each for each, of in depths.items() if of == depth] for depth in sorted(set(depths.values()))]
+    lost_depths = {each: depth for each, depth in depths.items() if each in there}
+    return [[each for each in lost_depths if depths[each] == depth] for depth in sorted(set(lost_depths.values()))]
 
 
 def _is_there(origin: Origin) -> bool:

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -35,17 +36,11 @@ class _Pass:
         self.label, self.origins = label, origins
         self.waiting = deque(range(len(origins)))
         self.num_done = 0
-        self.held: dict[int, list[Kept]] = {}  # by index, what was made again for it
         self._num_tries: Counter[int] = Counter()
 
     @property
     def is_over(self) -> bool:
         return self.num_done >= len(self.origins)
-
-    def end(self, index: int) -> None:
-        """It is done."""
-        self.num_done += 1
-        self.held.pop(index, None)
 
     def begin_again(self, index: int, error: RayError) -> None:
         """Make it before all that waits. Raises the error where that was tried often enough."""
@@ -128,9 +123,11 @@ class RayPool:
                 try:
                     ray.get(ended)
                 except RayError as error:
+                    with suppress(RayError):
+                        ray.get(result, timeout=0)  # the same error: Ray prints one that nobody has looked at
                     self._look_into(error, made, index, number)
                     continue
-                made.end(index)
+                made.num_done += 1
                 on_progress(made.label, made.num_done, len(made.origins))
                 yield index, result
 
@@ -146,20 +143,19 @@ class RayPool:
             raise error
         made.begin_again(index, error)
         if is_lost:
-            made.held[index] = self._make_again(made.origins[index])
+            self._make_again(made.origins)
         elif number in self._living:
             self._living.remove(number)
             self._returning[self._fleet.dispatcher.again.remote(number, made.origins[index].name)] = number
 
-    def _make_again(self, origin: Origin) -> list[Kept]:
-        """What this is made from and a machine took with it, in the place of what was lost."""
-        held: list[Kept] = []
-        for origins in lost_sources(origin):
+    def _make_again(self, made: Sequence[Origin]) -> None:
+        """Put what these are made from, and a machine took with it, in the place of what was lost."""
+        held: list[Kept] = []  # also what nobody holds but for what is made from it here
+        for origins in lost_sources(made):
             what = counted(len(origins), "result")
             self._fleet.say(f"{what} kept on a machine that is gone, to be computed again ({origins[0].name})")
             handles = dict(self._run(_Pass(origins[0].name, origins), ignore_progress))
             held += hold(origins, (handles[place] for place in range(len(origins))))
-        return held
 
     def _worker_with_room(self, running: Mapping[Any, tuple[int, int, Any]]) -> int | None:
         """The number of the worker that has the fewest shards, if it may have another."""

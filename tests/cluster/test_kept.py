@@ -40,13 +40,15 @@ def test_what_was_lost_is_made_again_before_what_is_made_from_it(lost):
     second = made("second", first)
     third = Origin("third", len, None, [second, other, 3])
     assert third.arguments() == ["second", "other", 3]
-    assert lost_sources(third) == []
+    assert lost_sources([third]) == []
     lost |= {"other"}
-    assert names(lost_sources(third)) == [["other"]]
+    assert names(lost_sources([third])) == [["other"]]
     lost |= {"second"}
-    assert names(lost_sources(third)) == [["other", "second"]], "the first is there"
+    assert names(lost_sources([third])) == [["other", "second"]], "the first is there"
+    also = Origin("also", len, None, [first, other])
+    assert names(lost_sources([also, third])) == [["other", "second"]], "each once"
     lost |= {"first"}
-    assert names(lost_sources(third)) == [["first", "other"], ["second"]]
+    assert names(lost_sources([third])) == [["first", "other"], ["second"]]
     again = hold([second.origin], ["second, again"])
     assert again == [second], "who holds it, has it again"
     assert third.arguments() == ["second, again", "other", 3]
@@ -60,9 +62,9 @@ def test_what_nobody_holds_is_freed_and_made_again_where_it_is_needed(lost):
     third = Origin("third", len, None, [second])
     del first
     gc.collect()
-    assert lost_sources(third) == [], "the second needs the first no more"
+    assert lost_sources([third]) == [], "the second needs the first no more"
     lost |= {"second"}
-    (of_first,), (of_second,) = lost_sources(third)
+    (of_first,), (of_second,) = lost_sources([third])
     assert (of_first.name, of_first.kept, of_second.name) == ("first", None, "second")
     held = hold([of_first], ["first, again"])
     assert of_second.arguments() == ["first, again"]
@@ -75,7 +77,7 @@ def test_a_long_chain_is_made_again_one_after_the_other(lost):
     for number in range(1, 3000):
         chain.append(made(str(number), chain[-1]))
     lost |= {kept.handle for kept in chain}
-    assert names(lost_sources(Origin("end", len, None, chain[-1:]))) == [[str(number)] for number in range(3000)]
+    assert names(lost_sources([Origin("end", len, None, chain[-1:])])) == [[str(number)] for number in range(3000)]
 
 
 # --- a pool on made-up workers ----------------------------------------------------------------------------------------
