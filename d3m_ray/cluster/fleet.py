@@ -157,7 +157,7 @@ class Fleet:
     def room(self, for_what: str) -> "Room":
         """Watch, while work waits, that it does not wait for ever for the cluster to have room for a worker."""
         what = f"the cluster to start a worker for {for_what}"
-        return Room(self, Patience(what, self.fix, self._max_wait_seconds, self._say, START_SECONDS))
+        return Room(self, Patience(what, self.fix, self._max_wait_seconds, self.say, START_SECONDS))
 
     @property
     def fix(self) -> str:
