@@ -9,7 +9,7 @@ from ray.exceptions import ActorDiedError
 from d3m_ray.cluster import fleet, machines
 from d3m_ray.cluster.fleet import MOST_ASKED_FOR, Fleet, Room
 from d3m_ray.cluster.news import Death, Duty, Life, News
-from d3m_ray.errors import RunError
+from d3m_ray.errors import EngineLostError, RunError
 from d3m_ray.store.errors import UnusableError
 from d3m_ray.trials.engine import Lost
 from d3m_ray.waiting import Patience
@@ -178,9 +178,14 @@ def test_without_a_dispatcher_a_run_ends_and_says_whether_its_own_machine_is_gon
         raise ActorDiedError
 
     monkeypatch.setattr(ray, "get", is_dead)
-    why = "the machine whose Ray this run is attached to has left" if is_own_machine else "no worker is handed work any"
-    with pytest.raises(RunError, match=rf"^{why} .*: the same command goes on with what is not stored$"):
+    kind, why = (
+        (RunError, "the machine whose Ray this run is attached to has left")
+        if is_own_machine
+        else (EngineLostError, "what hands out the work has died")
+    )
+    with pytest.raises(kind, match=rf"^{why} .*: the same command goes on with what is not stored$") as ended:
         fleet.look()
+    assert type(ended.value) is kind
 
 
 def test_what_was_given_up_ends_whatever_looks(monkeypatch):
