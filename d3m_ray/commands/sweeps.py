@@ -140,11 +140,12 @@ def _lds_studies(config: Judged, defaults: Judged, studies: Sequence[LdsConfig])
     _refuse_flags_of_arms(experiment, defaults.experiment)
     heed_warnings(experiment.execution)
     store = _open(experiment)
-    from d3m_ray.experiment.lds import another_study, joined, prepare_lds, run_lds
     from d3m_ray.experiment.progress import Progress
 
     with Progress() as progress:
         check_cluster(experiment, store, progress, may_be_done=False)
+        from d3m_ray.experiment.lds import another_study, joined, prepare_lds, run_lds  # which loads torch
+
         first = prepare_lds(studies[0], store, progress)
         prepared = [first, *(another_study(first, config) for config in studies[1:])]
         _check_figures(experiment, store, first.context.experiment)
