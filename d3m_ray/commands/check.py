@@ -1,5 +1,6 @@
 """The command `check`: every file of a store read, what is damaged or missing named, and how it is recomputed."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,9 +53,11 @@ def _lines(store: Store, found: StoreCheck, repair: bool) -> Iterator[str]:
     deleted = f"; {found.num_deleted} of the damaged ones deleted" if repair else ""
     yield f"{store}: {counted(found.num_files, 'file')} read, {', '.join(counts)}{deleted}"
     if found.damaged and not repair:
-        yield f"d3m-ray check {store} --repair deletes the damaged files, nothing else"
+        yield f"d3m-ray check {shlex.quote(str(store))} --repair deletes the damaged files, nothing else"
     gone = {fault.path for fault in (*found.damaged, *found.missing)}
     for name in found.experiments:
         record = f"experiments/{name}.json"
-        command = "" if record in gone else f", as by d3m-ray run {store}/{record} (of an LDS, d3m-ray lds)"
+        command = (
+            "" if record in gone else f", as by d3m-ray run {shlex.quote(f'{store}/{record}')} (of an LDS, d3m-ray lds)"
+        )
         yield f"{name}: its sweep, run again{command}, recomputes what is gone, and nothing else"
