@@ -15,9 +15,11 @@ from d3m_ray.errors import InputError
 MAX_SEED = 2**32 - 1  # what the generators of numpy, torch and scikit-learn all take
 MAX_COUNT = 2**31 - 1  # what every column and library takes
 MAX_LISTED = 12  # so many names are listed where one is wrong, and no more
-_PASSWORD = re.compile(r"(?<=://)[^/?#@:]*:(?!\d*/)[^?#]*(?=@)")  # USER:PASSWORD, no port; slashes may be as they are
-_SECRET_WORDS = "secret|password|token|credential|access_?key|signature"
-_SECRET_OPTION = re.compile(rf"(?i)(?<=[?&])([^=&]*(?:{_SECRET_WORDS})[^=&]*)=[^&]*")
+_WITH_PASSWORD = r"(?<=://)[^/?#@:]*:(?!\d*/)[^?#]*(?=@)"  # USER:PASSWORD, no port; slashes may be as they are
+_ALONE = r"(?:(?<=http://)|(?<=https://))[^/?#@]+(?=@)"  # what stands alone before the server is a token more often
+_PASSWORD = re.compile(rf"(?i){_WITH_PASSWORD}|{_ALONE}")
+_SECRET_WORDS = "secret|password|token|credential|access_?key|api_?key|signature"
+_SECRET_OPTION = re.compile(rf"(?i)(?<=[?&])([^=&]*(?:{_SECRET_WORDS})[^=&]*|sig|auth|pwd|key)=[^&]*")
 
 
 def check(holds: bool, rule: str, received: object) -> None:

@@ -29,6 +29,8 @@ KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # AWS's own example
             "s3://bucket/name?scheme=http&secret_key=***&region=x",
         ),
         (f"gs://bucket/name?access_token={KEY}", "gs://bucket/name?access_token=***"),
+        ("https://dapi0123abcd@tracking.example/runs", "https://***@tracking.example/runs"),
+        ("https://tracking.example/?api_key=hunter2&sig=hunter2", "https://tracking.example/?api_key=***&sig=***"),
         ("https://me:hunter2@tracking.example:5000/runs", "https://***@tracking.example:5000/runs"),
     ],
 )
@@ -42,6 +44,7 @@ def test_a_secret_of_a_uri_is_found_whole(uri: str, harmless: str) -> None:
     [
         *("results/demo", "/data/a:b@c", "file:///data/a:b@c", "s3://bucket/name", "s3://bucket/mail@example"),
         "s3://bucket/name?endpoint_override=localhost%3A9000&scheme=http",
+        "https://tracking.example/?design=x&author=me",
         *("http://tracking.example:5000/runs@home", "databricks://profile", "sqlite:///runs.db"),
     ],
 )

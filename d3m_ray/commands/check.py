@@ -58,5 +58,7 @@ def _lines(store: Store, found: StoreCheck, repair: bool) -> Iterator[str]:
     gone = {fault.path for fault in (*found.damaged, *found.missing)}
     for name in found.experiments:
         record = f"experiments/{name}.json"
-        command = "" if record in gone else f", as by d3m-ray run {store}/{record} (of an LDS, d3m-ray lds)"
+        command = (
+            "" if record in gone else f", as by d3m-ray run {shlex.quote(f'{store}/{record}')} (of an LDS, d3m-ray lds)"
+        )
         yield f"{name}: its sweep, run again{command}, recomputes what is gone, and nothing else"

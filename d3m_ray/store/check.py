@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 
 from d3m_ray.store import records
@@ -17,6 +19,7 @@ from d3m_ray.store.experiments import Experiment, experiment_from_json
 from d3m_ray.store.files import Files
 from d3m_ray.store.preparations import preparation_from_json
 from d3m_ray.store.results import (
+    NUM_LISTINGS,
     NUM_READERS,
     check_result,
     is_name,
@@ -107,21 +110,31 @@ def check_files(files: Files, repair: bool) -> StoreCheck:
     for folder, paths, read in _readers(files, versions):
         num_files += len(paths)
         for path, error in _faults(files, paths, read, NUM_LARGE_READERS if folder in LARGE else NUM_READERS):
-            (damaged if isinstance(error, DamagedError) else foreign)[path] = _reason(error)
+            (damaged if isinstance(error, DamagedError) else foreign)[path] = _reason(error, f"{files.root}/{path}")
     uses = _uses(files, [path for path in versions if path not in damaged and path not in foreign], damaged)
     lacking = {path: of for path, of in uses.items() if path not in versions and any(of.values())}
+    written_since = files.versions_of(lacking)  # by a sweep that runs beside: a trial was listed after its fit was not
+    lacking = {path: of for path, of in lacking.items() if path not in written_since}
     found = StoreCheck(
         num_files,
         damaged=tuple(Fault(path, reason, tuple(sorted(uses.get(path, ())))) for path, reason in damaged.items()),
-        missing=tuple(Fault(path, "stored results rest on it", tuple(sorted(of))) for path, of in lacking.items()),
+        missing=tuple(Fault(path, _why_missing(files, path), tuple(sorted(of))) for path, of in lacking.items()),
         foreign=tuple(Fault(path, reason) for path, reason in foreign.items()),
     )
     return replace(found, num_deleted=_delete_unchanged(files, damaged, versions)) if repair else found
 
 
+def _why_missing(files: Files, path: str) -> str:
+    in_the_way = files.is_local and Path(files.at(path)).is_dir()
+    return "stored results rest on it" + in_the_way * "; a folder lies in its place: move it away before"
+
+
 def _delete_unchanged(files: Files, paths: Collection[str], versions: Mapping[str, str]) -> int:
     """Delete those of the files that are still the same; how many."""
-    now = files.versions_of(paths)
+    # Of a listing as before: some buckets tell parts of a second there alone.
+    now = {
+        path: of for folder in {path.partition("/")[0] for path in paths} for path, of in files.versions(folder).items()
+    }
     unchanged = [path for path in paths if now.get(path) == versions[path]]
     for path in unchanged:
         files.delete(path)
@@ -191,9 +204,9 @@ def _faults(files: Files, paths: Sequence[str], read: Read, num_readers: int) ->
                 yield path, error
 
 
-def _reason(error: StoreError) -> str:
-    """What is wrong, without the file's name and without what to do."""
-    told = str(error.args[0])
+def _reason(error: StoreError, place: str) -> str:
+    """What is wrong, without the file's place, which may have brackets of its own, and without what to do."""
+    told = str(error.args[0]).removeprefix(place)
     return told.partition(" (")[2].rpartition(")")[0] or told
 
 
@@ -211,9 +224,7 @@ def _uses(files: Files, whole: Sequence[str], damaged: Collection[str]) -> Uses:
         of_path = uses.setdefault(path, {})
         of_path[experiment] = of_path.get(experiment, False) or rests
 
-    paths = results_among([path for path in whole if path.startswith("trials/")], "trials")
-    columns = ["trial_key", "fit_key", "experiment", "method", "num_removed"]
-    trials = scan_results(files, "trials", paths, columns, None).to_pandas().drop_duplicates()
+    trials = _trials(files, whole)
     removing: dict[str, set[str]] = {str(experiment): set() for experiment in trials["experiment"].unique()}
     num_stored = Counter(zip(trials["experiment"], trials["method"], strict=True))
     for trial_key, fit_key, experiment, method, num_removed in trials.itertuples(index=False, name=None):
@@ -223,7 +234,7 @@ def _uses(files: Files, whole: Sequence[str], damaged: Collection[str]) -> Uses:
             name(result_file("removals", trial_key, method), experiment)
         if is_name(experiment):
             name(records.experiment_file(experiment), experiment)
-    for experiment, record in records.read_experiments(files, lambda line: None).items():
+    for experiment, record in _experiments(files, whole):
         for path, rests in _named_by(record, experiment in removing, removing.get(experiment, set())):
             name(path, experiment, rests)
         lacking = Counter(planned.method for planned in record.plan)
@@ -234,12 +245,37 @@ def _uses(files: Files, whole: Sequence[str], damaged: Collection[str]) -> Uses:
     return uses
 
 
+def _trials(files: Files, whole: Sequence[str]) -> pd.DataFrame:
+    """What each whole trial is of, a row each; without those that a sweep that runs beside forgot since."""
+    paths = results_among([path for path in whole if path.startswith("trials/")], "trials")
+    columns = ["trial_key", "fit_key", "experiment", "method", "num_removed"]
+    for _ in range(NUM_LISTINGS - 1):
+        try:
+            return scan_results(files, "trials", paths, columns, None).to_pandas().drop_duplicates()
+        except FileNotFoundError:
+            left = files.versions("trials")
+            paths = [path for path in paths if path in left]
+    return scan_results(files, "trials", paths, columns, None).to_pandas().drop_duplicates()
+
+
+def _experiments(files: Files, whole: Sequence[str]) -> Iterator[tuple[str, Experiment]]:
+    """The whole records by name."""
+    whole_ones = {*whole}
+    for name in records.experiment_names(files):
+        if records.experiment_file(name) in whole_ones and (record := records.read_experiment(files, name)) is not None:
+            yield name, record
+
+
 def _named_by(record: Experiment, has_trials: bool, removing: Collection[str]) -> Iterator[tuple[str, bool]]:
     """The files that a record names, with whether a stored trial rests on it, given the arms that removed something."""
     aligned = {name for name in record.keys.get("alignments", {}) if name in removing}
     for table, keys in record.keys.items():
-        by_method = TABLES[table].by_method if table in TABLES else False
+        if table not in TABLES:  # of a later version
+            continue
+        by_method = TABLES[table].by_method
         for name, key in keys.items():
+            if by_method and not is_name(name):
+                continue  # nothing is stored under it
             path = result_file(table, key, name if by_method else None)
             if table == "query_scores":
                 yield path, any(of.startswith(f"{name}_") for of in aligned)

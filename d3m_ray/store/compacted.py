@@ -16,10 +16,21 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from d3m_ray.store.errors import StoreError
+from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.store.files import Files
-from d3m_ray.store.parquet import CHECKED_FORMAT
-from d3m_ray.store.results import MOST_ASKED_FOR, NUM_READERS, method_of, read_result, results_among, scan_results
+from d3m_ray.store.parquet import CHECKED_FORMAT, check_bytes, checked_writer, with_checksum
+from d3m_ray.store.results import (
+    MOST_ASKED_FOR,
+    NUM_READERS,
+    find_damaged,
+    is_name,
+    key_of,
+    method_of,
+    read_result,
+    result_file,
+    results_among,
+    scan_results,
+)
 from d3m_ray.store.tables import table_spec
 from d3m_ray.waiting import Say
 
@@ -61,13 +72,9 @@ class Compacted:
         self._files = files
         self._indices: dict[str, tuple[str, Mapping[str, _Copied]]] = {}  # by table, of which version of the copy
 
-    def held(self, table: str, versions: Mapping[str, str]) -> dict[str, _Copied]:
-        """Those of the results, given by path with size and time, whose rows the copy has as they are."""
-        if table not in COMPACTABLE or len(versions) <= MOST_ASKED_FOR:
-            return {}
-        index = self._index(table)
-        copied = ((path, index.get(path)) for path in versions)
-        return {path: of for path, of in copied if of is not None and of.version == versions[path]}
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the indices, which are large and read again where they are needed."""
+        return {"_files": self._files, "_indices": {}}
 
     def scan(
         self,
@@ -78,29 +85,72 @@ class Compacted:
     ) -> pa.Table:
         """As `scan_results`, of the results at these paths, given with their sizes and times."""
         paths = sorted(versions)
-        if not (held := self.held(table, versions)):
+        held, version = self._held(table, versions)
+        if not held:
             return scan_results(self._files, table, paths, columns, filters)
         spec = table_spec(table)
         names = _schema(table).names[:-1] if columns is None else list(columns)
+        if "path" in names:  # a column of the copy alone
+            return scan_results(self._files, table, paths, columns, filters)
         with_keys = list(dict.fromkeys([*names, spec.key, *(["method"] if spec.by_method else [])]))
         try:
             content = _scan_copy(self._files, table, held, with_keys, filters)
-        except (pa.ArrowException, OSError):  # damaged or replaced: the results are there
+            is_of_index = self._version(table) == version  # else it was replaced: what is in which row group is unknown
+        except (pa.ArrowException, OSError):  # damaged or gone: the results are there
+            is_of_index = False
+        if not is_of_index:
             return scan_results(self._files, table, paths, columns, filters)
         if rest := [path for path in paths if path not in held]:
             of_rest = scan_results(self._files, table, rest, with_keys, filters)
             content = _in_order_of_paths(table, pa.concat_tables([content, of_rest]))
         return content.select(names)
 
-    def _index(self, table: str) -> Mapping[str, _Copied]:
-        """What the copy of a table has; nothing where there is none, or it is damaged or of another version."""
+    def scan_whole(
+        self,
+        table: str,
+        versions: Mapping[str, str],
+        columns: Sequence[str] | None,
+        filters: pc.Expression | list[Any] | None,
+    ) -> tuple[pa.Table, dict[str, DamagedError]]:
+        """As `scan`, of those that are whole; and by path, what is wrong with the others.
+
+        What is damaged is not missed where the copy has its rows.
+        """
+        held, _ = self._held(table, versions)
+        faults = find_damaged(self._files, table, [path for path in versions if path not in held])
+        try:
+            return self.scan(table, _without(faults, versions), columns, filters), faults
+        except DamagedError:  # so is the copy
+            faults |= find_damaged(self._files, table, list(held))
+            return self.scan(table, _without(faults, versions), columns, filters), faults
+
+    def _held(self, table: str, versions: Mapping[str, str]) -> tuple[dict[str, _Copied], str | None]:
+        """The results whose rows the copy has as they are, and of which version the copy is.
+
+        It is not asked for a few results, nor where some are not named as results are: their rows tell another method.
+        """
+        few = table not in COMPACTABLE or len(versions) <= MOST_ASKED_FOR
+        if few or not all(_is_named(table, path) for path in versions):
+            return {}, None
+        version = self._version(table)
+        index = {} if version is None else self._index(table, version)
+        copied = ((path, index.get(path)) for path in versions)
+        return {path: of for path, of in copied if of is not None and of.version == versions[path]}, version
+
+    def _version(self, table: str) -> str | None:
+        """Size and time of last change of a table's copy, None where there is none."""
         path = compacted_file(table)
-        version = self._files.versions_of([path]).get(path)
-        if version is None:
-            return {}
+        return self._files.versions_of([path]).get(path)
+
+    def _index(self, table: str, version: str) -> Mapping[str, _Copied]:
+        """What this version of the copy has; nothing where it is damaged, or of another version of the package."""
         if self._indices.get(table, ("", {}))[0] != version:
             self._indices[table] = version, _read_index(self._files, table)
         return self._indices[table][1]
+
+
+def _without(faults: Mapping[str, object], versions: Mapping[str, str]) -> dict[str, str]:
+    return {path: version for path, version in versions.items() if path not in faults}
 
 
 def compacted_file(table: str) -> str:
@@ -114,17 +164,17 @@ def compact_table(files: Files, table: str, say: Say) -> Compaction:
     Raises StoreError where the store cannot be listed or written.
     """
     versions = files.versions(table)
-    paths = results_among(versions, table)
+    paths = [path for path in results_among(versions, table) if _is_named(table, path)]
     index: dict[str, tuple[str, int]] = {}
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, _schema(table), compression="zstd", write_page_checksum=True) as writer:
+    with checked_writer(sink, _schema(table)) as writer:
         for row_group, tables in enumerate(_together(_read_each(files, table, paths, say))):
             index |= {path: (versions[path], row_group) for path, _ in tables}
             content = pa.concat_tables([_with_path(table, path, rows) for path, rows in tables])
             writer.write_table(content, row_group_size=max(1, len(content)))
         encoded = json.dumps(index).encode()
         writer.add_key_value_metadata({_INDEX: encoded, _CHECKSUM: _checksum(encoded)})
-    data = sink.getvalue()
+    data = with_checksum(sink)
     files.put(compacted_file(table), data)
     return Compaction(table, len(index), data.size, len(paths) - len(index))
 
@@ -134,6 +184,7 @@ def check_copy(name: str, data: pa.Buffer) -> None:
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _index_of(file)
+        check_bytes(data, file)
         for number in range(file.num_row_groups):
             file.read_row_group(number)
     except (pa.ArrowException, OSError) as error:
@@ -198,6 +249,13 @@ def _with_path(table: str, path: str, rows: pa.Table) -> pa.Table:
     return pa.table([*rows.columns, *columns], schema=_schema(table))
 
 
+def _is_named(table: str, path: str) -> bool:
+    """Whether the path is one that a result is written to, and not what somebody put beside: its rows tell it."""
+    key = key_of(path)
+    method = method_of(path) if table_spec(table).by_method else None
+    return is_name(key) and (method is None or is_name(method)) and path == result_file(table, key, method)
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +290,9 @@ def _scan_copy(
     copy = ds.FileSystemDataset([fragment], _schema(table), CHECKED_FORMAT, files.filesystem)
     expression = ds.field("path").isin(list(held))
     if filters is not None:
-        expression &= pq.filters_to_expression(filters)
+        expression &= (asked := pq.filters_to_expression(filters))
+        of_table = pa.schema(list(_schema(table))[:-1])  # none of them reads the copy's own column: that raises here
+        ds.dataset(of_table.empty_table()).to_table(filter=asked)
     return copy.to_table(columns=list(columns), filter=expression)
 
 

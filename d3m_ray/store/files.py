@@ -115,6 +115,8 @@ class Files:
             except FileNotFoundError as error:
                 self._check_is_still_there()
                 raise StoreError(f"{self.root} holds no {path}; run the sweep that makes it") from error
+            except MemoryError as error:
+                raise self._too_large(path) from error
 
     def read(self, path: str, parse: Callable[[pa.Buffer], Parsed]) -> Parsed:
         """What `parse` makes of a file. Raises DamagedError where that raises ValueError, StoreError as `get`."""
@@ -123,6 +125,8 @@ class Files:
             return parse(data)
         except ValueError as error:
             raise self.damaged(path, error) from error
+        except MemoryError as error:
+            raise self._too_large(path) from error
 
     def delete(self, path: str) -> None:
         """Remove a file, if there is one."""
@@ -162,6 +166,12 @@ class Files:
         """The error to raise where a file cannot be understood."""
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return DamagedError(f"{self.root}/{path} is damaged ({reason})", self.root)
+
+    def _too_large(self, path: str) -> StoreError:
+        return StoreError(
+            f"{self.root}/{path} cannot be read (it does not fit into memory): delete it where it is larger than its "
+            "like, and run the same sweep again"
+        )
 
 
 def write_file(path: Path, data: bytes | pa.Buffer) -> None:

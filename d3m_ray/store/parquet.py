@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 from d3m_ray.store.provenance import software
 
 METADATA_KEY, METADATA_CHECKSUM = b"d3m_ray", b"d3m_ray_sha256"
+FILE_CHECKSUM = b"d3m_ray_file_sha256"  # of every byte, with zeros in its own place
+_NOT_YET = b"0" * 64
+_FOOTER_END = 8  # bytes: the length of the footer, little-endian, and "PAR1"
 # Every page has a checksum, so that a bit that turned is told from a result.
 CHECKED_FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -29,10 +33,40 @@ def parts_to_bytes(schema: pa.Schema, parts: Iterable[pa.Table], configuration: 
     encoded = json.dumps(metadata, sort_keys=True, allow_nan=False).encode()
     described = schema.with_metadata({METADATA_KEY: encoded, METADATA_CHECKSUM: _checksum(encoded)})
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, described, compression="zstd", write_page_checksum=True) as writer:
+    with checked_writer(sink, described) as writer:
         for part in parts:
             writer.write_table(part.cast(described))
-    return sink.getvalue()
+    return with_checksum(sink)
+
+
+@contextmanager
+def checked_writer(sink: pa.BufferOutputStream, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """What writes a file whose bytes are told from others, once it is done and `with_checksum` has seen it.
+
+    Without statistics: by one in which a bit turned, a reader that filters would pass over rows without a word.
+    """
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True, write_statistics=False) as writer:
+        yield writer
+        writer.add_key_value_metadata({FILE_CHECKSUM: _NOT_YET})
+
+
+def with_checksum(sink: pa.BufferOutputStream) -> pa.Buffer:
+    """What a `checked_writer` wrote into it, with its checksum."""
+    data = sink.getvalue()
+    place = _place_of(_NOT_YET, data)
+    memoryview(data).cast("B")[place : place + len(_NOT_YET)] = _checksum(data)
+    return data
+
+
+def check_bytes(data: pa.Buffer, file: pq.ParquetFile) -> None:
+    """Raises ValueError where the file is not what was written, to the bit; earlier versions wrote no checksum."""
+    expected = (file.metadata.metadata or {}).get(FILE_CHECKSUM)
+    if expected is None:
+        return
+    place = _place_of(expected, data)
+    end = place + len(expected)
+    if place < 0 or expected != _checksum(data[:place], _NOT_YET, data[end:]):
+        raise ValueError("its bytes do not have their checksum")
 
 
 def table_from_bytes(data: pa.Buffer) -> pa.Table:
@@ -40,6 +74,7 @@ def table_from_bytes(data: pa.Buffer) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_metadata(file.schema_arrow.metadata or {})
+        check_bytes(data, file)
         return file.read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error)) from error
@@ -50,6 +85,7 @@ def parts_from_bytes(data: pa.Buffer) -> Iterator[pa.Table]:
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_metadata(file.schema_arrow.metadata or {})
+        check_bytes(data, file)
         if file.num_row_groups == 0:
             yield file.read()
         for number in range(file.num_row_groups):
@@ -74,5 +110,16 @@ def _check_metadata(metadata: Mapping[bytes, bytes]) -> None:
         raise ValueError("its metadata do not have their checksum")
 
 
-def _checksum(encoded: bytes) -> bytes:
-    return hashlib.sha256(encoded).hexdigest().encode()
+def _place_of(checksum: bytes, data: pa.Buffer) -> int:
+    """Where the checksum of the file stands in its footer, below 0 where it does not."""
+    num_bytes = _FOOTER_END + int.from_bytes(data[-_FOOTER_END:-4].to_pybytes(), "little")
+    footer = data[-num_bytes:].to_pybytes()
+    within = footer.find(checksum, footer.rfind(FILE_CHECKSUM))
+    return within if within < 0 else data.size - num_bytes + within
+
+
+def _checksum(*parts: bytes | pa.Buffer) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest().encode()

@@ -115,6 +115,9 @@ def find_damaged(files: Files, table: str, paths: Sequence[str]) -> dict[str, Da
             check_result(files, table, path)
         except DamagedError as error:
             return error
+        except StoreError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):  # else it has gone since: no fault
+                raise
         return None
 
     with ThreadPoolExecutor(NUM_READERS) as readers:
@@ -139,7 +142,8 @@ def scan_results(
     try:
         dataset = _of_paths(factory.finish(pa.schema(fields)), [files.at(path) for path in paths])
         content = _scan(files, table, dataset, columns, filters)
-        lacks = [name for name in content.column_names if name in needed and content[name].null_count]
+        columns_by_name = zip(content.column_names, content.columns, strict=True)  # one may have been asked for twice
+        lacks = [name for name, column in columns_by_name if name in needed and column.null_count]
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError):
@@ -178,12 +182,17 @@ def _scan(
     columns: Sequence[str] | None,
     filters: pc.Expression | list[Any] | None,
 ) -> pa.Table:
+    spec = table_spec(table)
+    always = {*spec.schema.names} - {*spec.added}
     expression = None if filters is None else pq.filters_to_expression(filters)
     names = dataset.schema.names if columns is None else list(columns)
-    scanner = dataset.scanner(columns=list(dict.fromkeys([*names, table_spec(table).key])), filter=expression)
+    scanner = dataset.scanner(columns=list(dict.fromkeys([*names, spec.key])), filter=expression)
     batches = []
     for tagged in scanner.scan_batches():
-        _check_key(files, table, files.below(tagged.fragment.path), tagged.record_batch)
+        path = files.below(tagged.fragment.path)
+        _check_key(files, table, path, tagged.record_batch)
+        if always - {*tagged.fragment.physical_schema.names}:  # whose nulls here would pass for its own
+            check_result(files, table, path)
         batches.append(tagged.record_batch)
     return pa.Table.from_batches(batches, scanner.projected_schema).select(names)
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +25,6 @@ from d3m_ray.store.provenance import Provenance
 from d3m_ray.store.results import (
     MOST_ASKED_FOR,
     NUM_LISTINGS,
-    find_damaged,
     key_of,
     read_parts,
     read_result,
@@ -145,23 +144,10 @@ class Store:
         their methods, only those that are stored of these results, whose files alone are read. Raises StoreError where
         a file is damaged, or lacks a column; with `say`, damaged files are told and left out.
         """
-        if say is not None:
-            try:
-                return self.read_all(table, columns, filters, keys=keys)
-            except DamagedError:
-                versions = self._versions(table, keys)
-                in_copy = self._compacted.held(table, versions)
-                faults = find_damaged(self._files, table, [path for path in versions if path not in in_copy])
-                for error in faults.values():
-                    say(str(error))
-                whole = {path: version for path, version in versions.items() if path not in faults}
-                return to_pandas(table, self._compacted.scan(table, whole, columns, filters))
         for _ in range(NUM_LISTINGS - 1):
-            try:
-                return self._read_all(table, columns, filters, keys)
-            except FileNotFoundError:
-                continue
-        return self._read_all(table, columns, filters, keys)
+            with suppress(FileNotFoundError):
+                return self._read_all(table, columns, filters, keys, say)
+        return self._read_all(table, columns, filters, keys, say)
 
     def versions(self, table: str, keys: Mapping[str, str | None]) -> dict[str, str]:
         """By path, those of these results that are stored, with their sizes and times: the same while none changes."""
@@ -309,8 +295,18 @@ class Store:
         columns: list[str] | None,
         filters: pc.Expression | list[Any] | None,
         keys: Mapping[str, str | None] | None,
+        say: Say | None,
     ) -> pd.DataFrame:
-        return to_pandas(table, self._compacted.scan(table, self._versions(table, keys), columns, filters))
+        versions = self._versions(table, keys)
+        try:
+            content = self._compacted.scan(table, versions, columns, filters)
+        except DamagedError:
+            if say is None:
+                raise
+            content, faults = self._compacted.scan_whole(table, versions, columns, filters)
+            for error in faults.values():
+                say(str(error))
+        return to_pandas(table, content)
 
     def _versions(self, table: str, keys: Mapping[str, str | None] | None) -> dict[str, str]:
         """By path, with size and time, a table's results, or those of these keys that are stored."""

@@ -1,8 +1,10 @@
 """`d3m-ray check`: what is damaged or missing is named, repaired and recomputed, and nothing else is touched."""
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -217,6 +219,101 @@ def test_what_cannot_be_read_is_never_deleted(is_local: bool, folder: Path, monk
         with pytest.raises(StoreError, match="cannot be read"):
             Store(folder).check(repair=True)
     assert path.exists()
+
+
+def test_a_record_that_names_what_no_store_has_is_no_fault(folder: Path) -> None:
+    """A table of a later version, an arm that can have no folder."""
+    (path,) = (folder / "experiments").iterdir()
+    record = json.loads(path.read_text())
+    path.write_text(
+        json.dumps(record | {"keys": {"tomes": {"a": "k"}, "scores": {"../a b": "k"}, "fits": {"a b": "k"}}})
+    )
+    assert Store(folder).check().is_whole
+
+
+def test_the_reason_is_told_alone_wherever_the_store_lies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = folder.rename(folder.parent / "an odd (store)")
+    path = first_file(odd, "fits")
+    path.write_bytes(b"")
+    assert status_of("check", str(odd)) == 1
+    said = capsys.readouterr().out
+    assert f"damaged: {path} (Parquet file size is 0 bytes); the same" in said
+    assert f"d3m-ray check '{odd}' --repair" in said
+    assert f"d3m-ray run '{odd}/experiments/" in said
+
+
+@pytest.mark.parametrize("table", ["fits", "experiments"])
+def test_what_does_not_fit_into_memory_is_named_and_kept(
+    table: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = first_file(folder, table)
+
+    def memory_error(data: object) -> object:
+        raise MemoryError
+
+    with pytest.MonkeyPatch.context() as patch:
+        store = Store(folder)
+        patch.setattr(store._files, "filesystem", SimpleNamespace(open_input_file=memory_error))
+        with pytest.raises(StoreError, match=f"{path} cannot be read .it does not fit into memory.: delete it"):
+            store._files.get(f"{table}/{path.name}")
+    read = Files.read
+
+    def too_large(files: Files, of: str, parse: Callable[[object], object]) -> object:
+        return read(files, of, memory_error if of.endswith(path.name) else parse)
+
+    monkeypatch.setattr(Files, "read", too_large)
+    monkeypatch.setattr(check_module, "check_result", lambda files, of_table, of: files.read(of, lambda data: None))
+    assert status_of("check", str(folder), "--repair") == 1
+    assert f"unreadable: {path} (it does not fit into memory); left as it is" in capsys.readouterr().out
+    assert path.exists()
+
+
+def test_a_folder_in_the_place_of_a_result_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = first_file(folder, "fits")
+    path.unlink()
+    path.mkdir()
+    assert status_of("check", str(folder)) == 1
+    assert f"missing: {path} (stored results rest on it; a folder lies in its place" in capsys.readouterr().out
+
+
+def test_where_a_bucket_tells_parts_of_a_second_in_listings_alone_damaged_files_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions_of = Files.versions_of
+
+    def in_whole_seconds(files: Files, paths: Iterable[str]) -> dict[str, str]:
+        return {path: f"{of[:-9]}000000000" for path, of in versions_of(files, paths).items()}
+
+    monkeypatch.setattr(Files, "versions_of", in_whole_seconds)
+    path = first_file(folder, "fits")
+    cut(path)
+    assert Store(folder).check(repair=True).num_deleted == 1
+    assert not path.exists()
+
+
+def test_a_fit_that_is_written_meanwhile_is_not_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits are listed before trials, and a sweep that runs beside writes both."""
+    path, find = first_file(folder, "fits"), check_module._uses
+    data = path.read_bytes()
+    path.unlink()
+
+    def meanwhile(*given: object) -> object:
+        path.write_bytes(data)
+        return find(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(check_module, "_uses", meanwhile)
+    assert Store(folder).check().is_whole
+
+
+def test_a_trial_that_is_forgotten_meanwhile_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, scan = first_file(folder, "trials"), check_module.scan_results
+
+    def forgotten(*given: object) -> object:
+        path.unlink(missing_ok=True)
+        return scan(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(check_module, "scan_results", forgotten)
+    assert Store(folder).check().is_whole
 
 
 @pytest.mark.parametrize("name", ["nothing", "foreign"])

@@ -1,6 +1,7 @@
 """`d3m-ray compact`: a table read from its copy is the table read one by one, whatever came, changed or went since."""
 
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -140,7 +142,7 @@ def test_a_copy_has_the_rows_of_its_table_for_any_reader(store: Store) -> None:
 
 def test_few_row_groups_are_read_for_few_results(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.compact(print)
-    index = compacted.Compacted(store._files).held("fits", store._files.versions("fits"))
+    index, _ = compacted.Compacted(store._files)._held("fits", store._files.versions("fits"))
     file = pq.ParquetFile(f"{store}/compacted/fits.parquet")
     assert 4 <= file.num_row_groups == 1 + max(of.row_group for of in index.values())
     for path, of in index.items():
@@ -185,6 +187,54 @@ def test_a_store_copied_without_its_times_is_read_one_by_one(store: Store, tmp_p
     assert len(opened) == 40
 
 
+def test_a_copy_that_is_replaced_while_it_is_read_loses_no_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.compact(print)
+    for number in range(40, 80):
+        write(store, number)
+    scan = compacted._scan_copy
+
+    def meanwhile(*given: Any) -> Any:
+        monkeypatch.setattr(compacted, "_scan_copy", scan)
+        Store(str(store)).compact(print)
+        return scan(*given)
+
+    monkeypatch.setattr(compacted, "_scan_copy", meanwhile)
+    assert Store(str(store)).read_all("trials")["trial_key"].nunique() == 80
+
+
+def test_what_somebody_put_beside_the_results_is_read_as_without_a_copy(store: Store) -> None:
+    for folder in ("backup", "method=a%20b"):
+        (Path(f"{store}/trials") / folder).mkdir()
+        shutil.copy2(store.file_of("trials", "k000", "trak"), f"{store}/trials/{folder}/k000.parquet")
+    expected = store.read_all("trials")
+    (of_trials, *_) = store.compact(print)
+    assert of_trials.num_files == 40
+    pd.testing.assert_frame_equal(Store(str(store)).read_all("trials"), expected)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"columns": ["path"]}, {"filters": [("path", "==", "x")]}, {"columns": ["seed", "seed"]}]
+)
+def test_the_column_of_the_copy_alone_is_no_column_of_the_table(store: Store, asked: dict[str, Any]) -> None:
+    def answer() -> str:
+        try:
+            return str(Store(str(store)).read_all("trials", **asked))
+        except pa.ArrowInvalid as error:
+            return str(error)
+
+    before = answer()
+    store.compact(print)
+    assert answer() == before
+
+
+def test_a_pickled_store_leaves_the_index_behind(store: Store) -> None:
+    store.compact(print)
+    size = len(pickle.dumps(store))
+    expected = store.read_all("trials")
+    assert len(pickle.dumps(store)) == size
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(store)).read_all("trials"), expected)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
@@ -199,12 +249,19 @@ def turn_a_bit_of_the_index(path: Path) -> None:
     turn_a_bit(path, path.read_bytes().rindex(b"trials/method=trak/k"))
 
 
+def turn_a_bit_of_the_footer(path: Path) -> None:
+    """In the names of its columns."""
+    turn_a_bit(path, path.read_bytes().rindex(b"soft_accuracy"))
+
+
 def of_another_version(path: Path) -> None:
     copy = pq.read_table(path).drop_columns(["loss"])
     pq.write_table(copy, path)
 
 
-@pytest.mark.parametrize("spoil", [cut, turn_a_bit, turn_a_bit_of_the_index, of_another_version, Path.unlink])
+@pytest.mark.parametrize(
+    "spoil", [cut, turn_a_bit, turn_a_bit_of_the_index, turn_a_bit_of_the_footer, of_another_version, Path.unlink]
+)
 def test_a_spoilt_copy_is_passed_over(store: Store, spoil: Callable[[Path], None]) -> None:
     expected = store.read_all("trials")
     store.compact(print)
@@ -253,6 +310,23 @@ def test_what_was_damaged_since_is_read_from_the_copy_where_its_time_stands(stor
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     pd.testing.assert_frame_equal(Store(str(store)).read_all("trials"), expected)
     assert [fault.path for fault in store.check().damaged] == ["trials/method=trak/k000.parquet"]
+
+
+def test_a_damaged_result_is_left_out_where_the_copy_is_damaged_too(store: Store) -> None:
+    store.compact(print)
+    path = Path(store.file_of("trials", "k000", "trak"))
+    before = path.stat()
+    turn_a_bit(path, 200)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    cut_first = Path(store.file_of("trials", "k919", "trak-auto"))
+    cut(cut_first)
+    told: list[str] = []
+    assert Store(str(store)).read_all("trials", say=told.append)["trial_key"].nunique() == 39
+    assert len(told) == 1
+    turn_a_bit(Path(f"{store}/compacted/trials.parquet"))
+    told.clear()
+    assert Store(str(store)).read_all("trials", say=told.append)["trial_key"].nunique() == 38
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -1,12 +1,13 @@
 """The store's promises: whole files, fixed types, and tables that pandas reads."""
 
+import contextlib
 import errno
 import json
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from d3m_ray.store import store as store_module
 from d3m_ray.store.errors import StoreError
 from d3m_ray.store.experiments import PlannedTrial
 from d3m_ray.store.files import Files
+from d3m_ray.store.parquet import FILE_CHECKSUM
 from d3m_ray.store.provenance import current_provenance, software
 from d3m_ray.store.score_rows import scores_from_rows, scores_to_rows
 from d3m_ray.store.store import Store
@@ -260,15 +262,32 @@ def test_a_failure_is_deleted_once_and_its_number_may_be_unknown(store: Store) -
 def test_a_failure_deleted_while_it_is_read_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("k1", "k2"):
         store.write("failures", key, make_frame("failures", key, num_rows=1), {}, "trak")
-    listing = store_module.result_files
+    listing = store_module.results_among
 
-    def list_then_delete(files: Files, table: str, folder: str) -> list[str]:
-        paths = listing(files, table, folder)
+    def list_then_delete(paths: Iterable[str], table: str) -> list[str]:
+        found = listing(paths, table)
         store.delete_failure("k1", "trak")
-        return paths
+        return found
 
-    monkeypatch.setattr(store_module, "result_files", list_then_delete)
+    monkeypatch.setattr(store_module, "results_among", list_then_delete)
     assert store.read_all("failures")["trial_key"].tolist() == ["k2"]
+
+
+def test_a_bit_that_turned_anywhere_is_found_and_no_row_is_lost_to_it(store: Store) -> None:
+    """In the footer too, where columns are named: without checksum of its own it would be read as another."""
+    for key in ("k1", "k2"):
+        store.write("trials", key, make_frame("trials", key, num_rows=3), {}, "trak")
+    asked = {"columns": ["seed", "fnr"], "filters": [("experiment", "!=", "of nobody")]}
+    path = Path(store.file_of("trials", "k1", "trak"))
+    data, expected = path.read_bytes(), store.read_all("trials", **asked)
+    own_name = range(data.rindex(FILE_CHECKSUM), data.rindex(FILE_CHECKSUM) + len(FILE_CHECKSUM))
+    of_a_column = data.index(b"fnr", len(data) - int.from_bytes(data[-8:-4], "little") - 8)
+    for place in {of_a_column, *range(4, len(data), 97)} - {*own_name}:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        (fault,) = store.check().damaged or store.check().foreign
+        assert fault.path == "trials/method=trak/k1.parquet"
+        with contextlib.suppress(StoreError):
+            pd.testing.assert_frame_equal(store.read_all("trials", **asked), expected)
 
 
 @pytest.mark.parametrize(
