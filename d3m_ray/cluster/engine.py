@@ -97,7 +97,7 @@ def _without_the_lines_of_ray() -> Iterator[None]:
     try:
         yield
     finally:
-        ray._private.worker._worker_logs_enabled = before
+        ray._private.worker._worker_logs_enabled = before and not has_left_work()
 
 
 class RayEngine:
