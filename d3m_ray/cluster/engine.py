@@ -5,13 +5,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import cast
 
 import ray
 import ray._private.worker
 
-from d3m_ray.cluster.fleet import Fleet
+from d3m_ray.cluster.fleet import Fleet, RayGoneError
 from d3m_ray.cluster.joining import join
 from d3m_ray.cluster.machines import Terms, check_cluster_offers, check_this_machine_offers, every_machine_checked
 from d3m_ray.cluster.pool import RayPool
@@ -45,24 +45,27 @@ def connected(
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined_here = not ray.is_initialized()
-    try:
-        with ExitStack() as while_it_runs:
+    with _without_the_lines_of_ray() if joined_here else nullcontext():
+        try:
+            with ExitStack() as while_it_runs:
+                terms = None
+                if joined_here and _join(execution.address, say, metadata):
+                    check_this_machine_offers(execution)
+                else:
+                    check_cluster_offers(execution, say)
+                    terms = while_it_runs.enter_context(every_machine_checked(store, say))
+                yield while_it_runs.enter_context(RayEngine(execution, say, terms, on_lost))
+        except RayGoneError:  # nothing to leave, and little time to say so
             if joined_here:
-                while_it_runs.enter_context(_without_the_lines_of_ray())
-            terms = None
-            if joined_here and _join(execution.address, say, metadata):
-                check_this_machine_offers(execution)
-            else:
-                check_cluster_offers(execution, say)
-                terms = while_it_runs.enter_context(every_machine_checked(store, say))
-            yield while_it_runs.enter_context(RayEngine(execution, say, terms, on_lost))
-    except KeyboardInterrupt:  # a signal to all processes of a job ends Ray's too, and leaving would wait for them
-        if joined_here:
-            bounded(ray.shutdown, LEAVE_SECONDS)
-        raise
-    finally:
-        if joined_here and not has_left_work():
-            ray.shutdown()
+                bounded(ray.shutdown, 0.0)
+            raise
+        except KeyboardInterrupt:  # a signal to all processes of a job ends Ray's too, and leaving would wait for them
+            if joined_here:
+                bounded(ray.shutdown, LEAVE_SECONDS)
+            raise
+        finally:
+            if joined_here and not has_left_work():
+                ray.shutdown()
 
 
 def _join(address: str, say: Say, metadata: Mapping[str, str] | None) -> bool:
@@ -94,7 +97,7 @@ def _without_the_lines_of_ray() -> Iterator[None]:
     try:
         yield
     finally:
-        ray._private.worker._worker_logs_enabled = before
+        ray._private.worker._worker_logs_enabled = before and not has_left_work()
 
 
 class RayEngine:
@@ -121,16 +124,20 @@ class RayEngine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._end(is_interrupted=kind is not None and issubclass(kind, KeyboardInterrupt))
+        self._end(kind)
 
     def renew(self) -> None:
         self._end()
 
-    def _end(self, is_interrupted: bool = False) -> None:
+    def _end(self, kind: type[BaseException] | None = None) -> None:
         """End the workers, and all that was begun; without waiting for long for a Ray that may be ended too."""
         for run in self._runs:
             run.stop()
-        if is_interrupted:
+        if kind is not None and issubclass(kind, RayGoneError):
+            for run in self._runs:
+                run.join(0.0)
+            return
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
             bounded(self._end_fleet, LEAVE_SECONDS)
         else:
             self._end_fleet()

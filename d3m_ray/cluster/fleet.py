@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from d3m_ray.cluster.dispatcher import MAX_CALLS, Dispatcher
 from d3m_ray.cluster.losses import Losses
 from d3m_ray.cluster.machines import Terms, may_grow, num_slots
 from d3m_ray.cluster.news import News
-from d3m_ray.cluster.situation import has_left
+from d3m_ray.cluster.situation import is_gone, own_ray
 from d3m_ray.cluster.worker import Worker
 from d3m_ray.errors import EngineLostError, RunError, reason
 from d3m_ray.trials.engine import OnLost
@@ -25,7 +24,12 @@ START_SECONDS = 60.0  # that a worker may take to start where there is room: its
 FLAGS = "--cpus-per-trial, --gpus-per-trial and --gpus-per-worker"
 ROUND_SECONDS = 1.0  # between two looks at how the workers fare, and at which machines there are
 MOST_ASKED_FOR = 32  # workers beyond what a cluster has room for, for which its autoscaler may start machines
+GOES_ON = ": the same command goes on with what is not stored"
 NODE_LABEL = "ray.io/node-id"  # by which Ray knows a machine
+
+
+class RayGoneError(RunError):
+    """The Ray that this process is attached to has ended. As soon as Ray knows, it ends the process without a word."""
 
 
 class Fleet:
@@ -48,13 +52,14 @@ class Fleet:
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         self._max_wait_seconds, self.say, self._terms = max_wait_seconds, say, terms
         self._losses = Losses(on_lost or (lambda lost: say(str(lost))))
-        self._here = ray.get_runtime_context().get_node_id()
-        # A call that does not reach it is made again, until it arrives or Ray knows that there is no dispatcher.
+        self._own_ray = own_ray()
+        # By a label, for it has to be on this machine: an affinity is not heeded by machines that do not know this one
+        # yet. A call that does not reach it is made again, until it arrives or Ray knows that there is no dispatcher.
         dispatcher = ray.remote(Dispatcher).options(
             num_cpus=0,
             max_concurrency=MAX_CALLS,
             max_task_retries=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(self._here, soft=True),
+            label_selector={NODE_LABEL: ray.get_runtime_context().get_node_id()},
         )
         self.dispatcher: Any = dispatcher.remote()
         self.workers: list[Any] = []
@@ -109,6 +114,7 @@ class Fleet:
         """
         if self.given_up is not None:
             raise self.given_up
+        self.check_own_ray()
         news: News = self.answer(self.dispatcher.news.remote())
         for node in news.refusals.keys() - self._refusals.keys():
             self.say(f"machine {news.refusals[node]}: the run goes on without it")
@@ -120,29 +126,31 @@ class Fleet:
     def answer(self, handle: Any) -> Any:
         """What the dispatcher answers to a call.
 
-        Raises EngineLostError where it is gone, RunError where it has no worker to wait for.
+        Raises EngineLostError where it is gone, RunError where it has no worker to wait for, and `check_own_ray`'s.
         """
-        try:
-            return ray.get(handle)
-        except RayError as error:
-            raise self._ended_by(error) from error
+        while True:
+            try:
+                return ray.get(handle, timeout=ROUND_SECONDS)
+            except GetTimeoutError:
+                self.check_own_ray()
+            except RayError as error:
+                self.check_own_ray()
+                if not isinstance(error, RayTaskError):  # which the dispatcher would have raised
+                    raise EngineLostError(reason(error)) from error
+                raise RunError(f"no worker is handed work any more, {reason(error)}{GOES_ON}") from error
+
+    def check_own_ray(self) -> None:
+        """Raise RayGoneError where the raylet is gone that this process is attached to."""
+        if self._own_ray is not None and is_gone(*self._own_ray):
+            raise RayGoneError(f"the Ray of {self._own_ray[0]} has ended, to which this run was attached{GOES_ON}")
 
     def put(self, value: Any) -> Any:
         """A handle to a value. Raises RunError where the Ray of this machine is gone."""
         try:
             return ray.put(value)
-        except RayError as error:
-            raise self._ended_by(error) from error
-
-    def _ended_by(self, error: RayError) -> RunError:
-        goes_on = "the same command goes on with what is not stored"
-        if has_left(self._here):
-            return RunError(
-                f"the machine whose Ray this run is attached to has left the cluster (node {self._here[:8]}): {goes_on}"
-            )
-        if not isinstance(error, RayTaskError):  # which the dispatcher would have raised
-            return EngineLostError(reason(error))
-        return RunError(f"no worker is handed work any more, {reason(error)}: {goes_on}")
+        except RayError:
+            self.check_own_ray()
+            raise
 
     def next_number(self) -> int:
         """What the dispatcher knows a set of fits, or a pool, by: sets of fits are handed out in their order."""

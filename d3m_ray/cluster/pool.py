@@ -99,6 +99,9 @@ class RayPool:
                     made.num_done -= 1
                     made.begin_again(following, error)
                     break
+                except RayError:
+                    self._fleet.check_own_ray()
+                    raise
                 yield result
                 following += 1
 
@@ -141,6 +144,7 @@ class RayPool:
         is_lost = isinstance(getattr(error, "cause", error), ObjectLostError)
         if not is_lost and isinstance(error, RayTaskError):
             raise error
+        self._fleet.check_own_ray()
         made.begin_again(index, error)
         if is_lost:
             self._make_again(made.origins)

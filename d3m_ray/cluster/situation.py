@@ -1,10 +1,14 @@
 """What Ray tells of a cluster while work waits on it: which workers live, where one is, and who else is there."""
 
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 import ray
+import ray._private.worker
 from ray._private import state
+
+CONNECT_SECONDS = 1.0
 
 
 def living(actors: Mapping[int, Any]) -> frozenset[int]:
@@ -21,9 +25,24 @@ def place_of(actor: Any) -> tuple[str, str] | None:
     return (node, address["IPAddress"]) if node.strip("f") else None
 
 
-def has_left(node: str) -> bool:
-    """Whether Ray knows that the machine of this id is not part of the cluster any more."""
-    return not any(each["Alive"] for each in ray.nodes() if each["NodeID"] == node)
+def own_ray() -> tuple[str, int] | None:
+    """The address and port of the raylet that this driver is attached to; None where it joined as ray://."""
+    if ray._private.worker._global_node is None:
+        return None
+    here = ray.get_runtime_context().get_node_id()
+    own = next(node for node in ray.nodes() if node["NodeID"] == here)
+    return own["NodeManagerAddress"], own["NodeManagerPort"]
+
+
+def is_gone(address: str, port: int) -> bool:
+    """Whether nobody listens there any more. A machine that is slow, or behind a wall, may be there."""
+    try:
+        with socket.create_connection((address, port), timeout=CONNECT_SECONDS):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
 
 
 def who_is_there() -> str:

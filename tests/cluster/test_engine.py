@@ -8,6 +8,7 @@ import ray
 
 from d3m_ray.cluster import engine
 from d3m_ray.cluster.engine import connected
+from d3m_ray.cluster.fleet import RayGoneError
 from d3m_ray.errors import InputError
 from d3m_ray.store.store import Store
 from d3m_ray.trials.engine import FailedFit
@@ -80,6 +81,17 @@ def test_workers_are_kept_over_the_stages_and_given_up_last(monkeypatch):
         *("50 fits", "attribution on all", "50 fits"),
         *("stopped", "stopped", "ended: 3 CPU and 0 GPU", "joined", "joined"),
     ]
+
+
+def test_of_a_ray_that_is_gone_nothing_is_asked(monkeypatch):
+    """As soon as it knows that its machine is gone, Ray ends the process: what is to be said is said before."""
+    log: list[str] = []
+    monkeypatch.setattr(engine, "Fleet", lambda *arguments: MadeUpFleet(log, *arguments))
+    monkeypatch.setattr(engine, "TuneRun", lambda context, fits, on_fit, fleet: MadeUpRun(log, len(fits)))
+    used = engine.RayEngine(ExecutionConfig())
+    used.begin_fits(None, [None], None)
+    used.__exit__(RayGoneError)
+    assert log == ["started: 1 CPU and 0 GPU", "1 fits", "stopped", "joined"]
 
 
 def test_workers_of_other_gpus_give_place_when_their_fits_have_ended(monkeypatch):

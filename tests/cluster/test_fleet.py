@@ -1,13 +1,14 @@
 """A fleet has a worker for each slot of the machines, those that join too, and none on one that is refused."""
 
+import socket
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, GetTimeoutError
 
 from d3m_ray.cluster import fleet, machines
-from d3m_ray.cluster.fleet import MOST_ASKED_FOR, Fleet, Room
+from d3m_ray.cluster.fleet import MOST_ASKED_FOR, Fleet, RayGoneError, Room
 from d3m_ray.cluster.news import Death, Duty, Life, News
 from d3m_ray.errors import EngineLostError, RunError
 from d3m_ray.store.errors import UnusableError
@@ -55,7 +56,8 @@ class MadeUpCluster:
         monkeypatch.setattr(ray, "nodes", lambda: [*self.nodes, self.node("gone", {"CPU": 64.0}, is_alive=False)])
         monkeypatch.setattr(machines, "_autoscaling_status", lambda: status)
         monkeypatch.setattr(ray, "get_runtime_context", lambda: Context())
-        monkeypatch.setattr(ray, "get", lambda handle: self.news if handle == "news" else None)
+        monkeypatch.setattr(ray, "get", lambda handle, timeout: self.news if handle == "news" else None)
+        monkeypatch.setattr(fleet, "own_ray", lambda: None)
         monkeypatch.setattr(ray, "kill", lambda actor: None)
         monkeypatch.setattr(ray, "remote", lambda made: self.workers if made is fleet.Worker else Remote(Actor()))
 
@@ -170,22 +172,27 @@ def test_a_machine_that_is_gone_and_a_worker_that_died_are_told_once_with_what_t
 
 @pytest.mark.parametrize("is_own_machine", [True, False])
 def test_without_a_dispatcher_a_run_ends_and_says_whether_its_own_machine_is_gone(is_own_machine, monkeypatch):
-    cluster = MadeUpCluster(monkeypatch)
-    cluster.nodes.append(cluster.node(Context().get_node_id(), {}, is_alive=not is_own_machine))
+    MadeUpCluster(monkeypatch)
     fleet = Fleet()
+    errors = [GetTimeoutError(), ActorDiedError()]  # it was asked again until Ray knew
 
-    def is_dead(handle: object) -> None:
-        raise ActorDiedError
+    def is_dead(handle: object, timeout: float) -> None:
+        if is_own_machine:
+            listener.close()
+        raise errors.pop(0)
 
     monkeypatch.setattr(ray, "get", is_dead)
+    listener = socket.create_server(("127.0.0.1", 0))
+    fleet._own_ray = listener.getsockname()
     kind, why = (
-        (RunError, "the machine whose Ray this run is attached to has left")
+        (RayGoneError, "the Ray of 127.0.0.1 has ended, to which this run was")
         if is_own_machine
         else (EngineLostError, "what hands out the work has died")
     )
-    with pytest.raises(kind, match=rf"^{why} .*: the same command goes on with what is not stored$") as ended:
+    with pytest.raises(kind, match=rf"^{why} .*: the same command goes on with what is not stored$"):
         fleet.look()
-    assert type(ended.value) is kind
+    assert len(errors) == is_own_machine, "it did not wait for Ray to know, which ends the process"
+    listener.close()
 
 
 def test_what_was_given_up_ends_whatever_looks(monkeypatch):
