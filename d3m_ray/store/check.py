@@ -187,7 +187,7 @@ def _check_log(name: str, data: pa.Buffer) -> None:
 DOCUMENTS: Mapping[str, tuple[str, Parse]] = {
     CHECKPOINTS: (".safetensors", lambda name, data: checkpoint_from_bytes(data, name)),
     records.EXPERIMENTS: (".json", experiment_from_json),
-    records.PREPARATIONS: (".json", lambda name, data: preparation_from_json(data)),
+    records.PREPARATIONS: (".json", preparation_from_json),
     records.LOGS: (".jsonl", _check_log),
     COMPACTED: (".parquet", check_copy),
 }

@@ -280,6 +280,15 @@ def test_a_folder_in_the_place_of_a_file_is_told(table: str, folder: Path, capsy
         Store(folder)._files.put(f"{table}/{path.name}", b"")
 
 
+def test_the_preparation_of_another_model_is_no_ones(folder: Path) -> None:
+    (path,) = (folder / "preparations").iterdir()
+    path.with_stem("another").write_bytes(path.read_bytes())
+    assert Store(folder).read_preparation(path.stem) is not None
+    assert Store(folder).read_preparation("another") is None
+    (fault,) = Store(folder).check().damaged
+    assert fault.reason == f"its key is {path.stem}, its name says otherwise"
+
+
 def test_a_file_in_the_place_of_a_table_is_named(folder: Path) -> None:
     (folder / "logs").rename(folder / "aside")
     (folder / "logs").touch()
