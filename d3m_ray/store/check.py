@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+from pyarrow import fs
 
 from d3m_ray.store import records
 from d3m_ray.store.checkpoints import CHECKPOINTS, checkpoint_file, checkpoint_from_bytes
@@ -111,22 +111,33 @@ def check_files(files: Files, repair: bool) -> StoreCheck:
         num_files += len(paths)
         for path, error in _faults(files, paths, read, NUM_LARGE_READERS if folder in LARGE else NUM_READERS):
             (damaged if isinstance(error, DamagedError) else foreign)[path] = _reason(error, f"{files.root}/{path}")
+    foreign |= dict.fromkeys(_folders_in_the_way(files), "a folder lies in its place: move it away")
     uses = _uses(files, [path for path in versions if path not in damaged and path not in foreign], damaged)
     lacking = {path: of for path, of in uses.items() if path not in versions and any(of.values())}
     written_since = files.versions_of(lacking)  # by a sweep that runs beside: a trial was listed after its fit was not
-    lacking = {path: of for path, of in lacking.items() if path not in written_since}
+    lacking = {path: of for path, of in lacking.items() if path not in written_since and path not in foreign}
     found = StoreCheck(
         num_files,
         damaged=tuple(Fault(path, reason, tuple(sorted(uses.get(path, ())))) for path, reason in damaged.items()),
-        missing=tuple(Fault(path, _why_missing(files, path), tuple(sorted(of))) for path, of in lacking.items()),
+        missing=tuple(Fault(path, "stored results rest on it", tuple(sorted(of))) for path, of in lacking.items()),
         foreign=tuple(Fault(path, reason) for path, reason in foreign.items()),
     )
     return replace(found, num_deleted=_delete_unchanged(files, damaged, versions)) if repair else found
 
 
-def _why_missing(files: Files, path: str) -> str:
-    in_the_way = files.is_local and Path(files.at(path)).is_dir()
-    return "stored results rest on it" + in_the_way * "; a folder lies in its place: move it away before"
+def _folders_in_the_way(files: Files) -> Iterator[str]:
+    """Where there is a folder in the place of a file, which a sweep could not write."""
+    if files.is_local:
+        for folder in RECOMPUTED:
+            found = files.filesystem.get_file_info(
+                fs.FileSelector(files.at(folder), recursive=True, allow_not_found=True)
+            )
+            endings = {".parquet", *(ending for ending, _ in DOCUMENTS.values())}
+            yield from (
+                files.below(info.path)
+                for info in found
+                if info.type == fs.FileType.Directory and f".{info.extension}" in endings
+            )
 
 
 def _delete_unchanged(files: Files, paths: Collection[str], versions: Mapping[str, str]) -> int:
@@ -176,7 +187,7 @@ def _check_log(name: str, data: pa.Buffer) -> None:
 DOCUMENTS: Mapping[str, tuple[str, Parse]] = {
     CHECKPOINTS: (".safetensors", lambda name, data: checkpoint_from_bytes(data, name)),
     records.EXPERIMENTS: (".json", experiment_from_json),
-    records.PREPARATIONS: (".json", lambda name, data: preparation_from_json(data)),
+    records.PREPARATIONS: (".json", preparation_from_json),
     records.LOGS: (".jsonl", _check_log),
     COMPACTED: (".parquet", check_copy),
 }

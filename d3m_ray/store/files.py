@@ -23,6 +23,7 @@ _LIKE_A_URI = re.compile(r"(file|s3|gs):|[A-Za-z][\w+.-]+:/")  # of a text that 
 _LIKE_A_PARTITION = re.compile(r"[A-Za-z_]\w*=")
 UNFINISHED_PREFIXES = (".", "_")  # pyarrow's and pandas' dataset readers skip such names too
 UNFINISHED = ".unfinished"  # a folder of its own: polars reads no table that has a file of another ending in it
+MEMORY_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # of this machine
 PROBE = bytes(1 << 20)  # a mebibyte: a disk with no room for it is as good as full
 
 Parsed = TypeVar("Parsed")
@@ -75,7 +76,11 @@ class Files:
     @store_call
     def _versions(self, which: fs.FileSelector | list[str]) -> dict[str, str]:
         with refused(f"the store {self.root}", "listed"):
-            found = self.filesystem.get_file_info(which)
+            try:
+                found = self.filesystem.get_file_info(which)
+            except NotADirectoryError as error:
+                place = which.base_dir if isinstance(which, fs.FileSelector) else self.root
+                raise StoreError(f"the store needs a folder, {place} is a file; move it away") from error
         finished = (info for info in found if info.is_file and not info.base_name.startswith(UNFINISHED_PREFIXES))
         return {self.below(info.path): f"{info.size} bytes, {info.mtime_ns}" for info in finished}
 
@@ -99,7 +104,10 @@ class Files:
         with refused(f"the store {self.root}", "written", self.is_local):
             self._check_is_still_there()
             if self.is_local:
-                _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
+                try:
+                    _put_local(Path(self.at(path)), data, Path(self._base) / UNFINISHED)
+                except IsADirectoryError as error:
+                    raise StoreError(f"a result is a file, {self.root}/{path} is a folder; move it away") from error
                 return
             # An object appears when its upload completes. The data is whole by now: an error cannot complete a part.
             with self.filesystem.open_output_stream(self.at(path)) as stream:
@@ -111,6 +119,8 @@ class Files:
         with refused(f"{self.root}/{path}", "read"):
             try:
                 with self.filesystem.open_input_file(self.at(path)) as file:
+                    if file.size() > MEMORY_BYTES:
+                        raise MemoryError  # a system that promises more than it has would end the process instead
                     return file.read_buffer()
             except FileNotFoundError as error:
                 self._check_is_still_there()

@@ -25,22 +25,24 @@ class Preparation:
     """What the machine computes on, in words."""
 
 
-def preparation_to_json(preparation: Preparation) -> bytes:
-    """The document: the fields, and a checksum of them."""
-    return json.dumps({**asdict(preparation), "checksum": _checksum(preparation)}, indent=1).encode()
+def preparation_to_json(key: str, preparation: Preparation) -> bytes:
+    """The document: the fields, the key, and a checksum of the fields."""
+    return json.dumps({**asdict(preparation), "key": key, "checksum": _checksum(preparation)}, indent=1).encode()
 
 
-def preparation_from_json(data: pa.Buffer) -> Preparation:
-    """What was written. Raises ValueError where the document is not that any more."""
+def preparation_from_json(key: str, data: pa.Buffer) -> Preparation:
+    """What was written under this key. Raises ValueError where the document is not that any more."""
     try:
         fields = json.loads(data.to_pybytes())
-        checksum = fields.pop("checksum")
+        checksum, own_key = fields.pop("checksum"), fields.pop("key", key)  # earlier versions wrote no key
         preparation = Preparation(**{**fields, "warnings": tuple(fields["warnings"])})
         is_whole = checksum == _checksum(preparation)
     except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it is no preparation: {error}") from error
     if not is_whole:
         raise ValueError("its checksum is not that of its fields")
+    if own_key != key:  # another's model would pass for this one's
+        raise ValueError(f"its key is {own_key}, its name says otherwise")
     return preparation
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from d3m_ray.store.errors import DamagedError, StoreError
 from d3m_ray.store.experiments import Experiment, experiment_from_json, experiment_to_json, extended
@@ -73,14 +74,14 @@ def preparation_file(key: str) -> str:
 
 def write_preparation(files: Files, key: str, preparation: Preparation) -> None:
     """Keep what preparing a model came to, under the hash of all that it follows from."""
-    files.put(preparation_file(key), preparation_to_json(preparation))
+    files.put(preparation_file(key), preparation_to_json(key, preparation))
 
 
 def read_preparation(files: Files, key: str) -> Preparation | None:
     """What was kept under this key; None where there is nothing, or it is damaged."""
     path = preparation_file(key)
     with suppress(DamagedError):
-        return files.read(path, preparation_from_json) if files.has(path) else None
+        return files.read(path, partial(preparation_from_json, key)) if files.has(path) else None
     return None
 
 

@@ -147,7 +147,10 @@ class Store:
         for _ in range(NUM_LISTINGS - 1):
             with suppress(FileNotFoundError):
                 return self._read_all(table, columns, filters, keys, say)
-        return self._read_all(table, columns, filters, keys, say)
+        try:
+            return self._read_all(table, columns, filters, keys, say)
+        except FileNotFoundError as error:
+            raise StoreError(f"files of {self}/{table} go faster than they can be read: ask again") from error
 
     def versions(self, table: str, keys: Mapping[str, str | None]) -> dict[str, str]:
         """By path, those of these results that are stored, with their sizes and times: the same while none changes."""

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -253,7 +252,7 @@ def test_what_does_not_fit_into_memory_is_named_and_kept(
 
     with pytest.MonkeyPatch.context() as patch:
         store = Store(folder)
-        patch.setattr(store._files, "filesystem", SimpleNamespace(open_input_file=memory_error))
+        patch.setattr("d3m_ray.store.files.MEMORY_BYTES", 9)
         with pytest.raises(StoreError, match=f"{path} cannot be read .it does not fit into memory.: delete it"):
             store._files.get(f"{table}/{path.name}")
     read = Files.read
@@ -268,12 +267,33 @@ def test_what_does_not_fit_into_memory_is_named_and_kept(
     assert path.exists()
 
 
-def test_a_folder_in_the_place_of_a_result_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = first_file(folder, "fits")
+@pytest.mark.parametrize("table", ["fits", "checkpoints"])
+def test_a_folder_in_the_place_of_a_file_is_told(table: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = first_file(folder, table)
     path.unlink()
     path.mkdir()
-    assert status_of("check", str(folder)) == 1
-    assert f"missing: {path} (stored results rest on it; a folder lies in its place" in capsys.readouterr().out
+    for flags in ((), ("--repair",)):
+        assert status_of("check", str(folder), *flags) == 1
+        told = f"unreadable: {path} (a folder lies in its place: move it away); left as it is"
+        assert capsys.readouterr().out.splitlines()[0] == told
+    with pytest.raises(StoreError, match=f"a result is a file, {path} is a folder; move it away"):
+        Store(folder)._files.put(f"{table}/{path.name}", b"")
+
+
+def test_the_preparation_of_another_model_is_no_ones(folder: Path) -> None:
+    (path,) = (folder / "preparations").iterdir()
+    path.with_stem("another").write_bytes(path.read_bytes())
+    assert Store(folder).read_preparation(path.stem) is not None
+    assert Store(folder).read_preparation("another") is None
+    (fault,) = Store(folder).check().damaged
+    assert fault.reason == f"its key is {path.stem}, its name says otherwise"
+
+
+def test_a_file_in_the_place_of_a_table_is_named(folder: Path) -> None:
+    (folder / "logs").rename(folder / "aside")
+    (folder / "logs").touch()
+    with pytest.raises(StoreError, match=f"the store needs a folder, {folder}/logs is a file; move it away"):
+        Store(folder).check()
 
 
 def test_where_a_bucket_tells_parts_of_a_second_in_listings_alone_damaged_files_go(

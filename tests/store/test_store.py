@@ -273,6 +273,14 @@ def test_a_failure_deleted_while_it_is_read_is_no_error(store: Store, monkeypatc
     assert store.read_all("failures")["trial_key"].tolist() == ["k2"]
 
 
+def test_where_files_go_at_every_reading_a_line_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write("failures", "k1", make_frame("failures", "k1", num_rows=1), {}, "trak")
+    gone = {"failures/method=trak/gone.parquet": "1 bytes, 1"}
+    monkeypatch.setattr(store, "_versions", lambda table, keys: gone)
+    with pytest.raises(StoreError, match=f"files of {store}/failures go faster than they can be read: ask again"):
+        store.read_all("failures")
+
+
 def test_a_bit_that_turned_anywhere_is_found_and_no_row_is_lost_to_it(store: Store) -> None:
     """In the footer too, where columns are named: without checksum of its own it would be read as another."""
     for key in ("k1", "k2"):
