@@ -1,10 +1,13 @@
-"""One experiment, one version of what trains and scores: trials of two are never put in one row."""
+"""One experiment, one version of what trains and scores: trials of two are never put in one row, nor counted as one."""
+
+import pandas as pd
 
 from d3m_ray.errors import InputError
 from d3m_ray.experiment.config import ExperimentConfig
+from d3m_ray.experiment.keys import NOTHING
 from d3m_ray.experiment.plan import alignment_names, asked_trials, shared_keys
 from d3m_ray.selection.arms import ARMS
-from d3m_ray.trials.trial import TrialContext
+from d3m_ray.trials.trial import TrialContext, plan_trial
 from d3m_ray.wording import counted
 
 Place = tuple[str, int | None, int]
@@ -43,6 +46,24 @@ def check_versions(config: ExperimentConfig, context: TrialContext) -> None:
             f"their methods, numbers and seeds too (--seeds {seeds}), and they are trained again, or give this one "
             "another --experiment"
         )
+
+
+def trained_otherwise(trials: pd.DataFrame, context: TrialContext) -> set[str]:
+    """The keys of those stored trials whose fits this version, or these settings, would train to other weights.
+
+    `trials` has `trial_key`, `method`, `num_removed` and `seed`. One whose removed examples are not known is none.
+    """
+    methods = dict(zip(trials["trial_key"], trials["method"], strict=True))
+    rows = context.store.read_all("removals", ["trial_key", "example_id"], keys=methods, say=lambda line: None)
+    removed = {key: ids.to_numpy() for key, ids in rows.groupby("trial_key")["example_id"]}
+    places = pd.Index(context.splits.train.example_ids)
+    found = set()
+    for key, method, number, seed in trials[["trial_key", "method", "num_removed", "seed"]].itertuples(index=False):
+        if number == len(removed.get(key, ())):
+            positions = places.get_indexer(removed[key]) if number else NOTHING
+            if plan_trial(context, method, positions, int(seed), ARMS[method].recipe).trial_key != key:
+                found.add(key)
+    return found
 
 
 def _stored_places(context: TrialContext) -> set[Place]:

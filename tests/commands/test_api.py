@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -26,6 +27,7 @@ from d3m_ray.store.preparations import Preparation
 from d3m_ray.store.store import Store
 from d3m_ray.training import preparation
 from d3m_ray.trials import engine as local_engine
+from d3m_ray.trials import trial as trial_module
 from d3m_ray.trials.engine import LocalEngine
 from d3m_ray.trials.settings import ExecutionConfig
 
@@ -240,6 +242,19 @@ def test_more_seeds_are_planned_beside_what_is_stored(ran: Ran) -> None:
     assert more.num_stored == NUM_TRIALS
     assert more.num_fits == 4, "of seed 2: nothing, random, trak and what the heuristic removes, by stored scores"
     assert set(more.trials["state"]) == {"stored", "to train"}
+
+
+def test_what_another_version_trained_counts_as_not_stored(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_module, "TRAINING_VERSION", "of another day")
+    plan = d3m.plan(CONFIG, ran.result.store)
+    pd.testing.assert_frame_equal(plan.trials, ran.before.trials)
+    assert (plan.num_stored, plan.num_fits) == (0, ran.before.num_fits)
+
+
+def test_trials_whose_alignment_is_lost_count_as_stored(ran: Ran, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(ran.result.store, tmp_path / "store"))
+    shutil.rmtree(store / "alignments")
+    assert d3m.plan(CONFIG, store).num_stored == NUM_TRIALS
 
 
 def test_a_trial_whose_fit_is_stored_is_to_be_recorded(ran: Ran, tmp_path: Path) -> None:
