@@ -96,10 +96,9 @@ class Lost:
             what = f"{self.worker} on machine {self.machine} died"
         cause = f" ({self.cause})" if self.cause else ""
         shown = list(self.at[:MAX_SHOWN]) + [f"{len(self.at) - MAX_SHOWN} more"] * (len(self.at) > MAX_SHOWN)
-        follows = "the run goes on"
-        if self.at:
-            follows = f"what was under way there, {', '.join(shown)}, goes to other workers, a fit twice at most"
-        return f"{what}{cause}: {follows}; {counted(self.num_slots, 'slot')} left"
+        again = "; what was under way there is begun again: " + ", ".join(shown) if self.at else ""
+        left = f"; {counted(self.num_slots, 'slot')} left" if self.worker is None else ""
+        return f"{what}{cause}: the run goes on{left}{again}"
 
 
 OnLost = Callable[[Lost], None]

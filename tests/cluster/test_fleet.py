@@ -160,13 +160,13 @@ def test_a_machine_that_is_gone_and_a_worker_that_died_are_told_once_with_what_t
         ("10.0.0.0", "worker 1", names[:1]),
     ]
     assert str(lost[0]) == (
-        "machine 10.0.0.1 has left the cluster: what was under way there, fit random k=5 seed=0, goes to other "
-        "workers, a fit twice at most; 8 slots left"
+        "machine 10.0.0.1 has left the cluster: the run goes on; 8 slots left; what was under way there is begun again: "
+        "fit random k=5 seed=0"
     )
     cluster.news = told(13, frozenset(), 0, duties=again, deaths=(*deaths, Death(0, again[0], "no memory")))
     fleet.look()
     fleet.end()
-    assert str(lost[2]) == "worker 1 on machine 10.0.0.0 died (no memory): the run goes on; 8 slots left"
+    assert str(lost[2]) == "worker 1 on machine 10.0.0.0 died (no memory): the run goes on"
     assert len(lost) == 3
 
 

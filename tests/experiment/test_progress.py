@@ -88,7 +88,7 @@ def test_a_lost_machine_is_a_line_on_the_screen_and_an_event_in_the_log(tmp_path
         progress.lost(Lost("10.0.0.3", "worker 4", (), 3))
     first, second = _lines(tmp_path)
     assert screen.getvalue().splitlines() == [first["message"], second["message"]]
-    assert first["message"].startswith("warning: machine 10.0.0.2 has left the cluster: what was under way there, fit")
+    assert first["message"].startswith("warning: machine 10.0.0.2 has left the cluster: the run goes on; ")
     assert [first[name] for name in ("level", "lost", "machine", "num_slots")] == ["warning", "machine", "10.0.0.2", 3]
     assert (first["at"], second["at"], second["lost"]) == (["fit trak k=60 seed=2"], [], "worker 4")
 
