@@ -160,8 +160,8 @@ def test_a_machine_that_is_gone_and_a_worker_that_died_are_told_once_with_what_t
         ("10.0.0.0", "worker 1", names[:1]),
     ]
     assert str(lost[0]) == (
-        "machine 10.0.0.1 has left the cluster: the run goes on; 8 slots left; what was under way there is begun again: "
-        "fit random k=5 seed=0"
+        "machine 10.0.0.1 has left the cluster: the run goes on; 8 slots left; what was under way there is begun "
+        "again: fit random k=5 seed=0"
     )
     cluster.news = told(13, frozenset(), 0, duties=again, deaths=(*deaths, Death(0, again[0], "no memory")))
     fleet.look()
