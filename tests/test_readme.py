@@ -3,11 +3,12 @@
 import dataclasses
 import io
 import re
-import subprocess
+import runpy
 import sys
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -244,17 +245,17 @@ def test_the_commands_take_their_flags() -> None:
 
 
 def help_of(command: str) -> str:
-    """What `--help` prints: of `-m d3m_ray` in this process, of a script in one of its own."""
+    """What `--help` prints, of a script too in this process, where all that it imports is loaded already."""
     first, *words = command.split()
-    if first != "-m":
-        called = [sys.executable, first, "--help"]
-        shown = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-        assert shown.returncode == 0, f"{command} --help ended with {shown.returncode}: {shown.stderr[-2000:]}"
-        return shown.stdout
-    name, *corpus = words[1:]
-    known = [word if word in CORPORA else "own" for word in corpus]  # CORPUS, a record, or a plug-in's
     printed = io.StringIO()
     with redirect_stdout(printed), suppress(SystemExit):
-        main([name, *known, "--help"])
+        if first == "-m":
+            name, *corpus = words[1:]
+            known = [word if word in CORPORA else "own" for word in corpus]  # CORPUS, a record, or a plug-in's
+            main([name, *known, "--help"])
+        else:
+            script = ROOT / first
+            with mock.patch.multiple(sys, argv=[first, "--help"], path=[str(script.parent), *sys.path]):
+                runpy.run_path(str(script), run_name="__main__")
     assert "--help" in printed.getvalue(), f"{command} --help printed {printed.getvalue()[-2000:]!r}"
     return printed.getvalue()
