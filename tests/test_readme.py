@@ -24,10 +24,13 @@ README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "results.md"
+FIRST_STEPS = DOCS / "first-steps.md"
 PAGES = (README, CONTRIBUTING, *sorted(DOCS.rglob("*.md")))
 TREE_TOP = "d3m_ray/"
 
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PRINTED = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CHOSEN = re.compile(r"^trak \((\d+) train examples removed\) .* by ([\d.]+) points against random", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 ENTRY = re.compile(r"[\w.-]+(?:/|\.py)")
 MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z-]*)\b")
@@ -166,6 +169,19 @@ def test_the_make_targets_exist() -> None:
     named = {target for code in _code(_all_pages()) for target in MAKE_TARGET.findall(code)}
     assert {"demo", "test"} <= named
     assert named <= targets
+
+
+def test_the_readme_and_the_first_steps_show_the_same_demonstration() -> None:
+    """Each block that the README prints, lines broken anywhere; and the finding's number and gain are in the table."""
+    shown = [" ".join(block.split()) for block in PRINTED.findall(README.read_text(encoding="utf-8"))]
+    blocks = PRINTED.findall(FIRST_STEPS.read_text(encoding="utf-8"))
+    explained = [" ".join(block.split()) for block in blocks]
+    assert len(shown) == 3
+    assert [block for block in shown if not any(block in other for other in explained)] == []
+    (number, gain) = CHOSEN.findall("\n".join(explained))[0]
+    (table,) = (block for block in blocks if "trak_heuristic " in block and "worst cell" in block)
+    of_trak = table[table.index("\ntrak ") :]
+    assert re.search(rf"^(?:trak)? +{number} .*\+{re.escape(gain)}\*$", of_trak, re.MULTILINE)
 
 
 def test_the_page_of_the_store_has_every_column_with_its_type() -> None:
