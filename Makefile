@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 DEMO_STORE := results/demo
-# As many at once as there are cores, but for those that start clusters and kill processes: one after the other.
+# As many at once as there are cores; of those that start clusters and kill processes two, each file in one process.
 TESTS_AT_ONCE = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -19,7 +19,7 @@ demo: $(SET_UP) ## a whole experiment on made-up text, in minutes; prints where 
 
 test: $(SET_UP) ## every test
 	$(TESTS_AT_ONCE) --ignore tests/cluster
-	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/cluster
 
 test-fast: $(SET_UP) ## the tests that take less than about five seconds
 	$(TESTS_AT_ONCE) -m "not slow"
