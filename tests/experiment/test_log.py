@@ -38,6 +38,7 @@ FIELDS_OF_FITS = (
     *("seconds", "val_wga", "num_ended", "num_fits"),
 )
 FIELDS_OF_SHARDS = ("shards", "num_done", "num_shards")
+FIELDS_OF_LOSSES = ("lost", "machine", "at", "cause", "num_slots")
 
 
 def _lines(store: Store) -> list[dict[str, object]]:
@@ -154,7 +155,7 @@ def test_the_page_on_the_store_tells_of_every_field() -> None:
     page = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
     table = page[page.index("## Logs") : page.index("## Keys")]
     named = {name for row in re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
-    assert named == {*FIELDS, *FIELDS_OF_FITS, *FIELDS_OF_SHARDS}
+    assert named == {*FIELDS, *FIELDS_OF_FITS, *FIELDS_OF_SHARDS, *FIELDS_OF_LOSSES}
 
 
 def test_no_line_holds_a_text_of_the_corpus(tmp_path: Path) -> None:
