@@ -202,7 +202,6 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
     from d3m_ray.experiment.scoring import lacks_scores
     from d3m_ray.experiment.stages import gather_evidence
     from d3m_ray.experiment.versions import trained_otherwise
-    from d3m_ray.selection.arms import ARMS
     from d3m_ray.trials.engine import LocalEngine
 
     opened, damaged = prepared.context.store.reader(), dict[str, None]()
@@ -213,7 +212,7 @@ def plan_of(prepared: "Prepared", say: Say = lambda line: None) -> Plan:
     ready = plan_trials(config, context, gather_evidence(Run(config, context, LocalEngine(), quiet)))
     begun = _begun(opened, context.experiment, damaged.setdefault)
     selected = {trial.method for trial in ready if trial.num_removed}
-    waiting = begun[begun["method"].isin(ARMS.keys() - selected) & (begun["num_removed"] > 0)]
+    waiting = begun[begun["method"].isin({*config.methods} - selected) & (begun["num_removed"] > 0)]
     begun = begun[~begun["trial_key"].isin(trained_otherwise(waiting, context))]
     asked_fits = [*base_models, *begun["fit_key"], *(trial.fit.fit_key for trial in ready)]
     fits = opened.whole_keys("fits", dict.fromkeys(asked_fits), damaged.setdefault)
