@@ -17,8 +17,13 @@ class EngineLostError(RunError):
     Whoever begins again from what is stored gets on.
     """
 
+    @property
+    def what(self) -> str:
+        """What has happened, without what to do."""
+        return f"what hands out the work has died ({self.args[0]})"
+
     def __str__(self) -> str:
-        return f"what hands out the work has died ({self.args[0]}): the same command goes on with what is not stored"
+        return f"{self.what}: the same command goes on with what is not stored"
 
 
 def reason(error: BaseException) -> str:

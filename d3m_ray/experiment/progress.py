@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from d3m_ray.errors import reason
+from d3m_ray.errors import EngineLostError, reason
 from d3m_ray.experiment.log import RunLog
 from d3m_ray.experiment.standing import Observer, Standing, time_left
 from d3m_ray.store.store import Store
@@ -99,11 +99,11 @@ class Progress:
                 self._start = time.monotonic()
             self._standing = self._standing.with_fits(num_fits)
 
-    def begin_again(self, cause: str) -> None:
+    def begin_again(self, lost: EngineLostError) -> None:
         """Say why all that is not stored is begun again, and count those fits no more that have not ended."""
         with self._lock:
             self._standing = self._standing.without_fits_left()
-        self.stage(f"{WARNING}what hands out the work has died ({cause}): what is not stored is begun again")
+        self.stage(f"{WARNING}{lost.what}: what is not stored is begun again")
 
     def fit(self, event: FitEvent) -> None:
         """The `OnFit` of an engine."""

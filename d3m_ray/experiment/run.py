@@ -47,7 +47,7 @@ def despite_lost_engines(work: Work[Asked]) -> Work[Asked]:
                 return work(prepared, engine, progress)
             except EngineLostError as error:
                 engine.renew()
-                progress.begin_again(str(error.args[0]))
+                progress.begin_again(error)
         return work(prepared, engine, progress)
 
     return persistently
